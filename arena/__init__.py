@@ -1,0 +1,1 @@
+"""The method's statistics: votes, ratings, gaps and figures, without Dagster, MLflow or torch."""

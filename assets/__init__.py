@@ -1,0 +1,1 @@
+"""What the pipeline materialises and how each stage is checked: one file a stage."""

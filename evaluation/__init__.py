@@ -1,0 +1,1 @@
+"""Generation, scorers, K-Sort Eval and the statistics that compare policies."""

@@ -1,0 +1,1 @@
+"""Worlds that ship with the project, small enough to try everything on."""

@@ -1,0 +1,1 @@
+"""A complete small text-to-image world made from real handwriting."""

@@ -1,0 +1,1 @@
+"""When the assets run and with what: the study, the resources, the jobs and the definitions."""
