@@ -1,0 +1,66 @@
+"""The tables of the arena, column by column.
+
+Every reader of `arena.votes` ends in `VOTES`, every estimator in `RATINGS`, every gap in `GAPS`.
+Nothing is read or checked here: `table` does that.
+"""
+
+import polars as pl
+
+TIME = pl.Datetime("us", "UTC")
+
+OUTCOMES = ("a", "b", "tie")
+
+VOTES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "vote_id": pl.String,  # given, or a hash of the row's content and position
+    "source": pl.String,  # given, or the file's name
+    "model_a": pl.String,
+    "model_b": pl.String,
+    "outcome": pl.String,  # "a", "b" or "tie"
+    "prompt_id": pl.String,
+    "prompt": pl.String,
+    "image_a": pl.String,  # a path, a URL or an id
+    "image_b": pl.String,
+    "rater": pl.String,
+    "created_at": TIME,
+    "confidence": pl.Float64,  # 0..1
+    "split": pl.String,
+}
+
+REQUIRED = ("model_a", "model_b", "outcome")
+
+REJECTED: dict[str, pl.DataType | type[pl.DataType]] = {
+    "file": pl.String,
+    "row": pl.Int64,  # the first data row is 1
+    "column": pl.String,
+    "reason": pl.String,
+    "value": pl.String,
+}
+
+RATINGS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "model": pl.String,
+    "mu": pl.Float64,
+    "sigma": pl.Float64,
+    "votes": pl.Int64,  # comparisons with another model; votes = wins + losses + ties
+    "wins": pl.Int64,
+    "losses": pl.Int64,
+    "ties": pl.Int64,
+    "group": pl.Int64,  # connected component of the comparison graph; 0 has the most votes
+}
+
+GAPS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "vote_id": pl.String,
+    "winner": pl.String,  # for a tie: model_a
+    "loser": pl.String,  # for a tie: model_b
+    "outcome": pl.String,
+    "gap": pl.Float64,  # on the scale of mu
+    "gap_sd": pl.Float64,
+    "probability": pl.Float64,  # of the outcome that was observed
+}
+
+PAIRS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "model_a": pl.String,  # model_a < model_b; a model met by itself is left out
+    "model_b": pl.String,
+    "wins_a": pl.Int64,
+    "wins_b": pl.Int64,
+    "ties": pl.Int64,
+}
