@@ -43,13 +43,17 @@ def erfcx(x: float) -> float:
     scaled = _erfcx_middle(y) if y <= 4.0 else _erfcx_large(y)
     if x > 0.0:
         return scaled
-    if x < -26.7:
-        return np.inf
-    # exp(x^2) with x^2 split into an exact square and a small rest: x * x alone would cost
-    # x^2 units in the last place.
+    return 2.0 * _exp_square(y, 1.0) - scaled if y < 26.7 else np.inf
+
+
+@compiled
+def _exp_square(y: float, sign: float) -> float:
+    """exp(sign y^2) with y^2 split in an exact square and a small rest.
+
+    exp(y * y) alone would cost y^2 units in the last place.
+    """
     head = math.floor(y * 16.0) / 16.0
-    square = math.exp(head * head) * math.exp((y - head) * (y + head))
-    return 2.0 * square - scaled
+    return math.exp(sign * head * head) * math.exp(sign * (y - head) * (y + head))
 
 
 @compiled
@@ -105,8 +109,8 @@ def Phi(x: float) -> float:
     if abs(y) <= 0.46875:
         return 0.5 * (1.0 - _erf_small(y))
     if y > 0.0:
-        return 0.5 * erfcx(y) * math.exp(-y * y)
-    return 1.0 - 0.5 * erfcx(-y) * math.exp(-y * y)
+        return 0.5 * erfcx(y) * _exp_square(y, -1.0)
+    return 1.0 - 0.5 * erfcx(-y) * _exp_square(-y, -1.0)
 
 
 @compiled
@@ -211,16 +215,28 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 @compiled
-def _moments(t: float, low: float, high: float, absolute: bool) -> tuple[float, float, float]:
-    """Return (log mass, mean, variance) of f(d), d ~ N(t, 1) restricted to [low, high].
+def _weight(d: float, t: float, peak: float, folded: bool) -> float:
+    """Density of N(t, 1) at d over that at peak; folded: with the density at -d added."""
+    # (d - t)^2 - (peak - t)^2, factored
+    weight = math.exp(-0.5 * (d - peak) * (d + peak - 2.0 * t))
+    return weight * (1.0 + math.exp(-2.0 * d * t)) if folded else weight
 
-    f is d or |d|. Every term of the sums is positive, so nothing cancels however narrow or far
-    the interval: the density is divided by its peak inside it.
+
+@compiled
+def _moments(t: float, e: float, folded: bool) -> tuple[float, float, float]:
+    """Return (log P(|d| <= e), mean, variance) of d ~ N(t, 1), or of |d| (folded), given |d| <= e.
+
+    Gauss-Legendre panels around the density's peak inside the interval. Every term is positive,
+    so nothing cancels however narrow or far the interval is.
     """
-    peak = min(max(t, low), high)
+    if folded:
+        t = abs(t)
+    low = 0.0 if folded else -e
+    peak = min(max(t, low), e)
     steep = max(1.0, abs(t - peak))
-    low = max(low, peak - 40.0 / steep)
-    high = min(high, peak + 40.0 / steep)
+    reach = min(9.0, 40.0 / steep)
+    low = max(low, peak - reach)
+    high = min(e, peak + reach)
     panels = max(1, math.ceil((high - low) * steep))
     width = (high - low) / panels
     mass = 0.0
@@ -228,18 +244,16 @@ def _moments(t: float, low: float, high: float, absolute: bool) -> tuple[float, 
     for p in range(panels):
         for k in range(16):
             d = low + width * (p + 0.5 * (1.0 + _NODES[k]))
-            # (d - t)^2 - (peak - t)^2, factored
-            p_d = 0.5 * width * _WEIGHTS[k] * math.exp(-0.5 * (d - peak) * (d + peak - 2.0 * t))
-            mass += p_d
-            mean += p_d * (abs(d) if absolute else d)
+            weight = 0.5 * width * _WEIGHTS[k] * _weight(d, t, peak, folded)
+            mass += weight
+            mean += weight * d
     mean /= mass
     variance = 0.0
     for p in range(panels):
         for k in range(16):
             d = low + width * (p + 0.5 * (1.0 + _NODES[k]))
-            p_d = 0.5 * width * _WEIGHTS[k] * math.exp(-0.5 * (d - peak) * (d + peak - 2.0 * t))
-            value = abs(d) if absolute else d
-            variance += p_d * (value - mean) ** 2
+            weight = 0.5 * width * _WEIGHTS[k] * _weight(d, t, peak, folded)
+            variance += weight * (d - mean) ** 2
     log_mass = math.log(mass * INVERSE_SQRT_2PI) - 0.5 * (peak - t) ** 2
     return log_mass, mean, variance / mass
 
@@ -247,11 +261,18 @@ def _moments(t: float, low: float, high: float, absolute: bool) -> tuple[float, 
 @compiled
 def between(t: float, e: float) -> tuple[float, float]:
     """Return mean and variance of d ~ N(t, 1) given |d| <= e, to full relative accuracy."""
-    _, mean, variance = _moments(t, -e, e, False)
+    _, mean, variance = _moments(t, e, False)
+    return mean, variance
+
+
+@compiled
+def absolute_between(t: float, e: float) -> tuple[float, float]:
+    """Return mean and variance of |d|, d ~ N(t, 1), given |d| <= e, to full relative accuracy."""
+    _, mean, variance = _moments(t, e, True)
     return mean, variance
 
 
 @compiled
 def log_between(t: float, e: float) -> float:
     """Return log P(|d| <= e) for d ~ N(t, 1)."""
-    return _moments(t, -e, e, False)[0]
+    return _moments(t, e, False)[0]

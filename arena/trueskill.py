@@ -1,0 +1,198 @@
+"""The paper's arena: TrueSkill by one traversal of the votes in time order.
+
+Herbrich, Minka and Graepel (2006), two players, one a side; method 1. Each vote moves both models
+by the moments of a truncated Gaussian, so the order matters and going on from earlier ratings with
+the new votes alone gives what one pass over all of them gives. A K-wise vote (K-Sort Arena) is one
+free-for-all update: `free_for_all`. The ratings of estimators that do not depend on the order are
+in `thurstone` and `bradley_terry`.
+"""
+
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy.special import ndtri
+
+from arena.gaussian import compiled, v_w_draw, v_w_strict
+from arena.ratings import Ratings
+from arena.votes.comparisons import A_WINS, TIE, Comparisons, groups
+from arena.votes.schema import RATINGS
+
+
+@compiled
+def update(
+    mu_w: float, var_w: float, mu_l: float, var_l: float, beta2: float, epsilon: float, tie: bool
+) -> tuple[float, float, float, float]:
+    """Update winner w and loser l after one vote; var already holds tau^2.
+
+        c^2 = 2 beta^2 + s_w^2 + s_l^2,  t = (mu_w - mu_l) / c,  e = epsilon / c
+        mu_w += s_w^2 / c v,  mu_l -= s_l^2 / c v,  sigma^2 = s^2 (1 - s^2 / c^2 w)
+
+    Returns (mu_w, var_w, mu_l, var_l).
+    """
+    c2 = 2.0 * beta2 + var_w + var_l
+    c = math.sqrt(c2)
+    t = (mu_w - mu_l) / c
+    e = epsilon / c
+    v, w = v_w_draw(t, e) if tie else v_w_strict(t - e)
+    return (
+        mu_w + var_w / c * v,
+        var_w * (1.0 - var_w / c2 * w),
+        mu_l - var_l / c * v,
+        var_l * (1.0 - var_l / c2 * w),
+    )
+
+
+@compiled
+def traverse(
+    mu: np.ndarray,
+    sigma: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    outcome: np.ndarray,
+    beta2: float,
+    tau2: float,
+    epsilon: float,
+) -> None:
+    """Take mu and sigma (M,) through the votes (n,) in order, in place.
+
+    sigma is kept rather than its square, so that going on from written ratings is identical to the
+    last bit. A vote between a model and itself says nothing and is skipped, its tau with it.
+    """
+    for k in range(len(a)):
+        i, j = a[k], b[k]
+        if i == j:
+            continue
+        if outcome[k] != A_WINS and outcome[k] != TIE:
+            i, j = j, i
+        tie = outcome[k] == TIE
+        var_i, var_j = sigma[i] * sigma[i] + tau2, sigma[j] * sigma[j] + tau2
+        mu[i], var_i, mu[j], var_j = update(mu[i], var_i, mu[j], var_j, beta2, epsilon, tie)
+        sigma[i], sigma[j] = math.sqrt(var_i), math.sqrt(var_j)
+
+
+def draw_margin(draw_probability: float, beta: float) -> float:
+    """Return epsilon = Phi^-1((p + 1) / 2) sqrt(2) beta: two equals draw with probability p."""
+    return float(ndtri((draw_probability + 1.0) / 2.0)) * math.sqrt(2.0) * beta
+
+
+@dataclass(frozen=True)
+class TrueSkill:
+    """TrueSkill's parameters, on the scale of mu; the defaults are the authors'.
+
+    mu, sigma: the prior of a model never seen. beta: the spread of one performance. tau: what a
+    model's sigma gains before each of its votes. draw_probability: how often two equals tie, from
+    0 up to 1, or "auto": the share of ties among the votes.
+    """
+
+    mu: float = 25.0
+    sigma: float = 25.0 / 3.0
+    beta: float = 25.0 / 6.0
+    tau: float = 25.0 / 300.0
+    draw_probability: float | str = 0.10
+
+    def fit(
+        self,
+        votes: pl.DataFrame | Comparisons,
+        prior: Ratings | pl.DataFrame | None = None,
+    ) -> Ratings:
+        """Rate the models by one pass over the votes in time order.
+
+        prior: earlier ratings to go on from, with `votes` only the newer ones; then every one of
+        these models is in the result, and "auto" keeps the draw probability that they were made
+        with. Raises ValueError for parameters out of range, and for ties where draws have no
+        probability.
+        """
+        self._validate()
+        votes = Comparisons.of(votes)
+        draw_probability = self._draw_probability(votes, prior)
+        if draw_probability == 0.0 and np.any((votes.outcome == TIE) & (votes.a != votes.b)):
+            raise ValueError("the votes have ties, so draw_probability must be above 0, or auto")
+        epsilon = draw_margin(draw_probability, self.beta)
+        start = _prior_table(prior)
+        models = sorted({*votes.models, *start["model"]})
+        place = {name: k for k, name in enumerate(models)}
+        mu = np.full(len(models), float(self.mu))
+        sigma = np.full(len(models), float(self.sigma))
+        known = np.array([place[name] for name in start["model"]], dtype=np.int64)
+        mu[known] = start["mu"].to_numpy()
+        sigma[known] = start["sigma"].to_numpy()
+        code = np.array([place[name] for name in votes.models], dtype=np.int32)
+        a, b = code[votes.a], code[votes.b]
+        traverse(mu, sigma, a, b, votes.outcome, self.beta**2, self.tau**2, epsilon)
+        merged = Comparisons(models, a, b, votes.outcome)
+        return Ratings(
+            table=_table(merged, mu, sigma, start, known),
+            estimator="trueskill",
+            parameters={
+                "mu": float(self.mu),
+                "sigma": float(self.sigma),
+                "beta": float(self.beta),
+                "tau": float(self.tau),
+                "draw_probability": draw_probability,
+                "epsilon": epsilon,
+            },
+        )
+
+    def _validate(self) -> None:
+        for name, low in (("sigma", 0.0), ("beta", 0.0)):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > low):
+                raise ValueError(f"{name} must be above {low:g}, not {getattr(self, name)}")
+        if not math.isfinite(self.mu):
+            raise ValueError(f"mu must be a number, not {self.mu}")
+        if not (math.isfinite(self.tau) and self.tau >= 0.0):
+            raise ValueError(f"tau must be 0 or above, not {self.tau}")
+        p = self.draw_probability
+        if p != "auto" and not (isinstance(p, int | float) and 0.0 <= p < 1.0):
+            raise ValueError(f"draw_probability must be from 0 up to 1, or auto, not {p}")
+
+    def _draw_probability(self, votes: Comparisons, prior: Ratings | pl.DataFrame | None) -> float:
+        if self.draw_probability != "auto":
+            return float(self.draw_probability)
+        if prior is None:
+            # Among real votes few models are equal, so the tie rate is a little below the
+            # probability for equals; it is the usual estimate and needs no fit.
+            return votes.tie_rate()
+        if isinstance(prior, pl.DataFrame):
+            raise ValueError(
+                "a table of earlier ratings does not say its draw probability: give "
+                "draw_probability, or the Ratings that hold it"
+            )
+        kept = prior.parameters["draw_probability"]
+        print(f"draw probability {kept:.4g}, as in the earlier ratings", file=sys.stderr)
+        return kept
+
+
+def _prior_table(prior: Ratings | pl.DataFrame | None) -> pl.DataFrame:
+    if prior is None:
+        return pl.DataFrame(schema=RATINGS)
+    return prior.table if isinstance(prior, Ratings) else prior
+
+
+def _table(
+    votes: Comparisons, mu: np.ndarray, sigma: np.ndarray, start: pl.DataFrame, known: np.ndarray
+) -> pl.DataFrame:
+    """Return the ratings with tallies and groups of the earlier and the new votes together."""
+    wins, ties = votes.counts()
+    tallies = {
+        "votes": wins.sum(1) + wins.sum(0) + ties.sum(1),
+        "wins": wins.sum(1),
+        "losses": wins.sum(0),
+        "ties": ties.sum(1),
+    }
+    compared = (wins + wins.T + ties).astype(np.float64)
+    for name, tally in tallies.items():
+        tally[known] += start[name].to_numpy()
+    # Models of one group were linked by the earlier votes: a chain with their votes as weight
+    # links them again, and counts each vote once (each of them has two models).
+    for _, members in start.with_columns(place=known).group_by("group"):
+        chain, weight = members["place"].to_numpy(), members["votes"].to_numpy() / 2
+        compared[chain[:-1], chain[1:]] += weight[:-1]
+        compared[chain[-1], chain[0]] += weight[-1]
+    table = pl.DataFrame(
+        {"model": votes.models, "mu": mu, "sigma": sigma, **tallies, "group": groups(compared)},
+        schema=RATINGS,
+    )
+    return table.sort("mu", "model", descending=[True, False])
