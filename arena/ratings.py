@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from arena.atomic import replacing
 from arena.votes.comparisons import Comparisons, groups
 from arena.votes.schema import RATINGS
 
@@ -42,15 +43,11 @@ class Ratings:
 
     def write(self, path: Path | str) -> None:
         """Write the table as parquet, estimator and parameters in its metadata, atomically."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         note = json.dumps({"estimator": self.estimator, "parameters": self.parameters})
         table = self.table.to_arrow()
         table = table.replace_schema_metadata({METADATA_KEY: note.encode()})
-        # Written beside its place and renamed, so a reader never sees half a file.
-        aside = path.with_name(f".{path.name}.partial")
-        pq.write_table(table, aside)
-        aside.replace(path)
+        with replacing(Path(path)) as aside:
+            pq.write_table(table, aside)
 
     @staticmethod
     def read(path: Path | str) -> "Ratings":

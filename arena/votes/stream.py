@@ -1,0 +1,141 @@
+"""Votes by the hundred million: from parquet in batches, and only the columns that are needed.
+
+Accepts and rejects the same rows as `open`; whatever is not plain parquet goes through it.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from arena.votes.comparisons import Comparisons
+from arena.votes.identity import CONTENT, vote_ids
+from arena.votes.open import format_of, read_votes
+from arena.votes.schema import OUTCOMES, REQUIRED, VOTES
+from arena.votes.table import Raw, check, rejections
+
+BATCH = 1 << 20
+NEVER = np.iinfo(np.int64).max  # the time of a vote without one: after all others
+
+
+def read_comparisons(paths: Sequence[Path]) -> tuple[Comparisons, int]:
+    """Return (the comparisons of all files in time order, how many rows were rejected)."""
+    paths = [Path(path) for path in paths]
+    if not all(_is_plain(path) for path in paths):
+        reading = read_votes(paths)
+        return Comparisons.of(reading.votes), reading.rejected.height
+    rows = sum(pq.read_metadata(path).num_rows for path in paths)
+    a, b = np.empty(rows, np.int32), np.empty(rows, np.int32)
+    outcome, time = np.empty(rows, np.int8), np.empty(rows, np.int64)
+    models: dict[str, int] = {}
+    outcomes = {name: code for code, name in enumerate(OUTCOMES)}
+    n = 0
+    for path in paths:
+        for batch in _batches(path, (*REQUIRED, "created_at", "confidence")):
+            one, two = (_codes(batch.column(name), models) for name in ("model_a", "model_b"))
+            won = _codes(batch.column("outcome"), outcomes, closed=True)
+            good = (one >= 0) & (two >= 0) & (won >= 0) & _confident(batch)
+            span = slice(n, n + int(good.sum()))
+            a[span], b[span], outcome[span] = one[good], two[good], won[good]
+            time[span] = _microseconds(batch)[good]
+            n = span.stop
+    names = sorted(models)
+    rank = np.empty(len(names) + 1, np.int32)
+    rank[[models[name] for name in names]] = np.arange(len(names))
+    comparisons = Comparisons(names, rank[a[:n]], rank[b[:n]], outcome[:n])
+    if np.any(time[1:n] < time[: n - 1]):
+        order = np.argsort(time[:n], kind="stable")
+        comparisons = Comparisons(
+            names, comparisons.a[order], comparisons.b[order], comparisons.outcome[order]
+        )
+    return comparisons, rows - n
+
+
+def votes_in_batches(paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
+    """Yield the accepted votes in input order, with the columns that gaps need.
+
+    vote_id, model_a, model_b and outcome; the rest of `CONTENT` is read only where it makes a
+    missing vote_id.
+    """
+    paths = [Path(path) for path in paths]
+    if not all(_is_plain(path) for path in paths):
+        yield read_votes(paths).votes
+        return
+    position = 0
+    for path in paths:
+        for batch in _batches(path, ("vote_id", *CONTENT, "confidence")):
+            raw = Raw(pl.DataFrame(batch).with_row_index("row"), rejections([]))
+            votes, _ = check(raw, path)
+            if votes["vote_id"].null_count():
+                made = vote_ids(votes, (votes["row"] + position).to_numpy())
+                votes = votes.with_columns(pl.col("vote_id").fill_null(made))
+            yield votes.select("vote_id", *REQUIRED)
+            position += len(batch)
+
+
+def _is_plain(path: Path) -> bool:
+    """Tell whether a file is parquet with columns of the usual types and no vote_id twice."""
+    if format_of(path) != "parquet":
+        return False
+    schema = pq.read_schema(path)
+    for name in set(schema.names) & set(VOTES):
+        kind = schema.field(name).type
+        if name == "created_at":
+            usual = pa.types.is_timestamp(kind)
+        elif name == "confidence":
+            usual = pa.types.is_floating(kind)
+        else:
+            usual = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if not usual:
+            return False
+    return set(REQUIRED) <= set(schema.names) and not _repeats_an_id(path)
+
+
+def _repeats_an_id(path: Path) -> bool:
+    if "vote_id" not in pq.read_schema(path).names:
+        return False
+    # Eight bytes an id: equal hashes only send the file the slower way round.
+    digests = [
+        pl.Series(batch.column("vote_id")).drop_nulls().hash().to_numpy()
+        for batch in _batches(path, ("vote_id",))
+    ]
+    digest = np.sort(np.concatenate(digests)) if digests else np.empty(0, np.uint64)
+    return bool(np.any(digest[1:] == digest[:-1]))
+
+
+def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    coded = [name for name in REQUIRED if "vote_id" not in columns]
+    with pq.ParquetFile(path, read_dictionary=coded) as file:
+        present = [name for name in columns if name in file.schema_arrow.names]
+        yield from file.iter_batches(batch_size=BATCH, columns=present)
+
+
+def _codes(column: pa.Array, known: dict[str, int], closed: bool = False) -> np.ndarray:
+    """Return each row's number in `known`, -1 where unusable; names are added unless closed."""
+    values = column.dictionary.to_pylist()
+    code = np.full(len(values) + 1, -1, np.int32)
+    for place, value in enumerate(values):
+        if value in known:
+            code[place] = known[value]
+        elif not closed and value is not None and value.strip():
+            code[place] = known[value] = len(known)
+    return code[pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False)]
+
+
+def _confident(batch: pa.RecordBatch) -> np.ndarray:
+    if "confidence" not in batch.schema.names:
+        return np.ones(len(batch), bool)
+    confidence = pl.Series(batch.column("confidence"))
+    return (confidence.is_between(0, 1) | confidence.is_null()).to_numpy()
+
+
+def _microseconds(batch: pa.RecordBatch) -> np.ndarray:
+    if "created_at" not in batch.schema.names:
+        return np.full(len(batch), NEVER)
+    zone = batch.column("created_at").type.tz
+    time = batch.column("created_at").cast(pa.timestamp("us", zone)).cast(pa.int64())
+    return pc.fill_null(time, NEVER).to_numpy(zero_copy_only=False)
