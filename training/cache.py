@@ -1,0 +1,232 @@
+"""Latents and prompt embeddings, each computed once and read by memory map ever after.
+
+A store is a folder of safetensors shards that only grows. It is named by what encoded it (the
+hash of the encoder's files, the resolution, the precision), and a row in it by the hash of the
+image's bytes or the prompt's text: another VAE or another image can never be taken for this one,
+and every policy and study that shares them shares the work. A shard appears whole, by a rename, so
+a job that was killed keeps what it finished, and two jobs that encode at once at worst write the
+same rows twice.
+"""
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from training import TrainingError
+
+if TYPE_CHECKING:
+    from training.families import StableDiffusion
+
+SHARD_ROWS = 1024
+Say = Callable[[str], None]
+
+
+class ImageError(TrainingError):
+    """An image is missing or cannot be decoded; the message names it."""
+
+
+class Store:
+    """A growing set of equally shaped tensors by name, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._shards: list[Tensor] = []
+        self._rows: dict[str, tuple[int, int]] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            self._open(path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._rows
+
+    def add(self, names: Sequence[str], values: Tensor) -> None:
+        """Write one shard: `values` (len(names), ...), whole or not at all."""
+        path = self.folder / f"{hashlib.sha256(''.join(names).encode()).hexdigest()}.safetensors"
+        write_atomically(path, save({"values": values.contiguous()}, {"names": json.dumps(names)}))
+        self._open(path)
+
+    def select(self, names: Sequence[str]) -> "Rows":
+        """Return the tensors of `names`, in their order. Raises KeyError for an absent one."""
+        where = np.array([self._rows[name] for name in names], dtype=np.int64).reshape(-1, 2)
+        return Rows(self._shards, where)
+
+    def _open(self, path: Path) -> None:
+        with safe_open(path, "pt") as file:  # maps the file: rows are read when they are used
+            self._shards.append(file.get_tensor("values"))
+            for row, name in enumerate(json.loads(file.metadata()["names"])):
+                self._rows[name] = (len(self._shards) - 1, row)
+
+
+class Rows:
+    """Tensors of a store by position; what `Store.select` gives."""
+
+    def __init__(self, shards: list[Tensor], where: np.ndarray) -> None:
+        self._shards, self._where = shards, where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def take(self, rows: np.ndarray) -> Tensor:
+        """Return the tensors at `rows` (n,), stacked: (n, ...), in the precision of the store."""
+        return torch.stack([self._shards[s][r] for s, r in self._where[rows].tolist()])
+
+
+def latents(
+    family: "StableDiffusion",
+    images: Sequence[str],
+    source: Path | None,
+    root: Path,
+    resolution: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    say: Say,
+) -> tuple[Rows, str]:
+    """Return the latent of every image, in order, and a digest of all images' bytes.
+
+    `source` is the Parquet (image, bytes) that holds them, or None where `images` are paths. The
+    bytes are read only when the source has changed since the last time; the VAE is loaded only when
+    a latent is missing. Raises ImageError naming an image that is not there or cannot be decoded.
+    """
+    kind = f"{family.digest('vae')[:16]}-{resolution}-{str(dtype).removeprefix('torch.')}"
+    store = Store(root / "latents" / kind)
+    memo = root / "digests" / f"{_source_stamp(images, source)}.txt"
+    if memo.exists():
+        digests = memo.read_text().split()
+        if all(digest in store for digest in digests):
+            return store.select(digests), _digest(digests)
+
+    say(f"encoding up to {len(images)} images at {resolution} px into {store.folder}")
+    found: dict[str, str] = {}
+    batch: dict[str, Tensor] = {}
+    encoder = None
+    shard: list[Tensor] = []
+    names: list[str] = []
+    at_once = min(64, max(1, 2**21 // resolution**2))  # about 8 images of 512 px
+    begun = time.monotonic()
+
+    def flush(everything: bool) -> None:
+        nonlocal encoder
+        if batch and (everything or len(batch) == at_once):
+            encoder = encoder or family.image_encoder(device)
+            shard.append(encoder(torch.stack(list(batch.values()))).to("cpu", dtype))
+            names.extend(batch)
+            batch.clear()
+        if names and (everything or len(names) >= SHARD_ROWS):
+            store.add(names, torch.cat(shard))
+            rate = len(found) / (time.monotonic() - begun)
+            say(f"{len(found)} of {len(images)} images, {rate:.0f} a second")
+            shard.clear()
+            names.clear()
+
+    for image, content in _read_images(images, source):
+        digest = hashlib.sha256(content).hexdigest()
+        found[image] = digest
+        if digest not in store and digest not in batch and digest not in names:
+            batch[digest] = _pixels(image, content, resolution)
+            flush(everything=False)
+    flush(everything=True)
+    digests = [found[image] for image in images]
+    write_atomically(memo, "\n".join(digests).encode())
+    return store.select(digests), _digest(digests)
+
+
+def prompt_embeddings(
+    family: "StableDiffusion",
+    prompts: Sequence[str],
+    root: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    say: Say,
+) -> Rows:
+    """Return the text encoder's output for every prompt, in order; it is loaded only if needed."""
+    kind = f"{family.digest('tokenizer', 'text_encoder')[:16]}-{str(dtype).removeprefix('torch.')}"
+    store = Store(root / "prompts" / kind)
+    names = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]
+    missing = {n: p for n, p in zip(names, prompts, strict=True) if n not in store}
+    if missing:
+        say(f"encoding {len(missing)} prompts into {store.folder}")
+        encoder = family.prompt_encoder(device)
+        for start in range(0, len(missing), SHARD_ROWS):
+            part = list(missing)[start : start + SHARD_ROWS]
+            texts = [missing[name] for name in part]
+            parts = [encoder(texts[i : i + 64]).to("cpu", dtype) for i in range(0, len(texts), 64)]
+            store.add(part, torch.cat(parts))
+    return store.select(names)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside the place, flush to the disk, rename: a reader sees all of it or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _read_images(images: Sequence[str], source: Path | None) -> Iterator[tuple[str, bytes]]:
+    """Yield (image, bytes) of every wanted image, in the source's order."""
+    if source is None:
+        for image in images:
+            try:
+                yield image, Path(image).read_bytes()
+            except OSError as error:
+                raise ImageError(f"image {image!r} cannot be read: {error.strerror}") from error
+        return
+    wanted = set(images)
+    try:
+        for batch in pq.ParquetFile(source).iter_batches(256, columns=["image", "bytes"]):
+            names, contents = batch["image"].to_pylist(), batch["bytes"].to_pylist()
+            for image, content in zip(names, contents, strict=True):
+                if image in wanted:
+                    wanted.discard(image)
+                    yield image, content
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        raise ImageError(f"votes.images: {source} cannot be read: {error}") from error
+    if wanted:
+        some = ", ".join(sorted(wanted)[:3])
+        raise ImageError(f"votes.images: {source} lacks {len(wanted)} images, such as {some}")
+
+
+def _pixels(image: str, content: bytes, resolution: int) -> Tensor:
+    """Decode, scale by the shorter side, crop the middle: (3, resolution, resolution), [-1, 1]."""
+    from PIL import Image, ImageOps
+
+    try:
+        picture = Image.open(io.BytesIO(content)).convert("RGB")
+    except OSError as error:
+        raise ImageError(f"image {image!r} cannot be decoded: {error}") from error
+    picture = ImageOps.fit(picture, (resolution, resolution), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _source_stamp(images: Sequence[str], source: Path | None) -> str:
+    """Name a list of images and the state of the files that hold them, without reading those."""
+    try:
+        files = [str(source)] if source is not None else images
+        stats = [Path(file).stat() for file in files]
+    except OSError as error:
+        raise ImageError(f"votes.images: {error.filename}: {error.strerror}") from error
+    stamp = [str(source), list(images), [(stat.st_size, stat.st_mtime_ns) for stat in stats]]
+    return hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
+
+
+def _digest(digests: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

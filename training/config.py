@@ -1,0 +1,263 @@
+"""The study file as the training job reads it: strict, typed, and without torch.
+
+`read_study` gives the TOML of one study with its paths resolved; other rooms read their own
+sections from it. `policy_config` gives one `[[policy]]` merged over `[train]` as a frozen dataclass
+in which every field says what it does, its default and where that default comes from. A key that
+is unknown, of the wrong type or out of range is an error that names the key and what is allowed;
+nothing here opens a model, a vote or an image.
+"""
+
+import dataclasses
+import math
+import tomllib
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from training import TrainingError
+
+ObjectiveName = Literal["sft", "dpo", "fixed_margin", "arenapo"]
+Adaptation = Literal["lora", "full"]
+Precision = Literal["fp32", "bf16"]
+
+# Keys that hold a path, by section. `model.base` and a scorer's source may also be a hub's name.
+PATHS = {"lake.root", "cache.root", "votes.images", "training_set.pairs", "ksort.dataset"}
+PATHS |= {"generation.prompts", "model.base", "votes.sources", "scorecard.scorers"}
+SECTIONS: tuple[str, ...] = ("study", "lake", "cache", "votes", "arena", "gap", "training_set")
+SECTIONS += ("model", "train", "policy", "generation", "scorecard", "ksort")
+
+
+class ConfigError(TrainingError):
+    """What a person wrote in the study or on the command line cannot be used, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """Everything that shapes the weights of one policy; two equal ones give equal weights."""
+
+    name: str
+    objective: ObjectiveName
+    """`sft` (denoising error of the winners), `dpo` (Diffusion-DPO, arXiv 2311.12908),
+    `fixed_margin` (the same margin for every pair), `arenapo` (arXiv 2605.06070)."""
+
+    base: str
+    """Pipeline to start from: a folder in diffusers' layout, or a name on the hub."""
+    resolution: int = field(default=512, metadata={"least": 8})
+    """Pixels a side; images are scaled by their shorter side and cropped in the middle."""
+
+    adaptation: Adaptation = "lora"
+    """`lora` trains low-rank additions (arXiv 2106.09685); `full` trains every weight."""
+    rank: int = field(default=16, metadata={"least": 1})
+    """Rank of the additions; their scale alpha equals it, so the learning rate keeps its meaning
+    when the rank changes."""
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Layers that get additions, by the end of their names: the attention projections, as in
+    diffusers' own Diffusion-DPO LoRA script."""
+
+    steps: int = field(default=2000, metadata={"least": 1})
+    """Optimiser's steps (2000 in Diffusion-DPO)."""
+    batch_size: int = field(default=32, metadata={"least": 1})
+    """Pairs a step, all parts together (2048 in Diffusion-DPO, on 16 GPUs)."""
+    accumulation: int = field(default=1, metadata={"least": 1})
+    """Parts in which a batch goes through the model one after the other, to save memory. It divides
+    batch_size and leaves the step the same: time and noise are drawn for the whole batch."""
+    learning_rate: float = field(default=1e-5, metadata={"above": 0})
+    """AdamW's, constant after the warm-up. Diffusion-DPO: 1e-8 times its batch, so 2.05e-5."""
+    warmup_steps: int = field(default=0, metadata={"least": 0})
+    """Steps over which the learning rate rises linearly (500 in Diffusion-DPO)."""
+    weight_decay: float = field(default=0.01, metadata={"least": 0})
+    """AdamW's decoupled decay (arXiv 1711.05101), 0.01 as in the Diffusion-DPO script."""
+    max_grad_norm: float = field(default=1.0, metadata={"above": 0})
+    """The gradient is scaled down to this norm when it is longer (1.0 in Diffusion-DPO)."""
+
+    beta_dpo: float = field(default=5000.0, metadata={"above": 0})
+    """Temperature of the implicit reward; it multiplies HALF the difference of per-sample mean
+    errors, as in the Diffusion-DPO authors' code (5000 there; 2000 to 5000 in use)."""
+    gamma: float = field(default=1.0, metadata={"least": 0})
+    """Weight of the margin: the mean margin in logits, because gaps are divided by their mean."""
+
+    precision: Precision = "fp32"
+    """`bf16` computes in bfloat16 under autocast; trained weights stay in fp32."""
+    seed: int = field(default=0, metadata={"least": 0})
+    """Fixes the order of the pairs, time, noise and the additions' first values."""
+    checkpoint_every: int = field(default=200, metadata={"least": 1})
+    log_every: int = field(default=10, metadata={"least": 1})
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.accumulation:
+            raise ConfigError(
+                f"train.accumulation = {self.accumulation} does not divide "
+                f"train.batch_size = {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the training job finds its pairs and images, and where it keeps encoded ones."""
+
+    pairs: Path
+    """Training pairs (training/pairs.py); built from the votes where the file is absent."""
+    images: Path | None
+    """Parquet with columns image and bytes; None where pairs hold paths of image files."""
+    cache: Path
+    held_out: float
+    """Share of prompts whose pairs validate and never train."""
+    split_seed: int
+
+
+def read_study(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a study's TOML, apply `KEY=VALUE` overrides and resolve its paths.
+
+    A relative path in the file is relative to the file's folder; one in an override to the working
+    directory, because that is where it was typed. VALUE is read as TOML, else as plain text. An
+    override of `train.KEY` also wins over a `[[policy]]` that sets KEY: it was said last.
+    Raises ConfigError for a file that cannot be read and for an override of no known section.
+    """
+    try:
+        study = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for section, values in study.items():
+        if section in SECTIONS and not isinstance(values, list if section == "policy" else dict):
+            form = "[[policy]]" if section == "policy" else f"[{section}]"
+            raise ConfigError(f"{path}: {section} must be written as {form}")
+        if section != "policy" and isinstance(values, dict):
+            for key in values:
+                values[key] = _resolve(f"{section}.{key}", values[key], path.resolve().parent)
+    for override in overrides:
+        _override(study, override)
+    return study
+
+
+def policy_names(path: Path) -> list[str]:
+    """Names of the study's policies in their order. Raises ConfigError for a missing or equal."""
+    names = [entry.get("name") for entry in read_study(path).get("policy", [])]
+    if not names or None in names or len(set(names)) < len(names):
+        raise ConfigError(f"{path}: every [[policy]] needs a name of its own, found {names}")
+    return names
+
+
+def policy_config(path: Path, name: str, overrides: Sequence[str] = ()) -> PolicyConfig:
+    """Return the configuration of one policy: `[train]` under its `[[policy]]`.
+
+    Raises ConfigError for a name the study has not, for a policy without an objective (the base as
+    it is: nothing to train) and for keys that are unknown, missing, mistyped or out of range.
+    """
+    names = policy_names(path)
+    if name not in names:
+        raise ConfigError(f"{path}: no policy named {name!r}; it has {', '.join(names)}")
+    study = read_study(path, overrides)
+    entry = study["policy"][names.index(name)]
+    if "objective" not in entry:
+        raise ConfigError(
+            f"{path}: policy {name!r} has no objective, so it is the base model as it is: "
+            "nothing to train"
+        )
+    model = study.get("model", {})
+    fields = {f.name: f for f in dataclasses.fields(PolicyConfig)}
+    own = {"name", "objective"}
+    trainable = {key: f for key, f in fields.items() if key not in own | {"base", "resolution"}}
+    values = {
+        **_checked(f"{path}: model", model, {k: fields[k] for k in ("base", "resolution")}),
+        **_checked(f"{path}: train", {"seed": study.get("study", {}).get("seed", 0)}, trainable),
+        **_checked(f"{path}: train", study.get("train", {}), trainable),
+        **_checked(f"{path}: policy {name!r}", entry, trainable | {k: fields[k] for k in own}),
+    }
+    if "base" not in values:
+        raise ConfigError(f"{path}: model.base is missing: a pipeline folder or a hub's name")
+    return PolicyConfig(**values)
+
+
+def data_config(study: dict[str, Any]) -> DataConfig:
+    """Return where a study (as `read_study` gives it) keeps pairs, images and encoded inputs."""
+    root = study.get("lake", {}).get("root")
+    pairs = study.get("training_set", {}).get("pairs")
+    cache = study.get("cache", {}).get("root")
+    if root is None and (pairs is None or cache is None):
+        raise ConfigError("lake.root is missing: the folder that the pipeline writes into")
+    images = study.get("votes", {}).get("images")
+    held_out = study.get("training_set", {}).get("held_out", 0.05)
+    if isinstance(held_out, bool) or not isinstance(held_out, int | float) or not 0 <= held_out < 1:
+        raise ConfigError(f"training_set.held_out = {held_out!r}: needs a share from 0 to below 1")
+    return DataConfig(
+        pairs=Path(pairs or Path(root) / "training_set" / "pairs.parquet"),
+        images=Path(images) if images else None,
+        cache=Path(cache or Path(root) / "cache"),
+        held_out=float(held_out),
+        split_seed=study.get("study", {}).get("seed", 0),
+    )
+
+
+def _override(study: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in place."""
+    dotted, equals, text = override.partition("=")
+    section, dot, key = dotted.strip().partition(".")
+    if not (equals and dot and key) or section not in SECTIONS or section == "policy":
+        allowed = ", ".join(s for s in SECTIONS if s != "policy")
+        raise ConfigError(f"--set {override}: needs SECTION.KEY=VALUE, SECTION one of {allowed}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    study.setdefault(section, {})[key] = _resolve(f"{section}.{key}", value, Path.cwd())
+    if section == "train":
+        for entry in study.get("policy", []):
+            entry.pop(key, None)
+
+
+def _resolve(key: str, value: Any, folder: Path) -> Any:
+    """Make the path in `value` absolute where `key` holds paths; leave URLs and hub names."""
+    if key not in PATHS:
+        return value
+    if isinstance(value, list):
+        return [_resolve(key, item, folder) for item in value]
+    if not isinstance(value, str):
+        raise ConfigError(f"{key} = {value!r}: needs a path in quotes")
+    prefix, equals, source = (
+        value.rpartition("=") if key == "scorecard.scorers" else ("", "", value)
+    )
+    path = folder / source
+    may_be_a_name = key in ("model.base", "scorecard.scorers") and not source.startswith(".")
+    if not source or "://" in source or (may_be_a_name and not path.exists()):
+        return value
+    return f"{prefix}{equals}{Path(path).resolve()}"
+
+
+def _checked(
+    where: str, values: dict[str, Any], fields: dict[str, dataclasses.Field[Any]]
+) -> dict[str, Any]:
+    """Return `values` with each one checked against its field's type and bounds."""
+    unknown = [key for key in values if key not in fields]
+    if unknown:
+        raise ConfigError(
+            f"{where}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(fields))}"
+        )
+    return {key: _typed(f"{where}: {key}", value, fields[key]) for key, value in values.items()}
+
+
+def _typed(where: str, value: Any, field: dataclasses.Field[Any]) -> Any:
+    """Return `value` in its field's type, or say what the key needs."""
+    kind: Any = field.type
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{where} = {value!r}: needs one of {', '.join(get_args(kind))}")
+        return value
+    if isinstance(kind, types.GenericAlias):
+        if not (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
+            raise ConfigError(f"{where} = {value!r}: needs a list of names")
+        return tuple(value)
+    accepted = (int, float) if kind is float else (kind,)
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise ConfigError(f"{where} = {value!r}: needs {_KINDS[kind]}")
+    if kind is str:
+        return value
+    least, above = field.metadata.get("least", -math.inf), field.metadata.get("above", -math.inf)
+    if not (math.isfinite(value) and value >= least and value > above):
+        bound = f"above {above}" if "above" in field.metadata else f"{least} or more"
+        raise ConfigError(f"{where} = {value!r}: needs {_KINDS[kind]}, {bound}")
+    return kind(value)
+
+
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "text in quotes"}

@@ -1,0 +1,254 @@
+"""The training set: which image won over which, for what prompt, by what gap.
+
+`build_pairs` joins votes with their gaps into one Parquet table; `open_pairs` reads such a table as
+integer arrays over the unique prompts and images, which is all that the loop needs. Images stay
+names here: `cache.py` turns them into latents. Ties carry no preference and are left out, as the
+Diffusion-DPO authors do. Nothing here imports torch, nor polars unless votes must still be read.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from training import TrainingError
+
+SCHEMA = pa.schema(
+    [
+        ("vote_id", pa.string()),
+        ("prompt", pa.string()),
+        ("image_winner", pa.string()),
+        ("image_loser", pa.string()),
+        ("model_winner", pa.string()),
+        ("model_loser", pa.string()),
+        ("gap", pa.float64()),
+        ("gap_sd", pa.float64()),
+        ("probability", pa.float64()),
+        ("split", pa.string()),  # "train" or "held_out"
+    ]
+)
+
+
+class PairsError(TrainingError):
+    """The training pairs cannot be used, and which ones are at fault."""
+
+
+def build_pairs(votes: pa.Table, gaps: pa.Table, held_out: float, seed: int) -> pa.Table:
+    """Join votes and gaps (design.md section 3, arena.gap) into the table of SCHEMA.
+
+    Left out, and counted in the schema's metadata under `left_out`: ties, votes without a prompt or
+    an image, and votes of an image against itself. A prompt's pairs are held out together, by a
+    hash of (seed, prompt): a share `held_out` of prompts, the same whatever else the votes hold.
+    Raises PairsError for a vote without a gap, a gap that is not finite, or equal vote ids.
+    """
+    names = ("vote_id", "prompt", "image_a", "image_b", "model_a", "model_b", "outcome")
+    votes = pa.table({name: _text(votes[name]) for name in names})
+    gap_ids = _text(gaps["vote_id"])
+    for where, ids in (("votes", votes["vote_id"]), ("gaps", gap_ids)):
+        if pc.count_distinct(ids).as_py() < len(ids):
+            counts = pc.value_counts(ids).to_pylist()
+            twice = [count["values"] for count in counts if count["counts"] > 1]
+            raise PairsError(f"{where}: vote ids must differ, but occur twice: {_some(twice)}")
+
+    left_out, used = {}, pa.array(np.ones(votes.num_rows, dtype=bool))
+    for reason, at_fault in (
+        ("tie", pc.equal(votes["outcome"], "tie")),
+        ("no prompt", _absent(votes["prompt"])),
+        ("no image", pc.or_(_absent(votes["image_a"]), _absent(votes["image_b"]))),
+        ("same image", pc.equal(votes["image_a"], votes["image_b"])),
+    ):
+        first = pc.and_(used, pc.fill_null(at_fault, False))
+        left_out[reason] = pc.sum(first).as_py() or 0
+        used = pc.and_not(used, first)
+    votes = votes.filter(used)
+
+    rows = pc.index_in(votes["vote_id"], value_set=gap_ids)
+    if rows.null_count:
+        missing = votes["vote_id"].filter(pc.is_null(rows)).to_pylist()
+        raise PairsError(f"{len(missing)} votes have no gap: {_some(missing)}")
+    gap = pc.cast(gaps["gap"], pa.float64()).take(rows)
+    _refuse_unusable(gap, votes["vote_id"])
+
+    a_won = pc.equal(votes["outcome"], "a")
+    prompts = votes["prompt"].combine_chunks().dictionary_encode()
+    held = np.array(
+        [_share(p, seed) < held_out for p in prompts.dictionary.to_pylist()], dtype=bool
+    )
+    split = np.where(held[prompts.indices.to_numpy()], "held_out", "train")
+    columns = {
+        "vote_id": votes["vote_id"],
+        "prompt": votes["prompt"],
+        "image_winner": pc.if_else(a_won, votes["image_a"], votes["image_b"]),
+        "image_loser": pc.if_else(a_won, votes["image_b"], votes["image_a"]),
+        "model_winner": pc.if_else(a_won, votes["model_a"], votes["model_b"]),
+        "model_loser": pc.if_else(a_won, votes["model_b"], votes["model_a"]),
+        "gap": gap,
+        "gap_sd": pc.cast(gaps["gap_sd"], pa.float64()).take(rows),
+        "probability": pc.cast(gaps["probability"], pa.float64()).take(rows),
+        "split": pa.array(split.tolist(), pa.string()),
+    }
+    table = pa.table(columns, schema=SCHEMA)
+    return table.replace_schema_metadata({"left_out": json.dumps(left_out)})
+
+
+def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Table:
+    """Read the study's votes, rate its models and return the pairs: the pipeline's first stages.
+
+    For a training job that is started alone. `study` is `config.read_study`'s.
+    """
+    from arena.gap import pairwise_gaps
+    from arena.ratings import estimator
+    from arena.votes.open import read_votes
+
+    votes_section = dict(study["votes"])
+    arena_section = dict(study.get("arena", {}))
+    gap_section = dict(study.get("gap", {}))
+    paths = [Path(source) for source in votes_section["sources"]]
+    votes = read_votes(paths, resolve_images="images" not in votes_section).votes
+    ratings = estimator(arena_section.pop("estimator", "trueskill"), **arena_section).fit(votes)
+    gaps = pairwise_gaps(votes, ratings, gap_section.get("spread", "posterior"))
+    return build_pairs(votes.to_arrow(), gaps.to_arrow(), held_out, seed)
+
+
+def write_pairs(pairs: pa.Table, path: Path) -> None:
+    """Write the table so that a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            pq.write_table(pairs, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Training pairs of one split, as rows into the unique prompts and images of all splits."""
+
+    vote_id: np.ndarray  # (n,) object
+    prompt: np.ndarray  # (n,) int64 into prompts
+    winner: np.ndarray  # (n,) int64 into images
+    loser: np.ndarray  # (n,) int64 into images
+    gap: np.ndarray  # (n,) float32, divided by the training split's mean
+
+    def __len__(self) -> int:
+        return len(self.vote_id)
+
+    def rows(self, rows: np.ndarray) -> "Pairs":
+        """Return the pairs at `rows`."""
+        return Pairs(*(values[rows] for values in vars(self).values()))
+
+    def unique_winners(self) -> "Pairs":
+        """One row for each (prompt, winning image), at its first win: what `sft` learns from.
+
+        Without it an image would weigh by how often it was shown, which is not a preference.
+        """
+        keys = np.stack([self.prompt, self.winner], axis=1)
+        return self.rows(np.sort(np.unique(keys, axis=0, return_index=True)[1]))
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What the loop trains on and validates with."""
+
+    prompts: list[str]
+    images: list[str]
+    train: Pairs
+    held_out: Pairs
+    digest: str  # SHA-256 of everything above
+
+
+def open_pairs(path: Path) -> TrainingSet:
+    """Read a table of SCHEMA. Raises PairsError naming the file and the column or the votes."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PairsError(f"{path}: {error}") from error
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        raise PairsError(f"{path}: has no column {missing[0]!r}; needs {', '.join(SCHEMA.names)}")
+    return index_pairs(table, str(path))
+
+
+def index_pairs(table: pa.Table, where: str) -> TrainingSet:
+    """Turn a table of SCHEMA into arrays; gaps are divided by the mean gap of the training split.
+
+    That makes `gamma` the mean margin in logits whatever the arena's scale, and a fixed margin with
+    the same gamma its exact ablation (method.md section 3). `where` names the table in errors.
+    """
+    vote_id = _text(table["vote_id"])
+    _refuse_unusable(table["gap"], vote_id, where)
+    train = pc.equal(table["split"], "train").to_numpy(zero_copy_only=False)
+    if not train.any():
+        raise PairsError(f"{where}: no pair is left to train on")
+    prompts = _text(table["prompt"]).combine_chunks().dictionary_encode()
+    sides = [_text(table[name]) for name in ("image_winner", "image_loser")]
+    images = pa.chunked_array([*sides[0].chunks, *sides[1].chunks], pa.string())
+    images = images.combine_chunks().dictionary_encode()
+    gap = table["gap"].to_numpy()
+    mean_gap = gap[train].mean()
+    if mean_gap <= 0:
+        raise PairsError(f"{where}: the mean gap is {mean_gap:g}; a margin needs it above zero")
+    index = images.indices.to_numpy().astype(np.int64)
+    pairs = Pairs(
+        vote_id=vote_id.to_numpy(zero_copy_only=False),
+        prompt=prompts.indices.to_numpy().astype(np.int64),
+        winner=index[: table.num_rows],
+        loser=index[table.num_rows :],
+        gap=(gap / mean_gap).astype(np.float32),
+    )
+    digest = hashlib.sha256()
+    for text in (
+        pairs.vote_id.tolist(),
+        prompts.dictionary.to_pylist(),
+        images.dictionary.to_pylist(),
+    ):
+        digest.update(json.dumps(text).encode())
+    for array in (pairs.prompt, pairs.winner, pairs.loser, pairs.gap, train):
+        digest.update(array.tobytes())
+    return TrainingSet(
+        prompts=prompts.dictionary.to_pylist(),
+        images=images.dictionary.to_pylist(),
+        train=pairs.rows(np.flatnonzero(train)),
+        held_out=pairs.rows(np.flatnonzero(~train)),
+        digest=digest.hexdigest(),
+    )
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Cast to plain strings: polars hands over large or view strings."""
+    return pc.cast(column, pa.string())
+
+
+def _absent(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.or_kleene(pc.is_null(column), pc.equal(column, ""))
+
+
+def _share(prompt: str, seed: int) -> float:
+    """A number from 0 to 1 that depends on the prompt and the seed alone."""
+    digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _refuse_unusable(gap: pa.ChunkedArray, vote_id: pa.ChunkedArray, where: str = "gaps") -> None:
+    """Raise PairsError naming the votes whose gap is null, NaN or infinite."""
+    unusable = pc.invert(pc.fill_null(pc.is_finite(gap), False))
+    ids = vote_id.filter(unusable).to_pylist()
+    if ids:
+        raise PairsError(f"{where}: {len(ids)} gaps are not finite numbers, of votes {_some(ids)}")
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")
