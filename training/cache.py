@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from training.families import StableDiffusion
 
 SHARD_ROWS = 1024
+BATCH_PIXELS = 2**21  # through the VAE at once: 8 images of 512 px
 Say = Callable[[str], None]
 
 
@@ -114,7 +115,7 @@ def latents(
     encoder = None
     shard: list[Tensor] = []
     names: list[str] = []
-    at_once = min(64, max(1, 2**21 // resolution**2))  # about 8 images of 512 px
+    at_once = min(64, max(1, BATCH_PIXELS // resolution**2))
     begun = time.monotonic()
 
     def flush(everything: bool) -> None:

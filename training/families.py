@@ -106,7 +106,9 @@ class StableDiffusion:
     def prompt_encoder(self, device: torch.device) -> Callable[[Sequence[str]], Tensor]:
         """Load tokenizer and text encoder; return n prompts -> hidden states (n, length, width)."""
         from transformers import CLIPTextModel, CLIPTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         tokenizer = CLIPTokenizer.from_pretrained(self.folder / "tokenizer")
         encoder = _loaded(CLIPTextModel, self.folder / "text_encoder").to(device).eval()
 
@@ -120,14 +122,15 @@ class StableDiffusion:
         return encode
 
     def denoiser(self, device: torch.device) -> Any:
-        """Load the UNet, frozen, in fp32."""
+        """Load the UNet, frozen, in fp32, channels last: the layout convolutions compute in."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         unet = _loaded(UNet2DConditionModel, self.folder / "unet")
-        return unet.to(device).eval().requires_grad_(False)
+        return unet.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def predict(self, denoiser: Any, noisy: Tensor, timesteps: Tensor, prompts: Tensor) -> Tensor:
         """Return the denoiser's output (n, c, h, w) for noisy latents (n, c, h, w) at t (n,)."""
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
         return denoiser(noisy, timesteps, prompts, return_dict=False)[0]
 
     def noisy(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -140,18 +143,26 @@ class StableDiffusion:
             return noise
         return self.schedule.get_velocity(latents, noise, timesteps)
 
-    def add_adapter(self, denoiser: Any, config: PolicyConfig) -> None:
-        """Put a trainable LoRA of the configured rank on the denoiser's target layers."""
-        from peft import LoraConfig
+    def add_adapter(self, denoiser: Any, config: PolicyConfig) -> list[Any]:
+        """Put a trainable LoRA of the configured rank on the target layers; return those layers.
 
-        denoiser.add_adapter(
-            LoraConfig(
-                r=config.rank,
-                lora_alpha=config.rank,
-                init_lora_weights="gaussian",
-                target_modules=list(config.targets),
-            )
+        They are what is switched off for the reference: `denoiser.disable_adapters()` would search
+        every module for them twice a step.
+        """
+        from peft import LoraConfig
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        adapter = LoraConfig(
+            r=config.rank,
+            lora_alpha=config.rank,
+            init_lora_weights="gaussian",
+            target_modules=list(config.targets),
         )
+        try:
+            denoiser.add_adapter(adapter)
+        except ValueError as error:
+            raise ModelError(f"train.targets: no such layer in {self.folder}: {error}") from error
+        return [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
 
     def save_adapter(self, denoiser: Any, folder: Path) -> None:
         """Write the LoRA as `StableDiffusionPipeline.load_lora_weights(folder)` reads it."""
@@ -174,7 +185,7 @@ class StableDiffusion:
                 for path in _files(self.folder / name):
                     shutil.copyfile(path, folder / name / path.name)
         shutil.copyfile(self.folder / "model_index.json", folder / "model_index.json")
-        denoiser.save_pretrained(folder / "unet")
+        denoiser.to(memory_format=torch.contiguous_format).save_pretrained(folder / "unet")
 
 
 FAMILIES: dict[str, type[StableDiffusion]] = {"StableDiffusionPipeline": StableDiffusion}

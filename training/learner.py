@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,9 @@ class Learner:
         torch.manual_seed(config.seed)  # the adapter's first values
         self.policy = family.denoiser(device)
         self._frozen: Any = None
+        self._adapters: list[Any] = []
         if config.adaptation == "lora":
-            family.add_adapter(self.policy, config)
+            self._adapters = family.add_adapter(self.policy, config)
         else:
             self.policy.requires_grad_(True)
         self.trained = {n: p for n, p in self.policy.named_parameters() if p.requires_grad}
@@ -69,7 +70,7 @@ class Learner:
         Time and noise are drawn for the whole batch before it is cut into parts, so accumulation
         changes memory and not the step.
         """
-        noise, timesteps = self._draw(batch, generator)
+        noise, timesteps = self.draw(batch.winner.shape, generator)
         parts: list[dict[str, Tensor]] = []
         n = self.config.accumulation
         for part, part_noise, part_timesteps in zip(
@@ -87,11 +88,16 @@ class Learner:
         return {**whole, "grad_norm": norm}
 
     @torch.no_grad()
-    def accuracy(self, batch: Batch, generators: Sequence[torch.Generator]) -> Tensor:
-        """Implicit accuracy (B,) of the logit averaged over one draw from each generator."""
-        draws = [self._errors(batch, *self._draw(batch, generator)) for generator in generators]
-        logits = [objective.inside(*errors, self.config.beta_dpo) for errors in draws]
-        return objective.implicit_accuracy(torch.stack(logits).mean(dim=0))
+    def logits(self, batch: Batch, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The implicit reward's logit (B,) of every pair at the given noise and times."""
+        errors = self._errors(batch, noise, timesteps)
+        return objective.inside(*errors, beta_dpo=self.config.beta_dpo)
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One noise `shape` (B, c, h, w) and one time (B,) for each pair: its images share them."""
+        noise = torch.randn(shape, generator=generator, device=self.device)
+        times = (0, self.family.timesteps, shape[:1])
+        return noise, torch.randint(*times, generator=generator, device=self.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return trained weights and the optimiser's moments by name, on the CPU."""
@@ -181,12 +187,6 @@ class Learner:
             output = self.family.predict(denoiser or self.policy, noisy, timesteps, prompt)
         return objective.sample_errors(output, self.family.target(latents, noise, timesteps))
 
-    def _draw(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One noise like the latents and one time for each pair: its two images share them."""
-        noise = torch.randn(batch.winner.shape, generator=generator, device=self.device)
-        times = (0, self.family.timesteps, (len(noise),))
-        return noise, torch.randint(*times, generator=generator, device=self.device)
-
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[Any]:
         """The model the run started from: the policy without its adapter, or the frozen copy."""
@@ -194,8 +194,10 @@ class Learner:
             self._frozen = self._frozen or self.family.denoiser(self.device)  # once it is needed
             yield self._frozen
             return
-        self.policy.disable_adapters()
+        for adapter in self._adapters:
+            adapter.enable_adapters(False)
         try:
             yield self.policy
         finally:
-            self.policy.enable_adapters()
+            for adapter in self._adapters:
+                adapter.enable_adapters(True)

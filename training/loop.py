@@ -27,6 +27,7 @@ from training.checkpoint import Checkpoint, RunFolder
 from training.config import DataConfig, PolicyConfig
 from training.families import open_family
 from training.learner import Batch, Learner
+from training.objective import implicit_accuracy
 from training.pairs import Pairs, TrainingSet
 
 HELD_OUT_PAIRS = 512  # enough for a standard error of 2 points of accuracy
@@ -98,7 +99,7 @@ def train(
         for step in range(checkpoint.step if checkpoint else 0, config.steps):
             rows = rows_of_step(config.seed, step, config.batch_size, len(source))
             measured = learner.step(
-                step, batch(source, rows), _generator(config.seed, step, device)
+                step, batch(source, rows), step_generator(config.seed, step, device)
             )
             log.add(step + 1, measured, source.vote_id[rows])
             last = step + 1 == config.steps
@@ -147,7 +148,7 @@ def rows_of_step(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
     return rows
 
 
-def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
     """Return the random source of one step: the same whenever, and however often, it is taken."""
     digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
@@ -162,11 +163,14 @@ def _held_out_accuracy(
     policy and seed, so two policies differ by their weights alone.
     """
     rows = np.unique(np.linspace(0, n - 1, min(n, HELD_OUT_PAIRS)).round().astype(np.int64))
-    correct = []
-    for part in np.array_split(rows, -(-len(rows) // learner.part)):
-        generators = [_generator(-1, int(part[0]) * HELD_OUT_DRAWS + k, device) for k in range(4)]
-        correct.append(learner.accuracy(batch(part), generators))
-    return torch.cat(correct).mean().item()
+    parts = np.array_split(np.arange(len(rows)), -(-len(rows) // learner.part))
+    shape = (len(rows), *batch(rows[:1]).winner.shape[1:])
+    logits = torch.zeros(len(rows), device=device)
+    for draw in range(HELD_OUT_DRAWS):
+        noise, timesteps = learner.draw(shape, step_generator(-1, draw, device))
+        for part in parts:
+            logits[part] += learner.logits(batch(rows[part]), noise[part], timesteps[part])
+    return implicit_accuracy(logits).mean().item()
 
 
 class _Log:

@@ -1,0 +1,136 @@
+"""From votes and gaps to training pairs, and what is left out or refused on the way."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from training.pairs import PairsError, build_pairs, index_pairs, open_pairs, write_pairs
+
+VOTES = {
+    "vote_id": ["1", "2", "3", "4", "5", "6"],
+    "prompt": ["a cat", "a cat", "a dog", None, "a dog", "a fox"],
+    "image_a": ["i1", "i2", "i3", "i4", None, "i6"],
+    "image_b": ["i2", "i3", "i4", "i5", "i6", "i6"],
+    "model_a": ["A", "B", "C", "A", "B", "C"],
+    "model_b": ["B", "C", "A", "B", "C", "A"],
+    "outcome": ["a", "b", "tie", "a", "b", "a"],
+}
+GAPS = {
+    "vote_id": ["6", "5", "4", "3", "2", "1"],  # any order: they are joined by id
+    "gap": [6.0, 5.0, 4.0, 3.0, 2.0, 1.0],
+    "gap_sd": [0.5] * 6,
+    "probability": [0.6] * 6,
+}
+
+
+def many_votes(n: int, **gaps: object) -> tuple[pa.Table, pa.Table]:
+    ids = [f"v{i}" for i in range(n)]
+    votes = pa.table(
+        {
+            "vote_id": ids,
+            "prompt": [f"prompt {i % (n // 4)}" for i in range(n)],
+            "image_a": [f"a{i}" for i in range(n)],
+            "image_b": [f"b{i % 7}" for i in range(n)],
+            "model_a": ["A"] * n,
+            "model_b": ["B"] * n,
+            "outcome": ["a", "b"] * (n // 2),
+        }
+    )
+    columns = {"gap": np.linspace(1, 3, n), "gap_sd": [1.0] * n, "probability": [0.5] * n}
+    return votes, pa.table({"vote_id": ids, **columns, **gaps})
+
+
+def test_winner_loser_and_gap_come_from_the_outcome_and_the_vote_id():
+    pairs = build_pairs(pa.table(VOTES), pa.table(GAPS), 0.0, 0)
+    assert pairs.select(["vote_id", "image_winner", "image_loser", "gap"]).to_pylist() == [
+        {"vote_id": "1", "image_winner": "i1", "image_loser": "i2", "gap": 1.0},
+        {"vote_id": "2", "image_winner": "i3", "image_loser": "i2", "gap": 2.0},
+    ]
+    assert pairs["model_winner"].to_pylist() == ["A", "C"]
+    assert pairs["model_loser"].to_pylist() == ["B", "B"]
+
+
+def test_what_is_left_out_is_counted_once_each():
+    pairs = build_pairs(pa.table(VOTES), pa.table(GAPS), 0.0, 0)
+    left_out = json.loads(pairs.schema.metadata[b"left_out"])
+    assert left_out == {"tie": 1, "no prompt": 1, "no image": 1, "same image": 1}
+    assert pairs.num_rows + sum(left_out.values()) == 6
+
+
+def test_a_prompt_is_held_out_whole_and_for_ever():
+    votes, gaps = many_votes(2000)
+    pairs = build_pairs(votes, gaps, 0.2, 0)
+    of = {s: set(pairs.filter(pa.compute.equal(pairs["split"], s))["prompt"].to_pylist())
+          for s in ("train", "held_out")}  # fmt: skip
+    assert not of["train"] & of["held_out"]
+    assert 0.14 < len(of["held_out"]) / 500 < 0.26
+    fewer = build_pairs(votes.slice(1000), gaps, 0.2, 0)
+    again = fewer.filter(pa.compute.equal(fewer["split"], "held_out"))["prompt"].to_pylist()
+    assert set(again) <= of["held_out"]
+
+
+def test_gaps_are_divided_by_the_mean_of_the_training_split(tmp_path):
+    votes, gaps = many_votes(400)
+    table = build_pairs(votes, gaps, 0.25, 1)
+    write_pairs(table, tmp_path / "deep" / "pairs.parquet")
+    found = open_pairs(tmp_path / "deep" / "pairs.parquet")
+    assert found.train.gap.mean() == pytest.approx(1.0, rel=1e-6)
+    rows = pa.compute.equal(table["split"], "train").to_numpy(zero_copy_only=False)
+    mean = table["gap"].to_numpy()[rows].mean()
+    np.testing.assert_allclose(found.held_out.gap, table["gap"].to_numpy()[~rows] / mean, rtol=1e-6)
+    assert len(found.train) + len(found.held_out) == 400
+    assert [found.images[i] for i in found.train.winner[:3]] == table.filter(pa.array(rows))[
+        "image_winner"
+    ].to_pylist()[:3]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["pairs.parquet"]
+
+
+def test_the_digest_moves_with_the_content_alone():
+    votes, gaps = many_votes(40)
+    table = build_pairs(votes, gaps, 0.25, 0)
+    same = build_pairs(votes, gaps.take(pa.array(range(39, -1, -1))), 0.25, 0)
+    other = build_pairs(votes, gaps.set_column(1, "gap", pa.array(np.full(40, 2.0))), 0.25, 0)
+    assert index_pairs(table, "").digest == index_pairs(same, "").digest
+    assert index_pairs(table, "").digest != index_pairs(other, "").digest
+
+
+def test_winners_of_many_votes_are_one_example_for_sft():
+    votes = pa.table({**VOTES, "outcome": ["b", "a", "a", "a", "a", "a"]})
+    train = index_pairs(build_pairs(votes, pa.table(GAPS), 0.0, 0), "").train
+    assert len(train) == 3  # i2 won twice for the cat, i3 once for the dog
+    assert train.unique_winners().vote_id.tolist() == ["1", "3"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
+def test_a_gap_that_is_no_number_is_refused_with_its_votes(bad):
+    votes, gaps = many_votes(8, gap=pa.array([1.0, 2.0, bad, 1.0, 1.0, bad, 1.0, 1.0]))
+    with pytest.raises(PairsError, match="2 gaps are not finite numbers, of votes v2, v5"):
+        build_pairs(votes, gaps, 0.0, 0)
+
+
+def test_votes_without_a_gap_or_with_equal_ids_are_refused():
+    votes, gaps = many_votes(8)
+    with pytest.raises(PairsError, match="2 votes have no gap: v6, v7"):
+        build_pairs(votes, gaps.slice(0, 6), 0.0, 0)
+    with pytest.raises(PairsError, match="occur twice: v1"):
+        build_pairs(pa.concat_tables([votes, votes.slice(1, 1)]), gaps, 0.0, 0)
+
+
+def test_an_unusable_file_is_named(tmp_path):
+    path = tmp_path / "pairs.parquet"
+    path.write_bytes(b"not parquet")
+    with pytest.raises(PairsError, match=r"pairs.parquet"):
+        open_pairs(path)
+    votes, gaps = many_votes(8)
+    table = build_pairs(votes, gaps, 0.0, 0)
+    write_pairs(table.drop_columns(["gap"]), path)
+    with pytest.raises(PairsError, match="has no column 'gap'; needs vote_id, prompt"):
+        open_pairs(path)
+    write_pairs(table.slice(0, 0), path)
+    with pytest.raises(PairsError, match="no pair is left to train on"):
+        open_pairs(path)
+    write_pairs(table.set_column(6, "gap", pa.array(np.zeros(8))), path)
+    with pytest.raises(PairsError, match="mean gap is 0"):
+        open_pairs(path)
