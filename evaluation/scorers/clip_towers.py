@@ -1,0 +1,190 @@
+"""CLIP's two towers, and the scorers that are a cosine between them: CLIP score and PickScore.
+
+    clip        100 cos(image, text)                    Hessel et al. 2021, without the cut at 0
+    pickscore   exp(logit_scale) cos(image, text)       Kirstain et al. 2023
+
+Weights come through transformers from a folder or a hub name. Images are prepared with Pillow
+alone, as OpenAI's CLIP does it (shorter side to size, bicubic, centre crop) or as HPS does it
+(longer side to size, bicubic, padded to a square).
+"""
+
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from evaluation.errors import EvaluationError, MissingWeights
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+MERGES = "bpe_simple_vocab_16e6.txt.gz"
+STANDARD_TOKENIZER = "openai/clip-vit-large-patch14"
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How an image becomes the tower's input: side in pixels, mean and std a channel, fit."""
+
+    side: int
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    fit: Literal["crop", "pad"] = "crop"
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Tensor (3, side, side), normalised."""
+        image = image.convert("RGB")
+        width, height = image.size
+        side = self.side
+        if self.fit == "crop":
+            scale = side / min(width, height)
+            size = (max(side, int(width * scale)), max(side, int(height * scale)))
+            image = image.resize(size, Image.Resampling.BICUBIC)
+            left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
+            image = image.crop((left, top, left + side, top + side))
+        else:
+            scale = side / max(width, height)
+            size = (round(width * scale), round(height * scale))
+            small = image.resize(size, Image.Resampling.BICUBIC)
+            image = Image.new("RGB", (side, side))
+            image.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
+        pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)
+        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[
+            :, None, None
+        ]
+
+
+class ClipTowers:
+    """A CLIPModel with its tokenizer and image preparation; features are unit vectors."""
+
+    def __init__(self, model: Any, tokenizer: Any, prepare: Preparation):
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = model.eval().requires_grad_(False).to(self.device)
+        self.tokenizer = tokenizer
+        self.prepare = prepare
+        self.texts: dict[str, torch.Tensor] = {}
+
+    @torch.inference_mode()
+    def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Unit image embeddings (n, d)."""
+        pixels = torch.stack([self.prepare(image) for image in images]).to(self.device)
+        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+        return torch.nn.functional.normalize(self.model.visual_projection(pooled), dim=-1)
+
+    @torch.inference_mode()
+    def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Unit text embeddings (n, d); each different prompt is embedded once."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.texts]
+        if new:
+            length = self.model.config.text_config.max_position_embeddings
+            tokens = self.tokenizer(
+                new, padding=True, truncation=True, max_length=length, return_tensors="pt"
+            ).to(self.device)
+            pooled = self.model.text_model(
+                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+            ).pooler_output
+            features = torch.nn.functional.normalize(self.model.text_projection(pooled), dim=-1)
+            self.texts.update(zip(new, features, strict=True))
+        return torch.stack([self.texts[prompt] for prompt in prompts])
+
+
+class CosineScorer:
+    """scale x cos(image, text)."""
+
+    def __init__(self, towers: ClipTowers, scale: float):
+        self.towers = towers
+        self.scale = scale
+
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """Scores, float64 (n,)."""
+        image, text = self.towers.image_features(images), self.towers.text_features(prompts)
+        return self.scale * (image * text).sum(-1).double().cpu().numpy()
+
+
+def load_tokenizer(source: str) -> Any:
+    """CLIP's tokenizer: the source's own, or built from its BPE merges, or the standard one.
+
+    Checkpoints are often published without a tokenizer; all of CLIP's share OpenAI's.
+    """
+    from transformers import CLIPTokenizer
+
+    folder = Path(source)
+    if (folder / MERGES).is_file():
+        return tokenizer_from_merges(folder / MERGES)
+    own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+    name = STANDARD_TOKENIZER if folder.exists() and not own else source
+    try:
+        return CLIPTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise MissingWeights(
+            f"{source}: has no tokenizer, and {name} cannot be fetched; put CLIP's tokenizer.json "
+            f"(or vocab.json and merges.txt, or {MERGES}) into that folder"
+        ) from error
+
+
+def tokenizer_from_merges(path: Path) -> Any:
+    """Build CLIP's tokenizer (49,408 tokens) from the merges that OpenAI published."""
+    from transformers import CLIPTokenizer
+
+    lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+    merges = [(a, b) for a, b in (line.split() for line in lines[1 : 49152 - 256 - 2 + 1])]
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    letters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(m) for m in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=77
+    )
+
+
+def read_preparation(source: str, side: int) -> Preparation:
+    """Mean and std from the folder's preprocessor_config.json, else OpenAI's."""
+    path = Path(source) / "preprocessor_config.json"
+    if not path.is_file():
+        return Preparation(side)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    mean, std = content.get("image_mean", MEAN), content.get("image_std", STD)
+    return Preparation(side, tuple(mean), tuple(std))
+
+
+def load_towers(scorer: str, source: str) -> ClipTowers:
+    """Load a CLIP in transformers' layout from a folder or the hub.
+
+    Raises MissingWeights, which says where to put them, when there is none.
+    """
+    from transformers import CLIPModel
+
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise MissingWeights(
+            f"{scorer}: {source} has no config.json; put a CLIP in transformers' layout there "
+            "(config.json, model.safetensors, tokenizer)"
+        )
+    try:
+        model = CLIPModel.from_pretrained(source, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise MissingWeights(
+            f"{scorer}: no weights: {source} is not a folder here and cannot be fetched from the "
+            f"hub; put a CLIP in transformers' layout into a folder and give {scorer}=FOLDER"
+        ) from error
+    side = model.config.vision_config.image_size
+    return ClipTowers(model, load_tokenizer(source), read_preparation(source, side))
+
+
+def clip_score(source: str) -> CosineScorer:
+    """CLIP score, 100 cos."""
+    return CosineScorer(load_towers("clip", source), 100.0)
+
+
+def pickscore(source: str) -> CosineScorer:
+    """PickScore, exp(logit_scale) cos."""
+    towers = load_towers("pickscore", source)
+    scale = getattr(towers.model, "logit_scale", None)
+    if scale is None:
+        raise EvaluationError(f"pickscore: {source} has no logit_scale, so it is not a CLIPModel")
+    return CosineScorer(towers, float(scale.exp()))

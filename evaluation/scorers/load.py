@@ -1,0 +1,78 @@
+"""From a scorer's name on the command line to the scorer.
+
+NAME[=SOURCE], SOURCE being a local folder (or file) or a hub name; without it the weights that
+the scorer's authors published are taken from the hub. Each scorer's module is imported only when
+it is asked for.
+"""
+
+from collections.abc import Callable
+
+from evaluation.errors import EvaluationError
+from evaluation.scorers import Scorer
+
+
+def _clip(source: str | None) -> Scorer:
+    from evaluation.scorers.clip_towers import clip_score
+
+    return clip_score(source or "openai/clip-vit-large-patch14")
+
+
+def _pickscore(source: str | None) -> Scorer:
+    from evaluation.scorers.clip_towers import pickscore
+
+    return pickscore(source or "yuvalkirstain/PickScore_v1")
+
+
+def _hps(name: str) -> Callable[[str | None], Scorer]:
+    def load(source: str | None) -> Scorer:
+        from evaluation.scorers.hps import HUB, hps
+
+        return hps(name, source or HUB)
+
+    return load
+
+
+def _aesthetic(source: str | None) -> Scorer:
+    from evaluation.scorers.aesthetic import aesthetic
+
+    return aesthetic(source or "aesthetic")
+
+
+def _miniature(source: str | None) -> Scorer:
+    from examples.miniature.scorer import MiniatureScorer
+
+    if source is None:
+        raise EvaluationError(
+            "miniature: give its folder: miniature=examples/miniature/world/scorer"
+        )
+    return MiniatureScorer(source)
+
+
+LOADERS: dict[str, Callable[[str | None], Scorer]] = {
+    "pickscore": _pickscore,
+    "hps_v2": _hps("hps_v2"),
+    "hps_v2.1": _hps("hps_v2.1"),
+    "clip": _clip,
+    "aesthetic": _aesthetic,
+    "miniature": _miniature,
+}
+
+
+def split_name(scorer: str) -> tuple[str, str | None]:
+    """(NAME, SOURCE or None) of "NAME[=SOURCE]"; raises EvaluationError for an unknown NAME."""
+    name, _, source = scorer.partition("=")
+    if name not in LOADERS:
+        raise EvaluationError(f"unknown scorer {name!r}; known scorers: {', '.join(LOADERS)}")
+    return name, source or None
+
+
+def load_scorer(scorer: str) -> Scorer:
+    """Load a scorer from "NAME[=SOURCE]".
+
+    Raises MissingWeights (where to put them) or EvaluationError (what is not right with them).
+    """
+    name, source = split_name(scorer)
+    try:
+        return LOADERS[name](source)
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{scorer}: cannot be loaded: {error}") from error

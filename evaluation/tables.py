@@ -1,0 +1,111 @@
+"""Tables and files of the evaluation: prompts and images read, results written whole or not at all.
+
+Only pyarrow is used here, so that these run where the job runs and inside Dagster alike.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from evaluation.errors import EvaluationError
+
+TEXT_COLUMNS = ("policy", "prompt", "prompt_id", "image")
+
+
+def read_table(path: Path, required: Iterable[str]) -> pa.Table:
+    """Read a .parquet or .csv table that has the required columns.
+
+    Identifiers and texts come back as strings even where a CSV's look like numbers.
+    Raises EvaluationError naming the file when it is absent, unreadable or lacks a column.
+    """
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such file")
+    suffix = path.suffix.lower()
+    if suffix not in (".parquet", ".csv"):
+        raise EvaluationError(f"{path}: expected a .parquet or .csv file")
+    try:
+        if suffix == ".parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            as_text = {name: pa.string() for name in TEXT_COLUMNS}
+            table = pyarrow.csv.read_csv(
+                path,
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pyarrow.csv.ConvertOptions(column_types=as_text),
+            )
+    except (pa.ArrowException, OSError) as error:
+        raise EvaluationError(f"{path}: not a readable {suffix[1:]} table: {error}") from error
+    missing = [name for name in required if name not in table.column_names]
+    if missing:
+        raise EvaluationError(
+            f"{path}: lacks the column {missing[0]!r} (it has {', '.join(table.column_names)})"
+        )
+    for name in TEXT_COLUMNS:
+        if name in table.column_names and not pa.types.is_string(table.schema.field(name).type):
+            column = table.column(name).cast(pa.string())
+            table = table.set_column(table.column_names.index(name), name, column)
+    for name in required:
+        if table.column(name).null_count:
+            row = table.column(name).to_pylist().index(None) + 1
+            raise EvaluationError(f"{path}: row {row} has no {name}")
+    return table
+
+
+def read_prompts(path: Path) -> list[tuple[str, str]]:
+    """Read (prompt_id, prompt) rows; an id that stands for two prompts is an error."""
+    table = read_table(path, ("prompt_id", "prompt"))
+    prompts: dict[str, str] = {}
+    for row, (prompt_id, prompt) in enumerate(
+        zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True), start=1
+    ):
+        if prompts.setdefault(prompt_id, prompt) != prompt:
+            raise EvaluationError(
+                f"{path}: row {row} gives prompt_id {prompt_id!r} another prompt; ids are unique"
+            )
+    if not prompts:
+        raise EvaluationError(f"{path}: holds no prompt")
+    return list(prompts.items())
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file whole: a reader sees the old content or the new, never a part.
+
+    durable flushes to the disk before the rename, so this holds across a power cut too; where
+    thousands of small files are written that are checked before use, it costs more than it gives.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a table as one parquet file, whole or not at all."""
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink)
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def digest(paths: Iterable[Path], root: Path) -> str:
+    """Sha256 over the names (relative to root) and contents of files, whatever their order."""
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(f"{path.relative_to(root).as_posix()}\0".encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

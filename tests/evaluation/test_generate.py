@@ -1,0 +1,181 @@
+"""Generation: common noise, any batch size, resuming image by image, LoRA and full policies."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ksort_worlds import write_dataset
+from PIL import Image
+
+from evaluation.__main__ import main
+from evaluation.generate import (
+    Settings,
+    generate,
+    image_name,
+    is_current,
+    noise_seed,
+    prompt_targets,
+)
+
+PROMPTS = [("p1", "a bold seven"), ("p2", "a thin one"), ("p/3", "a nine leaning left")]
+
+
+@pytest.fixture(scope="module")
+def prompts_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.csv"
+    path.write_text("prompt_id,prompt\n" + "".join(f"{i},{text}\n" for i, text in PROMPTS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def generated(tiny_pipeline, prompts_file, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("generated")
+    assert run(tiny_pipeline, prompts_file, out, "--name", "base", "--batch-size", 4) == 0
+    return out
+
+
+def run(base, prompts, out, *more) -> int:
+    arguments = ["generate", "--base", base, "--prompts", prompts, "--out", out]
+    arguments += ["--images-per-prompt", 2, "--steps", 2, "--guidance", 2, *more]
+    return main([str(argument) for argument in arguments])
+
+
+def pixels(folder: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(p)).astype(int) for p in sorted(folder.glob("*.png"))])
+
+
+def test_the_table_lists_every_image_beside_it(generated):
+    rows = pq.read_table(generated / "images.parquet").to_pylist()
+    assert len(rows) == 6
+    assert list(rows[0]) == ["policy", "prompt_id", "prompt", "seed", "image"]
+    assert [row["seed"] for row in rows] == [0, 1] * 3
+    for row in rows:
+        with Image.open(generated / row["image"]) as image:
+            assert image.size == (32, 32)
+            assert image.text["prompt"] == row["prompt"]
+    assert len(np.unique(pixels(generated / "images"), axis=0)) == 6
+
+
+def test_images_do_not_depend_on_the_batch_size(generated, tiny_pipeline, tmp_path):
+    targets = prompt_targets(PROMPTS, 2, 0, tmp_path)
+    generate(str(tiny_pipeline), None, targets, Settings(2, 2.0, 0), batch_size=1)
+    # Matrix products of another size round differently in the last bit: one grey level at most.
+    assert np.abs(pixels(tmp_path) - pixels(generated / "images")).max() <= 1
+
+
+def test_a_second_run_keeps_what_is_right_and_mends_what_is_not(
+    generated, tiny_pipeline, prompts_file, tmp_path, capsys
+):
+    out = tmp_path / "again"
+    shutil.copytree(generated, out)
+    first, second = sorted((out / "images").glob("*.png"))[:2]
+    before = second.stat().st_mtime_ns
+    whole = first.read_bytes()
+    first.write_bytes(whole[:100])  # half an image, as a crash of another tool leaves it
+    assert run(tiny_pipeline, prompts_file, out, "--name", "base", "--batch-size", 4) == 0
+    assert "1 images made" in capsys.readouterr().out
+    assert np.abs(pixels(out / "images") - pixels(generated / "images")).max() <= 1
+    assert second.stat().st_mtime_ns == before
+
+
+def test_other_settings_or_another_prompt_never_keep_an_old_image(generated, tiny_pipeline):
+    path = generated / "images" / image_name("p1", 0)
+    with Image.open(path) as image:
+        made_by = image.text["generation"]
+    assert is_current(path, "a bold seven", made_by)
+    assert not is_current(path, "a bold six", made_by)
+    assert not is_current(path, "a bold seven", "another policy")
+
+
+def test_a_full_policy_replaces_the_base(generated, tiny_pipeline, prompts_file, tmp_path):
+    policy = tmp_path / "policy"
+    shutil.copytree(tiny_pipeline, policy)
+    out = tmp_path / "out"
+    assert run(tiny_pipeline, prompts_file, out, "--policy", policy, "--name", "copy") == 0
+    # The same weights from another folder: the same noise, so the same images.
+    assert np.abs(pixels(out / "images") - pixels(generated / "images")).max() <= 1
+
+
+def test_a_lora_changes_the_images_and_a_zero_lora_does_not(
+    generated, tiny_pipeline, prompts_file, tmp_path
+):
+    import torch
+    from diffusers import StableDiffusionPipeline
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_pipeline)
+    torch.manual_seed(0)
+    pipeline.unet.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_v"]))
+    for strength, changed in ((0.0, False), (2.0, True)):
+        for name, parameter in pipeline.unet.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, strength)
+        policy, out = tmp_path / f"lora{strength}", tmp_path / f"out{strength}"
+        layers = get_peft_model_state_dict(pipeline.unet)
+        StableDiffusionPipeline.save_lora_weights(policy, unet_lora_layers=layers)
+        assert run(tiny_pipeline, prompts_file, out, "--policy", policy, "--name", "lora") == 0
+        difference = np.abs(pixels(out / "images") - pixels(generated / "images")).max()
+        assert (difference > 1) == changed
+
+
+def test_ksort_instances_get_an_image_each(tiny_pipeline, prompts_file, tmp_path):
+    write_dataset(tmp_path / "world", np.random.default_rng(0), instances=3)
+    more = ("--name", "base", "--ksort", tmp_path / "world")
+    assert run(tiny_pipeline, prompts_file, tmp_path / "out", *more) == 0
+    names = sorted(path.name for path in (tmp_path / "out" / "ksort").iterdir())
+    assert names == ["sample_0000.png", "sample_0001.png", "sample_0002.png"]
+
+
+def test_noise_differs_by_prompt_image_and_seed():
+    seeds = {noise_seed(p, k, s) for p in ("1", "11") for k in (0, 1, 11) for s in (0, 1)}
+    assert len(seeds) == 12
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert noise_seed("p1", 0, 0) == noise_seed("p1", 0, 0)
+
+
+def test_errors_are_one_sentence(tiny_pipeline, prompts_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert run(tiny_pipeline, prompts_file, out, "--policy", empty, "--name", "x") == 1
+    assert "is not a policy" in capsys.readouterr().err
+    assert run(empty, prompts_file, out, "--name", "x") == 1
+    assert "empty: cannot be loaded" in capsys.readouterr().err
+    bad = tmp_path / "bad.csv"
+    bad.write_text("prompt_id,prompt\n1,a\n1,b\n")
+    assert run(tiny_pipeline, bad, out, "--name", "x") == 1
+    assert "row 2 gives prompt_id '1' another prompt" in capsys.readouterr().err
+    bad.write_text("id,prompt\n1,a\n")
+    assert run(tiny_pipeline, bad, out, "--name", "x") == 1
+    assert "lacks the column 'prompt_id' (it has id, prompt)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_interrupt_leaves_whole_images_and_exit_code_130(tiny_pipeline, tmp_path):
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("prompt_id,prompt\n" + "".join(f"{i},a seven\n" for i in range(400)))
+    command = [sys.executable, "-m", "evaluation", "generate", "--base", str(tiny_pipeline)]
+    command += ["--prompts", str(prompts), "--out", str(tmp_path / "out"), "--name", "base"]
+    command += ["--steps", "20", "--guidance", "2", "--batch-size", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not any((tmp_path / "out" / "images").glob("*.png")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on" in stderr
+    assert "Traceback" not in stderr
+    images = list((tmp_path / "out" / "images").glob("[!.]*.png"))
+    assert 0 < len(images) < 400
+    for path in images:
+        Image.open(path).load()
