@@ -103,13 +103,14 @@ def train(
             )
             log.add(step + 1, measured, source.vote_id[rows])
             last = step + 1 == config.steps
-            if last or signals or (step + 1) % config.checkpoint_every == 0:
+            if last or (step + 1) % config.log_every == 0:
+                log.write(learning_rate=learner.learning_rate(step), pairs=config.batch_size)
+            stop = bool(signals)
+            if last or stop or (step + 1) % config.checkpoint_every == 0:
                 log.check()  # a poisoned state must never replace the last good one
                 seconds = time.monotonic() - begun
                 run.save(Checkpoint(step + 1, seconds, learner.tensors()))
-            if last or (step + 1) % config.log_every == 0:
-                log.write(learning_rate=learner.learning_rate(step), pairs=config.batch_size)
-            if signals and not last:
+            if stop and not last:
                 raise Interrupted(f"stopped by a signal after step {step + 1}; --resume goes on")
         seconds = time.monotonic() - begun
 
@@ -187,6 +188,8 @@ class _Log:
 
     def check(self) -> None:
         """Raise Diverged for the first step of the window whose loss or gradient is not finite."""
+        if not self._window:
+            return
         loss = torch.stack([m["loss"].mean() + m["grad_norm"] for _, m, _ in self._window])
         broken = (~loss.isfinite()).nonzero().flatten().tolist()
         if broken:
