@@ -1,1 +1,8 @@
 """Generation, scorers, K-Sort Eval and the statistics that compare policies."""
+
+import os
+
+# Waiting OpenMP threads sleep instead of spinning. Spinning ones take the cores from each other as
+# soon as anything else runs on the machine, and a step becomes ten times as slow; alone, sleeping
+# costs nothing that could be measured. It is read when torch is loaded, so it must be said here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -99,6 +100,13 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink)
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def columns_of(table: Any) -> dict[str, list[Any]]:
+    """Name -> values of a pyarrow table or a polars frame."""
+    if isinstance(table, pa.Table):
+        return table.to_pydict()
+    return table.to_dict(as_series=False)
 
 
 def digest(paths: Iterable[Path], root: Path) -> str:

@@ -1,0 +1,246 @@
+"""The comparison's files: numbers, a page that loads nothing from elsewhere, figures that fit."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from evaluation.__main__ import main
+from evaluation.figures import (
+    Column,
+    draw_grid,
+    encode_small,
+    fit,
+    image_grid,
+    ksort_chart,
+    win_rate_chart,
+    wrap,
+)
+from evaluation.figures import font as typeface
+from evaluation.page import extremes, pairs_of, write_comparison
+
+PROMPTS = 12
+NASTY = "<script>alert('prompt')</script> & co"
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory) -> pl.DataFrame:
+    """Three policies, two images a prompt; `better` gains 1, `worse` loses 1, with noise."""
+    folder = tmp_path_factory.mktemp("scored")
+    rng = np.random.default_rng(0)
+    rows = []
+    for policy, gain in (("base", 0.0), ("better", 1.0), ("worse", -1.0)):
+        for i in range(PROMPTS):
+            for k in range(2):
+                path = folder / f"{policy}-{i}-{k}.png"
+                pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(path)
+                score = gain + 0.5 * rng.normal() + i / 10
+                prompt = NASTY if i == 3 else f"prompt {i}"
+                rows.append((policy, f"p{i}", prompt, k, str(path), score, 2 * score))
+    names = ("policy", "prompt_id", "prompt", "seed", "image", "clip", "hps_v2.1")
+    return pl.DataFrame(rows, schema=names, orient="row")
+
+
+class Links(HTMLParser):
+    """Collects every address and every opened script of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_command_writes_numbers_page_and_figures(scores, tmp_path, capsys):
+    scores.write_parquet(tmp_path / "scores.parquet")
+    ksort = {
+        "mu": 26.0, "sigma": 0.7, "score": 23.5,
+        "rounds": [{"instance": "a", "ranks": [0, 1, 2, 3, 4], "rho": 1, "mu": 26, "sigma": 0.7}],
+    }  # fmt: skip
+    (tmp_path / "ksort.json").write_text(json.dumps(ksort))
+    out = tmp_path / "out"
+    arguments = ["compare", tmp_path / "scores.parquet", "--baseline", "base", "--out", out]
+    arguments += ["--ksort", f"better={tmp_path / 'ksort.json'}"]
+    assert main([str(argument) for argument in arguments]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"better +1\.\d+ +9\d\.\d%|better +1\.\d+ +100\.0%", printed)
+
+    numbers = json.loads((out / "comparison.json").read_text())
+    assert numbers["scorers"] == ["clip", "hps_v2.1"]
+    rows = {(row["scorer"], row["policy"]): row for row in numbers["comparisons"]}
+    assert len(rows) == 6
+    better = rows["clip", "better"]
+    assert better["prompts"] == PROMPTS
+    assert better["images"] == 2 * PROMPTS
+    assert 0.5 < better["win_rate_low"] <= better["win_rate"] <= better["win_rate_high"] <= 1
+    assert rows["clip", "worse"]["win_rate_high"] < 0.5
+
+    page = (out / "comparison.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert all(source.startswith("data:image/") for source in links.sources)
+    assert len(links.sources) >= 2 * 2 * 12 + 5
+    assert "script" not in links.tags
+    assert "<b>better</b> beats base" in page
+    assert "<b>worse</b> falls behind base" in page
+    pngs = {path.name for path in out.glob("*.png")}
+    assert pngs == {
+        "scores_clip.png", "scores_hps_v2.1.png", "win_rates_clip.png", "win_rates_hps_v2.1.png",
+        "ksort.png", "images_better.png", "images_worse.png",
+    }  # fmt: skip
+    for path in out.glob("*.png"):
+        Image.open(path).load()
+
+
+def test_a_baseline_that_is_not_there_is_one_sentence(scores, tmp_path, capsys):
+    scores.write_parquet(tmp_path / "scores.parquet")
+    arguments = ["compare", str(tmp_path / "scores.parquet"), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--baseline", "sdxl"]) == 1
+    assert "no image of the baseline 'sdxl'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_lost_images_and_scores_are_shown_as_lost(scores, tmp_path):
+    lost = scores.with_columns(
+        pl.when((pl.col("policy") == "better") & (pl.col("seed") == 1))
+        .then(None)
+        .otherwise(pl.col("clip"))
+        .alias("clip"),
+        pl.when(pl.col("policy") == "worse")
+        .then(pl.lit("/nowhere/at-all.png"))
+        .otherwise(pl.col("image"))
+        .alias("image"),
+    )
+    write_comparison(lost, "base", tmp_path)
+    page = (tmp_path / "comparison.html").read_text()
+    assert f"{PROMPTS} images of a policy had no score" in page
+    assert "not readable" in page
+
+
+def test_one_policy_alone_still_makes_a_page(scores, tmp_path):
+    write_comparison(scores.filter(pl.col("policy") == "base"), "base", tmp_path)
+    assert "1 policy, " in (tmp_path / "comparison.html").read_text()
+
+
+def test_extremes_are_what_they_say_and_never_repeat(scores):
+    pairs = pairs_of(scores, "base", "better", "clip")
+    found = extremes(pairs, 5)
+    differences = [pair.difference for pair in pairs]
+    assert [pair.difference for pair in found["gains"]] == differences[:5]
+    assert all(pair.difference < 0 for pair in found["losses"])
+    shown = [pair.images for kind in found.values() for pair in kind]
+    assert len(shown) == len(set(shown))
+
+
+def test_small_images_are_enlarged_pixel_by_pixel_and_large_ones_reduced():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    enlarged = np.asarray(fit(Image.fromarray(pixels), 100))
+    assert enlarged.shape == (96, 96, 3)
+    np.testing.assert_array_equal(enlarged[::3, ::3], pixels)
+    assert fit(Image.new("RGB", (1024, 512)), 96).size == (96, 48)
+
+
+def test_a_grid_shows_every_policy_and_fits_the_limit(tmp_path):
+    rng = np.random.default_rng(1)
+    tables = {}
+    for policy in ("base", "sft", "dpo", "fixed_margin", "arenapo"):
+        folder = tmp_path / policy
+        folder.mkdir()
+        rows = []
+        for i in range(9):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)  # the worst to compress
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+            rows.append((policy, f"p{i}", f"a rather long prompt number {i}", 0, f"{i}.png"))
+        names = ("policy", "prompt_id", "prompt", "seed", "image")
+        tables[policy] = folder / "images.parquet"
+        pl.DataFrame(rows, schema=names, orient="row").write_parquet(tables[policy])
+    small = image_grid(tables, prompts=6)
+    assert len(small) < 45_000
+    full = Image.open(io.BytesIO(image_grid(tables, prompts=6, limit=None)))
+    assert full.width > 6 * 96
+    assert full.height > 5 * 96
+
+
+def test_a_missing_image_is_a_crossed_field():
+    grid = draw_grid(["base"], [Column("a seven", [Path("nowhere.png")])])
+    colours = {colour for _, colour in grid.getcolors(10_000)}
+    assert (224, 122, 95) in colours
+    assert len(encode_small(grid, None)) > 100
+
+
+def test_captions_wrap_and_are_cut():
+    face = typeface(11)
+    lines = wrap("a handwritten regular five leaning left and " + "x" * 60, 96, 3, face)
+    assert len(lines) == 3
+    assert lines[-1].endswith("…")
+    assert all(face.getlength(line) <= 96 for line in lines)
+
+
+def test_charts_take_what_the_report_has():
+    table = pl.DataFrame(
+        {
+            "policy": ["base", "dpo", "arenapo"],
+            "win_rate": [None, 0.5, 0.7],
+            "win_rate_low": [None, 0.4, 0.6],
+            "win_rate_high": [None, 0.6, 0.8],
+        }
+    )
+    for png in (win_rate_chart(table, "base"), win_rate_chart(table.head(1), "base")):
+        assert len(png) < 45_000
+        Image.open(io.BytesIO(png)).load()
+    rounds = [{"mu": 25.0 + i, "sigma": 8 / (i + 1)} for i in range(5)]
+    Image.open(io.BytesIO(ksort_chart({"dpo": {"rounds": rounds}}))).load()
+
+
+def test_help_is_instant_and_bad_arguments_are_one_sentence(tmp_path):
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "evaluation", *arguments],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    for command in ("generate", "score", "compare", "ksort"):
+        done = run(command, "--help")
+        assert done.returncode == 0
+        assert "example" in done.stdout
+        assert not re.search(r"\| +(torch|numpy|pyarrow|diffusers)$", done.stderr, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "evaluation", "score"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("python -m evaluation score: the following arguments")
+    assert "Traceback" not in done.stderr
+
+
+def test_under_pipes_the_command_reports_a_materialization(scores, tmp_path):
+    from dagster import AssetExecutionContext, PipesSubprocessClient, asset, materialize
+
+    scores.write_parquet(tmp_path / "scores.parquet")
+    command = [sys.executable, "-m", "evaluation", "compare", str(tmp_path / "scores.parquet")]
+    command += ["--baseline", "base", "--out", str(tmp_path / "out")]
+
+    @asset
+    def scorecard(context: AssetExecutionContext, pipes: PipesSubprocessClient):
+        root = str(Path(__file__).parents[2])
+        return pipes.run(
+            context=context, command=command, cwd=root, env=dict(os.environ)
+        ).get_materialize_result()
+
+    result = materialize([scorecard], resources={"pipes": PipesSubprocessClient()})
+    (event,) = result.asset_materializations_for_node("scorecard")
+    assert event.metadata["prompts"].value == PROMPTS
+    assert event.metadata["win_rate_better_clip"].value > 0.5
+    assert len(event.tags["dagster/data_version"]) == 64
