@@ -19,7 +19,7 @@ setup: .venv/installed
 	@touch $@
 
 demo: setup
-	$(VENV)/python -m pipelines demo experiments/miniature.toml
+	$(VENV)/python -m pipelines run experiments/miniature.toml
 
 test: setup
 	$(VENV)/ruff check .

@@ -1,9 +1,13 @@
 """Fixtures that more than one room's tests use: a tiny Stable Diffusion pipeline on disk."""
 
+import os
 import string
 from pathlib import Path
 
 import pytest
+
+# As in training/__init__.py, for tests that load torch first.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def save_tiny_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:

@@ -1,0 +1,113 @@
+"""The lake: everything the pipeline writes, under one root, and the warehouse derived from it.
+
+A file appears whole or not at all: it is written beside its place, flushed and renamed. Nothing
+here knows what a vote or a policy is.
+"""
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from arena.atomic import replacing
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Where each stage's outputs lie under `root`."""
+
+    root: Path
+
+    def table(self, name: str) -> Path:
+        """Return the parquet that is the truth of a table, such as votes/votes.parquet."""
+        return self.root / name / f"{name}.parquet"
+
+    def read(self, name: str) -> pl.DataFrame:
+        """Read a table.
+
+        Raises FileNotFoundError saying which asset writes it.
+        """
+        path = self.table(name)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is not there; materialise the asset that writes {name}"
+            )
+        return pl.read_parquet(path)
+
+    def write(self, name: str, table: pl.DataFrame) -> str:
+        """Write a table atomically and return the hash of its content."""
+        with replacing(self.table(name)) as aside:
+            table.write_parquet(aside)
+        return content_hash(self.table(name))
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB database that holds votes, ratings and gaps as tables."""
+        return self.root / "warehouse.duckdb"
+
+    def build_warehouse(self, tables: Mapping[str, Path]) -> None:
+        """Build the DuckDB database anew from parquet files and swap it in.
+
+        DuckDB lets one process in at a time, so nobody ever holds this file open for writing: a
+        reader sees the old database or the new one.
+        """
+        with replacing(self.warehouse) as aside:
+            database = duckdb.connect(str(aside))
+            try:
+                for name, path in tables.items():
+                    database.execute(
+                        f"CREATE TABLE {name} AS SELECT * FROM read_parquet(?)", [str(path)]
+                    )
+            finally:
+                database.close()
+
+    def current(self, stage: str, key: str) -> Path:
+        """Return the link to the finished folder of a stage's partition, such as policies/dpo."""
+        return self.root / stage / key / "current"
+
+    def folder(self, stage: str, key: str, version: str) -> Path:
+        """Return the folder a stage's partition is made in, apart for every version of its inputs.
+
+        A job that was killed finds its own work there again; one with other inputs never does.
+        """
+        folder = self.root / stage / key / version
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, stage: str, key: str, version: str) -> Path:
+        """Make the folder of `version` the current one, then clear the versions before it."""
+        link = self.current(stage, key)
+        aside = link.with_name(f".current.{uuid.uuid4().hex}")
+        aside.symlink_to(version, target_is_directory=True)
+        aside.replace(link)
+        for other in link.parent.iterdir():
+            if other.is_dir() and not other.is_symlink() and other.name != version:
+                shutil.rmtree(other)
+        return link.resolve()
+
+
+def content_hash(*paths: Path) -> str:
+    """Return one sha256 over files and folders (names within, and bytes); order matters."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is not there, and the study names it")
+        files = (
+            [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+        )
+        for file in files:
+            inside = file.relative_to(path).as_posix() if path.is_dir() else ""
+            digest.update(inside.encode() + b"\0")
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def combined_hash(*parts: str) -> str:
+    """Return a short hash over other hashes and settings, to name a folder by its inputs."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

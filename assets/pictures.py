@@ -1,0 +1,25 @@
+"""Figures as Dagster's pages can show them: markdown with the image inside."""
+
+import base64
+
+import dagster as dg
+from matplotlib.figure import Figure
+
+from arena.figures import png
+
+# Above this the event log and the page it is shown on grow slow.
+MOST_BYTES = 48_000
+
+
+def embedded(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
+    """Return a PNG as metadata, or a sentence when it is too large for the event log."""
+    if len(png) > MOST_BYTES:
+        return dg.MetadataValue.md(f"{alternative}: {len(png) // 1000} kB, see the MLflow run")
+    return dg.MetadataValue.md(
+        f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    )
+
+
+def small(figure: Figure, alternative: str) -> dg.MarkdownMetadataValue:
+    """Embed a figure at the resolution that the event log can carry."""
+    return embedded(png(figure, limit=MOST_BYTES), alternative)

@@ -1,0 +1,159 @@
+"""The policy: one partition a policy of the study, trained by a child process in the pool `gpu`."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+from safetensors.numpy import load_file
+
+from assets.jobs import POOL, numbers, plain, run_job
+from assets.lake import Lake, combined_hash, content_hash
+from assets.study import Study
+from assets.tracking import Tracking, latest
+
+
+def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[Any]:
+    """Return the observed recipes, the asset `policy` and its checks."""
+    lake = Lake(study.lake)
+
+    @dg.observable_source_asset(
+        partitions_def=policies,
+        group_name="training",
+        description="What each policy starts from and how it is trained, by content.",
+    )
+    def recipe() -> dg.DataVersionsByPartition:
+        return dg.DataVersionsByPartition(recipes(study))
+
+    @dg.asset(
+        deps=["training_set", recipe],
+        partitions_def=policies,
+        group_name="training",
+        kinds={"torch", "mlflow"},
+        pool=POOL,
+        code_version="1",
+        description="The fine-tuned weights, or the untouched base where nothing is trained.",
+    )
+    def policy(
+        context: dg.AssetExecutionContext, tracking: Tracking, pipes: dg.PipesSubprocessClient
+    ) -> "dg.MaterializeResult[Any]":
+        name = context.partition_key
+        with tracking.run(context, policy_parameters(study, name)) as run:
+            if study.policies[name] is None:
+                return run.result(recipes(study)[name], {"base": study.base, "objective": "none"})
+            table = lake.table("training_set")
+            data = content_hash(table)
+            run.dataset("training_set", data, table, "train")
+            inputs = combined_hash(recipes(study)[name], data)
+            folder = lake.folder("policies", name, inputs)
+            version, reported = run_job(
+                context,
+                pipes,
+                study,
+                run,
+                [
+                    *("training", str(study.path), "--policy", name, "--out", str(folder)),
+                    *("--resume", "--set", f"training_set.pairs={table}"),
+                    *("--set", f"cache.root={lake.root / 'cache'}"),
+                ],
+            )
+            run.metrics({f"final.{key}": value for key, value in numbers(reported).items()})
+            run.artifact(folder / "metrics.jsonl")
+            model_id = run.model(
+                f"{study.name}-{name}",
+                folder / "policy",
+                registered=study.name,
+                parameters=policy_parameters(study, name) | {"training_set": data},
+            )
+            lake.publish("policies", name, inputs)
+            return run.result(
+                version,
+                {
+                    **reported,
+                    "weights": dg.MetadataValue.path(folder / "policy"),
+                    "mlflow_model_id": model_id,
+                },
+                model_id=model_id,
+            )
+
+    @dg.asset_check(asset=policy, blocking=True, partitions_def=policies)
+    def weights_are_finite(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """Every saved weight is a finite number, and some of them is not zero."""
+        name = context.partition_key
+        if study.policies[name] is None:
+            return dg.AssetCheckResult(passed=True, description="the base itself: nothing trained")
+        return check_weights(lake.current("policies", name) / "policy")
+
+    @dg.asset_check(asset=policy, partitions_def=policies)
+    def policy_prefers_winners(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """On prompts it never saw, the policy moved towards the winners more than the losers."""
+        name = context.partition_key
+        if study.policies[name] is None:
+            return dg.AssetCheckResult(passed=True, description="the base itself: nothing trained")
+        made = latest(context.instance, dg.AssetKey("policy"), name)
+        return check_preference(made.metadata if made else {})
+
+    return [recipe, policy, weights_are_finite, policy_prefers_winners]
+
+
+def recipes(study: Study) -> dict[str, str]:
+    """Return a hash of everything but the data that decides each policy's weights."""
+    local = Path(study.base)
+    base = content_hash(local) if local.exists() else study.base
+    hashes = {}
+    for name, config in study.policies.items():
+        settings = dataclasses.asdict(config) if config else {}
+        # The base counts by its content: its path differs from machine to machine. How often a
+        # run is logged or saved changes no weight.
+        for key in ("base", "log_every", "checkpoint_every"):
+            settings.pop(key, None)
+        hashes[name] = combined_hash(base, json.dumps(settings, sort_keys=True))
+    return hashes
+
+
+def policy_parameters(study: Study, name: str) -> dict[str, Any]:
+    """Return what tells policies apart when their runs are compared in MLflow."""
+    config = study.policies[name]
+    gap = {"gap_estimator": study.gap.estimator, "gap_spread": study.gap.spread}
+    if config is None:
+        return {"policy": name, "objective": "none", "base": Path(study.base).name}
+    settings = dataclasses.asdict(config)
+    settings.update(policy=settings.pop("name"), base=Path(study.base).name, **gap)
+    return settings
+
+
+def check_preference(metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """Look at a policy's implicit accuracy on held-out pairs: above one half, or it says no."""
+    reported = plain(metadata).get("held_out_accuracy")
+    accuracy = float("nan") if reported is None else float(reported)
+    return dg.AssetCheckResult(
+        passed=accuracy > 0.5,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"held_out_accuracy": accuracy},
+    )
+
+
+def check_weights(folder: Path) -> dg.AssetCheckResult:
+    """Read every safetensors file under `folder` and look at every number in it."""
+    files = sorted(folder.rglob("*.safetensors"))
+    bad, largest, count = [], 0.0, 0
+    for file in files:
+        for key, tensor in load_file(file).items():
+            values = np.asarray(tensor, dtype=np.float32)
+            count += values.size
+            if not np.isfinite(values).all():
+                bad.append(f"{file.name}: {key}")
+            elif values.size:
+                largest = max(largest, float(np.abs(values).max()))
+    return dg.AssetCheckResult(
+        passed=bool(files) and not bad and largest > 0,
+        metadata={
+            "files": len(files),
+            "weights": count,
+            "largest": largest,
+            "not_finite": ", ".join(bad[:5]) or "none",
+        },
+    )

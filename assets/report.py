@@ -1,0 +1,129 @@
+"""The end of the chain: every policy of the study in one table, with figures and a page."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.lake import Lake, content_hash
+from assets.pictures import embedded
+from assets.scorecard import comparisons, ksort_result
+from assets.study import Study
+from assets.tracking import Tracking
+from assets.votes import markdown
+from evaluation.figures import image_grid, win_rate_chart
+from evaluation.page import write_comparison
+
+COLUMNS = {
+    "policy": pl.String,
+    "objective": pl.String,
+    "mean_score": pl.Float64,
+    "win_rate": pl.Float64,
+    "win_rate_low": pl.Float64,
+    "win_rate_high": pl.Float64,
+    "ksort_mu": pl.Float64,
+    "ksort_sigma": pl.Float64,
+    "ksort_score": pl.Float64,
+}
+
+
+def report_stage(study: Study) -> list[Any]:
+    """Return the asset `report` and its check."""
+    lake = Lake(study.lake)
+
+    @dg.asset(
+        deps=["scorecard", "ksort_rating"],
+        group_name="evaluation",
+        kinds={"matplotlib"},
+        code_version=f"1-{study.version('study', 'scorecard')}",
+        description="All policies side by side, best first by the headline scorer.",
+    )
+    def report(
+        context: dg.AssetExecutionContext, tracking: Tracking
+    ) -> "dg.MaterializeResult[Any]":
+        with tracking.run(context, {"headline": study.scorecard.headline}) as run:
+            table = standings(study, lake)
+            version = lake.write("report", table)
+            folder = lake.root / "reports"
+            ksort = {
+                name: json.loads(ksort_result(lake, name).read_text()) for name in study.policies
+            }
+            written = write_comparison(all_scores(study, lake), study.baseline, folder, ksort)
+            chart = win_rate_chart(table, study.baseline)
+            images = {
+                name: lake.current("generations", name) / "images.parquet"
+                for name in study.policies
+            }
+            grid = image_grid(images, prompts=6)
+            for name, png in {"win_rates.png": chart, "images.png": grid}.items():
+                run.figure(name, png)
+                (folder / name).write_bytes(png)
+            for path in written:
+                run.artifact(path)
+            run.metrics(
+                {
+                    f"{row['policy']}.{key}": row[key]
+                    for row in table.iter_rows(named=True)
+                    for key in ("mean_score", "win_rate", "ksort_score")
+                    if row[key] is not None
+                }
+            )
+            run.dataset(
+                "report", content_hash(lake.table("report")), lake.table("report"), "report"
+            )
+            return run.result(
+                version,
+                {
+                    "standings": dg.MetadataValue.md(markdown(table)),
+                    "win_rates": embedded(chart, "win rate over the baseline"),
+                    "images": embedded(grid, "every policy, same prompts and noise"),
+                    "page": dg.MetadataValue.path(folder / "comparison.html"),
+                },
+            )
+
+    @dg.asset_check(asset=report)
+    def every_policy_is_reported() -> dg.AssetCheckResult:
+        """Each policy of the study has a mean score and a K-Sort rating that are numbers."""
+        table = lake.read("report")
+        whole = table.filter(pl.col("mean_score").is_finite() & pl.col("ksort_mu").is_finite())
+        missing = sorted(set(study.policies) - set(whole["policy"]))
+        return dg.AssetCheckResult(
+            passed=not missing, metadata={"missing": ", ".join(missing) or "none"}
+        )
+
+    return [report, every_policy_is_reported]
+
+
+def standings(study: Study, lake: Lake) -> pl.DataFrame:
+    """Return one row a policy, best mean score of the headline scorer first."""
+    rows = []
+    for name, config in study.policies.items():
+        scores = pl.read_parquet(lake.root / "judgments" / name / "scores.parquet")
+        found = comparisons(study, scores, name)[study.scorecard.headline]
+        ksort = json.loads(ksort_result(lake, name).read_text())
+        baseline = name == study.baseline
+        rows.append(
+            {
+                "policy": name,
+                "objective": config.objective if config else "none",
+                "mean_score": found.mean,
+                "win_rate": None if baseline else found.win_rate,
+                "win_rate_low": None if baseline else found.win_rate_low,
+                "win_rate_high": None if baseline else found.win_rate_high,
+                "ksort_mu": ksort["mu"],
+                "ksort_sigma": ksort["sigma"],
+                "ksort_score": ksort["score"],
+            }
+        )
+    return pl.DataFrame(rows, schema=COLUMNS).sort("mean_score", descending=True)
+
+
+def all_scores(study: Study, lake: Lake) -> pl.DataFrame:
+    """Return every policy's scored images in one table, each image once."""
+    return pl.concat(
+        pl.read_parquet(lake.root / "judgments" / name / "scores.parquet").filter(
+            pl.col("policy") == name
+        )
+        for name in study.policies
+    )

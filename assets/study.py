@@ -1,0 +1,194 @@
+"""A study: the one TOML that says which votes, arena, gap, policies and evaluation belong together.
+
+Here it becomes typed and complete, or one sentence that names the key and what it may be. The
+sections [model], [train] and [[policy]] are read by `training.config`, which also runs where
+nothing of the pipeline is installed.
+"""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+
+from training.config import PolicyConfig, policy_config, policy_names
+from training.config import read_study as read_sections
+
+
+def _beside_the_study(value: Any, info: ValidationInfo) -> Any:
+    """Paths in a study are relative to its own folder, so it works from any working directory."""
+    if isinstance(value, str) and info.context:
+        return (info.context["folder"] / value).resolve()
+    return value
+
+
+StudyPath = Annotated[Path, BeforeValidator(_beside_the_study)]
+
+
+class Section(BaseModel):
+    """A table of the TOML: read once, never changed, no key that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Votes(Section):
+    """Where the votes are; images: a parquet (image, bytes), or None where votes hold paths."""
+
+    sources: list[StudyPath] = Field(min_length=1)
+    images: StudyPath | None = None
+
+
+class Arena(Section):
+    """The estimator of the capabilities and its parameters (TrueSkill's defaults)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    estimator: str = "trueskill"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What is handed to the estimator: every key but its name."""
+        return dict(self.model_extra or {})
+
+
+class Gap(Section):
+    """How a vote becomes an expected quality gap (method: truncated normal)."""
+
+    estimator: Literal["pairwise"] = "pairwise"
+    spread: Literal["posterior", "predictive"] = "posterior"
+
+
+class TrainingSet(Section):
+    """held_out: the share of prompts whose pairs validate a policy and never train it."""
+
+    held_out: float = Field(0.05, ge=0, lt=1)
+
+
+class Generation(Section):
+    """What every policy draws: the same prompts, seeds, steps and guidance (a scale)."""
+
+    prompts: StudyPath
+    images_per_prompt: int = Field(1, ge=1)
+    steps: int = Field(50, ge=1)
+    guidance: float = Field(7.5, ge=0)
+    seed: int = 0
+    batch_size: int = Field(16, ge=1)
+
+
+class Scorecard(Section):
+    """scorers: NAME or NAME=SOURCE; headline: the one that the report ranks policies by."""
+
+    scorers: list[str] = Field(min_length=1)
+    headline: str
+
+
+class KSort(Section):
+    """dataset: a folder in K-Sort Eval's layout; judge: recorded:FILE, openai:NAME, scorer:NAME."""
+
+    dataset: StudyPath
+    judge: str
+
+
+class Tracking(Section):
+    """store: the folder of MLflow's database and artifacts; pages: where its web page is served."""
+
+    store: StudyPath
+    pages: str = "http://127.0.0.1:5000"
+
+
+class Study(Section):
+    """Everything one TOML says, with its policies in order.
+
+    policies: name to configuration, None for a model that is evaluated as it is. base: the folder
+    or hub's name that every policy starts from. `raw` keeps the file's own words: `version` hashes
+    them, so that two machines with the file in different folders agree on what has changed.
+    """
+
+    path: Path
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    seed: int = 0
+    baseline: str
+    lake: Path
+    votes: Votes
+    arena: Arena
+    gap: Gap
+    training_set: TrainingSet
+    generation: Generation
+    scorecard: Scorecard
+    ksort: KSort
+    tracking: Tracking
+    policies: dict[str, PolicyConfig | None]
+    base: str
+    raw: dict[str, Any]
+
+    @property
+    def judge(self) -> str:
+        """The judge as the job's command line takes it, with its files' whole paths."""
+        kind, _, rest = self.ksort.judge.partition(":")
+        if kind == "scorer":
+            named = {scorer.partition("=")[0]: scorer for scorer in self.scorecard.scorers}
+            return f"scorer:{named.get(rest, rest)}"
+        if kind == "recorded":
+            return f"recorded:{(self.path.parent / rest).resolve()}"
+        return self.ksort.judge
+
+    def version(self, *sections: str) -> str:
+        """Return a short hash of these sections of the file, for code versions."""
+        words = json.dumps([self.raw.get(section) for section in sections], sort_keys=True)
+        return hashlib.sha256(words.encode()).hexdigest()[:12]
+
+
+def read_study(path: Path | str) -> Study:
+    """Read and check a study.
+
+    Raises ValueError with one sentence that names the file, the key and what it may be.
+    """
+    path = Path(path).resolve()
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such study; give the path of its TOML")
+    resolved = read_sections(path)
+    raw = tomllib.loads(path.read_text())
+    names = policy_names(path)
+    trained = {entry["name"] for entry in raw["policy"] if "objective" in entry}
+    fields = {
+        **raw.get("study", {}),
+        "path": path,
+        "lake": resolved.get("lake", {}).get("root"),
+        **{section: resolved.get(section, {}) for section in SECTIONS},
+        "tracking": {"store": "../.mlflow", **raw.get("tracking", {})},
+        "policies": {
+            name: policy_config(path, name) if name in trained else None for name in names
+        },
+        "base": resolved.get("model", {}).get("base"),
+        "raw": raw,
+    }
+    unknown = set(raw) - KNOWN
+    if unknown:
+        raise ValueError(
+            f"{path}: no section is called {', '.join(sorted(unknown))}; "
+            f"there are {', '.join(sorted(KNOWN))}"
+        )
+    try:
+        study = Study.model_validate(fields, context={"folder": path.parent})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{path}: {key}: {first['msg']}") from None
+    if study.baseline not in names:
+        raise ValueError(
+            f"{path}: study.baseline is {study.baseline!r}, which is no [[policy]]; "
+            f"there are {', '.join(map(str, names))}"
+        )
+    headlines = [name.partition("=")[0] for name in study.scorecard.scorers]
+    if study.scorecard.headline not in headlines:
+        raise ValueError(
+            f"{path}: scorecard.headline is {study.scorecard.headline!r}, which is none of "
+            f"scorecard.scorers: {', '.join(headlines)}"
+        )
+    return study
+
+
+SECTIONS = ("votes", "arena", "gap", "training_set", "generation", "scorecard", "ksort")
+KNOWN = {"study", "lake", "tracking", "model", "train", "policy", "cache", *SECTIONS}

@@ -1,0 +1,236 @@
+"""MLflow beside Dagster: one run a materialisation, linked both ways, never left open.
+
+Only the client is used, so nothing here depends on MLflow's global state, and a child that logs to
+the same run cannot end it: whoever opened the run states how it ended. MLflow is imported when the
+first run opens; importing this module stays quick.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RUN_ID = "mlflow_run_id"
+RUN_LINK = "mlflow_run"
+
+# MLflow's own bounds on what one parameter may hold.
+LONGEST_PARAMETER = 6000
+
+
+class Tracking(dg.ConfigurableResource):
+    """Where MLflow keeps its runs (`store`: a folder) and where its pages are served (`pages`)."""
+
+    store: str
+    pages: str
+    experiment: str
+
+    @property
+    def uri(self) -> str:
+        """The tracking URI: MLflow refuses plain files as a store, so a SQLite database."""
+        return f"sqlite:///{Path(self.store) / 'mlflow.db'}"
+
+    def client(self) -> "MlflowClient":
+        """Open the store; a new database takes some seconds, once."""
+        import mlflow
+
+        Path(self.store).mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(self.uri)
+        return mlflow.MlflowClient(self.uri, self.uri)
+
+    def experiment_id(self, client: "MlflowClient") -> str:
+        """Return the study's experiment, made when it is not there yet."""
+        from mlflow.exceptions import MlflowException
+
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            artifacts = (Path(self.store) / "artifacts" / self.experiment).as_uri()
+            try:
+                return client.create_experiment(self.experiment, artifact_location=artifacts)
+            except MlflowException:  # another process made it in the meantime
+                found = client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        return found.experiment_id
+
+    @contextmanager
+    def run(
+        self, context: dg.AssetExecutionContext, parameters: Mapping[str, Any]
+    ) -> Iterator["Run"]:
+        """Open the run of one materialisation; it ends FINISHED, FAILED or KILLED, never RUNNING.
+
+        What goes wrong inside is written on the run before it is raised again.
+        """
+        client = self.client()
+        experiment_id = self.experiment_id(client)
+        close_abandoned(client, experiment_id, context.instance)
+        name = context.asset_key.to_user_string()
+        partition = context.partition_key if context.has_partition_key else None
+        upstream = upstream_runs(context)
+        tags = {
+            "dagster.run_id": context.run_id,
+            "dagster.asset": name,
+            "dagster.job": context.job_name,
+            **({"dagster.partition": partition} if partition else {}),
+            **{f"upstream.{key}": run_id for key, run_id in upstream.items()},
+        }
+        opened = client.create_run(
+            experiment_id, run_name=f"{name}[{partition}]" if partition else name, tags=tags
+        )
+        run = Run(client, experiment_id, opened.info.run_id, self)
+        run.parameters(parameters)
+        try:
+            yield run
+        except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
+            interrupted = isinstance(
+                error, (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
+            )
+            client.set_tag(run.id, "error", f"{type(error).__name__}: {error}"[:5000])
+            client.set_terminated(run.id, "KILLED" if interrupted else "FAILED")
+            raise
+        client.set_terminated(run.id, "FINISHED")
+
+
+class Run:
+    """One open MLflow run: what a stage puts down while it works."""
+
+    def __init__(
+        self, client: "MlflowClient", experiment_id: str, run_id: str, tracking: Tracking
+    ) -> None:
+        self.client = client
+        self.experiment_id = experiment_id
+        self.id = run_id
+        self.tracking = tracking
+
+    @property
+    def link(self) -> str:
+        """The run's page in MLflow."""
+        return f"{self.tracking.pages}/#/experiments/{self.experiment_id}/runs/{self.id}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a child process needs to log to this run while it works."""
+        return {"MLFLOW_RUN_ID": self.id, "MLFLOW_TRACKING_URI": self.tracking.uri}
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Put down parameters, flat names to plain values; None is left out."""
+        from mlflow.entities import Param
+
+        params = [
+            Param(key, str(value)[:LONGEST_PARAMETER])
+            for key, value in values.items()
+            if value is not None
+        ]
+        if params:
+            self.client.log_batch(self.id, params=params)
+
+    def metrics(self, values: Mapping[str, float], model_id: str | None = None) -> None:
+        """Put down metrics; with `model_id` they also stand on that LoggedModel."""
+        for key, value in values.items():
+            self.client.log_metric(self.id, key, float(value), model_id=model_id)
+
+    def figure(self, name: str, png: bytes) -> None:
+        """Keep a figure as an artifact."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(png)
+            self.client.log_artifact(self.id, str(path), "figures")
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Keep a copy of a file."""
+        self.client.log_artifact(self.id, str(path), folder)
+
+    def dataset(self, name: str, digest: str, path: Path, role: str) -> None:
+        """Say which data went in, by content hash; role: the stage's own word for it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        entry = Dataset(name, digest[:36], "local", path.as_uri())
+        self.client.log_inputs(
+            self.id, datasets=[DatasetInput(entry, [InputTag("mlflow.data.context", role)])]
+        )
+
+    def uses_model(self, model_id: str) -> None:
+        """Link this run to the LoggedModel it looked at."""
+        from mlflow.entities import LoggedModelInput
+
+        self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
+
+    def model(self, name: str, folder: Path, registered: str, parameters: Mapping[str, Any]) -> str:
+        """Keep a policy's weights as a LoggedModel, and as the registered model's `candidate`.
+
+        Returns the LoggedModel's id.
+        """
+        from mlflow.exceptions import MlflowException
+
+        plain = {key: str(value) for key, value in parameters.items() if value is not None}
+        model = self.client.create_logged_model(
+            self.experiment_id, name, source_run_id=self.id, params=plain, model_type="diffusion"
+        )
+        self.client.log_model_artifacts(model.model_id, str(folder))
+        self.client.finalize_logged_model(model.model_id, "READY")
+        try:
+            self.client.create_registered_model(registered)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = self.client.create_model_version(
+            registered, f"models:/{model.model_id}", run_id=self.id, model_id=model.model_id
+        )
+        self.client.set_registered_model_alias(registered, "candidate", version.version)
+        return str(model.model_id)
+
+    def result(
+        self, data_version: str, metadata: Mapping[str, Any], **tags: str
+    ) -> "dg.MaterializeResult[Any]":
+        """Close the circle: the materialisation names this run, and the run its data version."""
+        self.client.set_tag(self.id, "data_version", data_version)
+        for key, value in tags.items():
+            self.client.set_tag(self.id, key, value)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(data_version),
+            metadata={
+                **metadata,
+                RUN_LINK: dg.MetadataValue.url(self.link),
+                RUN_ID: dg.MetadataValue.text(self.id),
+            },
+        )
+
+
+def latest(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None
+) -> dg.AssetMaterialization | None:
+    """Return the newest materialisation of an asset, or of one of its partitions."""
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset, asset_partitions=[partition] if partition else None), limit=1
+    ).records
+    return records[0].asset_materialization if records else None
+
+
+def upstream_runs(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """Return the MLflow run behind each direct upstream asset (of this partition, where it has)."""
+    partition = context.partition_key if context.has_partition_key else None
+    runs = {}
+    for key in sorted(context.assets_def.asset_deps[context.asset_key]):
+        made = partition and latest(context.instance, key, partition)
+        made = made or latest(context.instance, key, None)
+        if made and RUN_ID in made.metadata:
+            runs[key.to_user_string()] = str(made.metadata[RUN_ID].value)
+    return runs
+
+
+def close_abandoned(
+    client: "MlflowClient", experiment_id: str, instance: dg.DagsterInstance
+) -> None:
+    """End runs whose Dagster run is over: a process that was killed could not end its own."""
+    open_runs = client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
+    for run in open_runs:
+        started_by = run.data.tags.get("dagster.run_id")
+        dagster_run = instance.get_run_by_id(started_by) if started_by else None
+        if started_by and (dagster_run is None or dagster_run.is_finished):
+            client.set_tag(run.info.run_id, "error", "its process ended without a word")
+            client.set_terminated(run.info.run_id, "FAILED")

@@ -1,0 +1,73 @@
+"""The code location: the assets of one study, the jobs over them and what starts them.
+
+`build_definitions` is what tests and the command line call; Dagster reads `defs`, whose study is
+named by ARENAPO_STUDY (a path; the miniature where it is not set). Nothing here imports torch,
+diffusers or mlflow.
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+import dagster as dg
+
+from assets.arena import arena_stages
+from assets.policy import policy_stage
+from assets.report import report_stage
+from assets.scorecard import scorecard_stages
+from assets.study import Study, read_study
+from assets.tracking import Tracking
+from assets.votes import votes_stage
+from pipelines.automation import EVERY_FIVE_MINUTES, follow_content, new_votes
+
+# Observable sources, partitioned checks and Pipes' reader are marked beta or preview; the warnings
+# would repeat on each load and in each job.
+for kind in (dg.BetaWarning, dg.PreviewWarning):
+    warnings.filterwarnings("ignore", category=kind)
+
+MINIATURE = Path(__file__).parent.parent / "experiments" / "miniature.toml"
+
+# The chain in three jobs, because a run has one partition or none: the arena once for a study, the
+# policies one by one, the report over all of them.
+OBSERVED = ("vote_files", "evaluation_prompts", "yardsticks")
+ARENA = ("votes", "ratings", "gaps", "training_set")
+POLICY = ("policy", "generations", "scorecard", "ksort_rating")
+REPORT = ("report",)
+
+
+def build_definitions(study: Study) -> dg.Definitions:
+    """Return the definitions of one study."""
+    policies = dg.StaticPartitionsDefinition(list(study.policies))
+    stages = [
+        *votes_stage(study, watch=EVERY_FIVE_MINUTES),
+        *arena_stages(study),
+        *policy_stage(study, policies),
+        *scorecard_stages(study, policies),
+        *report_stage(study),
+    ]
+    checks = [each for each in stages if isinstance(each, dg.AssetChecksDefinition)]
+    sources = [each for each in stages if isinstance(each, dg.SourceAsset)]
+    made = [each for each in stages if each not in checks and each not in sources]
+    return dg.Definitions(
+        assets=[*sources, *follow_content(made, ARENA)],
+        asset_checks=checks,
+        jobs=[
+            dg.define_asset_job("observe_inputs", dg.AssetSelection.assets(*OBSERVED)),
+            dg.define_asset_job("observe_recipes", dg.AssetSelection.assets("recipe")),
+            dg.define_asset_job("rate_votes", dg.AssetSelection.assets(*ARENA)),
+            dg.define_asset_job("train_and_evaluate", dg.AssetSelection.assets(*POLICY)),
+            dg.define_asset_job("write_report", dg.AssetSelection.assets(*REPORT)),
+        ],
+        sensors=[new_votes(["vote_files", *ARENA])],
+        resources={
+            "pipes": dg.PipesSubprocessClient(),
+            "tracking": Tracking(
+                store=str(study.tracking.store),
+                pages=study.tracking.pages,
+                experiment=study.name,
+            ),
+        },
+    )
+
+
+defs = build_definitions(read_study(os.environ.get("ARENAPO_STUDY", MINIATURE)))

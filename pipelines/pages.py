@@ -1,0 +1,97 @@
+"""Dagster's and MLflow's web pages side by side on loopback, until somebody stops them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from assets.study import Study
+from assets.tracking import Tracking
+
+LOOPBACK = "127.0.0.1"
+PATIENCE_SECONDS = 180
+
+
+def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
+    """Serve both pages and return when they are interrupted (0) or one of them ends (1).
+
+    Raises RuntimeError when a port is taken: what answers there would be somebody else's pages.
+    """
+    for port in (dagster_port, mlflow_port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                raise RuntimeError(
+                    f"port {port} on {LOOPBACK} is taken; stop what listens there, or choose "
+                    "others with --dagster-port and --mlflow-port"
+                ) from None
+    tracking = Tracking(
+        store=str(study.tracking.store), pages=study.tracking.pages, experiment=study.name
+    )
+    tracking.client()
+    environment = {
+        **os.environ,
+        "ARENAPO_STUDY": str(study.path),
+        "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", str(Path.cwd())),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+    servers = {
+        f"http://{LOOPBACK}:{dagster_port}": [
+            *("dagster", "dev", "--module-name", "pipelines.definitions"),
+            *("--host", LOOPBACK, "--port", str(dagster_port)),
+        ],
+        f"http://{LOOPBACK}:{mlflow_port}": [
+            *("mlflow", "server", "--backend-store-uri", tracking.uri),
+            *("--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1"),
+        ],
+    }
+    running = [
+        subprocess.Popen([sys.executable, "-m", *command], env=environment, start_new_session=True)
+        for command in servers.values()
+    ]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        for name, url in zip(("Dagster", "MLflow"), servers, strict=True):
+            wait_for(url, running)
+            print(f"{name} is at {url}", flush=True)
+        while all(process.poll() is None for process in running):
+            time.sleep(0.5)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        stop(running)
+
+
+def wait_for(url: str, running: "list[subprocess.Popen[bytes]]") -> None:
+    """Return when `url` answers; raise RuntimeError when a server ended or time ran out."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if any(process.poll() is not None for process in running):
+            raise RuntimeError(f"a server ended before {url} answered; its own words are above")
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise RuntimeError(f"{url} did not answer within {PATIENCE_SECONDS} s")
+
+
+def stop(running: "list[subprocess.Popen[bytes]]") -> None:
+    """End every server with all that it started."""
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+    for process in running:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

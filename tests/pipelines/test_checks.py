@@ -1,0 +1,191 @@
+"""Every asset check, made to fail: a check that cannot is no check."""
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from arena.gap import pairwise_gaps
+from arena.ratings import estimator
+from arena.votes.open import read_votes
+from assets.arena import arena_stages
+from assets.lake import Lake
+from assets.policy import check_preference, check_weights
+from assets.report import COLUMNS, report_stage
+from assets.scorecard import check_images, check_settled, check_win
+from assets.votes import intake, votes_stage
+from evaluation.statistics import compare
+
+
+@pytest.fixture
+def study(write_study):
+    return write_study()
+
+
+@pytest.fixture
+def lake(study):
+    """A lake with sound votes, ratings, gaps and a warehouse."""
+    made = Lake(study.lake)
+    reading = read_votes(study.votes.sources)
+    made.write("votes", reading.votes)
+    made.write("rejected", reading.rejected)
+    made.write("intake", intake(reading))
+    ratings = estimator("trueskill").fit(reading.votes)
+    ratings.write(made.table("ratings"))
+    made.write("gaps", pairwise_gaps(reading.votes, ratings, "posterior"))
+    made.build_warehouse({name: made.table(name) for name in ("votes", "ratings", "gaps")})
+    return made
+
+
+def check(stages, name):
+    """Run the check called `name` on what lies in the lake now."""
+    found = [
+        each
+        for each in stages
+        if isinstance(each, dg.AssetChecksDefinition)
+        and name in {spec.name for spec in each.check_specs}
+    ]
+    assert len(found) == 1
+    return found[0]()
+
+
+def test_no_vote_lost(study, lake):
+    assert check(votes_stage(study), "no_vote_lost").passed
+    lake.write("votes", lake.read("votes")[1:])
+    failed = check(votes_stage(study), "no_vote_lost")
+    assert not failed.passed
+    assert failed.metadata["lost"].value == 1
+
+
+def test_rejections_are_few(study, lake):
+    assert check(votes_stage(study), "rejections_are_few").passed
+    rejected = pl.DataFrame(
+        {"file": "f", "row": 1, "column": "outcome", "reason": "unknown", "value": "x"}
+    )
+    lake.write("rejected", pl.concat([rejected] * 50))
+    assert not check(votes_stage(study), "rejections_are_few").passed
+
+
+def test_every_model_connected(study, lake):
+    assert check(arena_stages(study), "every_model_connected").passed
+    votes = lake.read("votes")
+    apart = votes[:5].with_columns(model_a=pl.lit("x"), model_b=pl.lit("y"))
+    estimator("trueskill").fit(pl.concat([votes, apart])).write(lake.table("ratings"))
+    failed = check(arena_stages(study), "every_model_connected")
+    assert not failed.passed
+    assert "x, y" in failed.metadata["apart"].value
+
+
+def test_arena_predicts_held_out_votes(study, lake):
+    assert check(arena_stages(study), "arena_predicts_held_out_votes").passed
+    votes = lake.read("votes")
+    turned = {"a": "b", "b": "a", "tie": "tie"}
+    late = pl.int_range(pl.len()) >= 0.8 * pl.len()
+    lake.write(
+        "votes",
+        votes.with_columns(
+            outcome=pl.when(late)
+            .then(pl.col("outcome").replace(turned))
+            .otherwise(pl.col("outcome"))
+        ),
+    )
+    assert not check(arena_stages(study), "arena_predicts_held_out_votes").passed
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("gap", -0.1), ("gap", float("nan")), ("gap", None), ("gap_sd", -1.0), ("probability", 1.2)],
+)
+def test_gaps_are_positive_and_finite(study, lake, column, value):
+    assert check(arena_stages(study), "gaps_are_positive_and_finite").passed
+    first = pl.int_range(pl.len()) == 0
+    spoiled = pl.when(first).then(pl.lit(value, dtype=pl.Float64)).otherwise(pl.col(column))
+    lake.write("gaps", lake.read("gaps").with_columns(spoiled.alias(column)))
+    failed = check(arena_stages(study), "gaps_are_positive_and_finite")
+    assert not failed.passed
+    assert failed.metadata["bad"].value == 1
+
+
+def test_one_gap_a_vote(study, lake):
+    assert check(arena_stages(study), "one_gap_a_vote").passed
+    lake.write("gaps", lake.read("gaps")[1:])
+    lake.build_warehouse({name: lake.table(name) for name in ("votes", "ratings", "gaps")})
+    failed = check(arena_stages(study), "one_gap_a_vote")
+    assert not failed.passed
+    assert failed.metadata["votes_without_a_gap"].value == 1
+
+
+def test_splits_share_no_prompt(study, lake):
+    pairs = pl.DataFrame({"prompt": ["p", "q"], "split": ["train", "held_out"]})
+    lake.write("training_set", pairs)
+    assert check(arena_stages(study), "splits_share_no_prompt").passed
+    lake.write("training_set", pairs.with_columns(prompt=pl.lit("p")))
+    assert not check(arena_stages(study), "splits_share_no_prompt").passed
+    lake.write("training_set", pairs[1:])
+    assert not check(arena_stages(study), "splits_share_no_prompt").passed
+
+
+def test_weights_are_finite(tmp_path):
+    assert not check_weights(tmp_path).passed
+    weights = tmp_path / "pytorch_lora_weights.safetensors"
+    save_file({"up": np.ones(3, np.float32), "down": np.zeros(3, np.float32)}, weights)
+    assert check_weights(tmp_path).passed
+    save_file({"up": np.zeros(3, np.float32)}, weights)
+    assert not check_weights(tmp_path).passed
+    save_file({"up": np.array([1, np.nan], np.float32)}, weights)
+    failed = check_weights(tmp_path)
+    assert not failed.passed
+    assert "up" in failed.metadata["not_finite"].value
+
+
+def test_policy_prefers_winners():
+    assert check_preference({"held_out_accuracy": 0.61}).passed
+    assert not check_preference({"held_out_accuracy": 0.49}).passed
+    assert not check_preference({}).passed
+
+
+def test_every_image_is_there(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("0.png", "1.png"):
+        Image.fromarray(random.integers(0, 255, (8, 8, 3), np.uint8)).save(tmp_path / name)
+    pl.DataFrame({"image": ["0.png", "1.png"]}).write_parquet(tmp_path / "images.parquet")
+    assert check_images(tmp_path, expected=2).passed
+    assert not check_images(tmp_path, expected=3).passed
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    assert "1.png" in check_images(tmp_path, expected=2).metadata["blank"].value
+    (tmp_path / "1.png").write_bytes(b"not an image")
+    assert "1.png" in check_images(tmp_path, expected=2).metadata["broken"].value
+
+
+def test_policy_beats_base():
+    scores = pl.DataFrame(
+        {
+            "policy": ["base"] * 40 + ["dpo"] * 40,
+            "prompt_id": [str(i) for i in range(40)] * 2,
+            "prompt": [f"prompt {i}" for i in range(40)] * 2,
+            "seed": [0] * 80,
+            "miniature": [0.5] * 40 + [0.6] * 40,
+        }
+    )
+    assert check_win(compare(scores, "base", "miniature")["dpo"]).passed
+    same = scores.with_columns(miniature=pl.lit(0.5))
+    assert not check_win(compare(same, "base", "miniature")["dpo"]).passed
+
+
+def test_ksort_rating_settled():
+    assert check_settled({"sigma": 0.7, "rounds": [{}]}).passed
+    assert not check_settled({"sigma": 0.8, "rounds": [{}]}).passed
+
+
+def test_every_policy_is_reported(study):
+    lake = Lake(study.lake)
+    row = dict.fromkeys(COLUMNS, 1.0) | {"objective": "dpo"}
+    rows = [row | {"policy": name} for name in study.policies]
+    lake.write("report", pl.DataFrame(rows, schema=COLUMNS))
+    assert check(report_stage(study), "every_policy_is_reported").passed
+    lake.write("report", pl.DataFrame(rows[1:], schema=COLUMNS))
+    failed = check(report_stage(study), "every_policy_is_reported")
+    assert not failed.passed
+    assert "base" in failed.metadata["missing"].value

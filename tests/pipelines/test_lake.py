@@ -1,0 +1,52 @@
+import duckdb
+import polars as pl
+import pytest
+
+from assets.lake import Lake, content_hash
+
+
+def test_equal_content_has_an_equal_hash_wherever_it_lies(tmp_path):
+    table = pl.DataFrame({"model": ["a", "b"], "mu": [1.0, 2.0]})
+    one, two = Lake(tmp_path / "one"), Lake(tmp_path / "two")
+    assert one.write("ratings", table) == two.write("ratings", table)
+    assert one.write("ratings", table[:1]) != content_hash(two.table("ratings"))
+
+
+def test_a_folder_is_hashed_with_its_names(tmp_path):
+    for name in ("left", "right"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "left" / "a").write_text("same")
+    (tmp_path / "right" / "b").write_text("same")
+    assert content_hash(tmp_path / "left") != content_hash(tmp_path / "right")
+
+
+def test_a_write_that_fails_leaves_the_old_table_and_nothing_else(tmp_path):
+    lake = Lake(tmp_path)
+    lake.write("votes", pl.DataFrame({"x": [1]}))
+    with pytest.raises(Exception, match="Object"):
+        lake.write("votes", pl.DataFrame({"x": [object()]}))
+    assert lake.read("votes")["x"].to_list() == [1]
+    assert [path.name for path in lake.table("votes").parent.iterdir()] == ["votes.parquet"]
+
+
+def test_the_warehouse_is_swapped_in_while_a_reader_holds_the_old_one(tmp_path):
+    lake = Lake(tmp_path)
+    for rows in (1, 2):
+        lake.write("votes", pl.DataFrame({"x": list(range(rows))}))
+        if rows == 1:
+            lake.build_warehouse({"votes": lake.table("votes")})
+    reader = duckdb.connect(str(lake.warehouse), read_only=True)
+    lake.build_warehouse({"votes": lake.table("votes")})
+    assert reader.execute("SELECT count(*) FROM votes").fetchall() == [(1,)]
+    reader.close()
+    with duckdb.connect(str(lake.warehouse), read_only=True) as anew:
+        assert anew.execute("SELECT count(*) FROM votes").fetchall() == [(2,)]
+
+
+def test_publishing_a_version_clears_the_one_before(tmp_path):
+    lake = Lake(tmp_path)
+    for version in ("one", "two"):
+        (lake.folder("policies", "dpo", version) / "weights").write_text(version)
+        lake.publish("policies", "dpo", version)
+    assert (lake.current("policies", "dpo") / "weights").read_text() == "two"
+    assert {path.name for path in (tmp_path / "policies" / "dpo").iterdir()} == {"current", "two"}
