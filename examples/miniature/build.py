@@ -46,9 +46,9 @@ from examples.miniature.scorer import train_scorer
 class Plan:
     """How much of everything: the full world by default."""
 
-    classifier_steps: int = 800
+    classifier_steps: int = 500
     text_steps: int = 400
-    vae_steps: int = 1500
+    vae_steps: int = 900
     unet_share: float = 1.0  # of the steps in `generators`
     prompts: int = 360
     votes: int = 32_000

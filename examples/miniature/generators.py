@@ -45,25 +45,27 @@ class Generator:
 
 
 NETWORKS = {
-    # Captions from the web first (many words wrong), then the same digits captioned with care.
-    "inkwell": Network((32, 64), (Phase(1000, 0.6), Phase(1200, 0.0))),
-    "copperplate": Network((48, 96), (Phase(1200, 0.05),)),
-    "quill": Network((16, 32), (Phase(1200, 0.2),)),
+    # First careless captions, as from the web; then the same digits, captioned with care.
+    "inkwell": Network((32, 64), (Phase(800, 0.8), Phase(900, 0.0))),
+    "copperplate": Network((48, 96), (Phase(1000, 0.05),)),
+    "quill": Network((16, 32), (Phase(900, 0.2),)),
 }
 
 GENERATORS = (
-    Generator("quill-nano", "quill", 300, 1.5, 10),
-    Generator("quill-mini", "quill", 1200, 2.0, 15, popularity=1.5),
-    Generator("quill-mini-turbo", "quill", 1200, 2.0, 4, day=9),
-    Generator("inkwell-1.0", "inkwell", 400, 2.0, 15, popularity=2.0),
-    Generator(BASE, "inkwell", 1000, 2.0, 15, popularity=2.0, seeds=2),
-    Generator("inkwell-1.5-plain", "inkwell", 1000, 1.0, 15),
-    Generator("inkwell-2.0", "inkwell", 2200, 2.0, 15, day=12, popularity=2.0, seeds=2),
-    Generator("inkwell-2.0-lightning", "inkwell", 2200, 2.0, 4, day=16),
-    Generator("inkwell-2.0-vivid", "inkwell", 2200, 7.0, 15, day=20, popularity=0.7),
-    Generator("copperplate-beta", "copperplate", 500, 2.0, 15, day=5, popularity=0.7),
-    Generator("copperplate-xl", "copperplate", 1200, 2.0, 20, day=15, popularity=1.5, seeds=2),
-    Generator("copperplate-xl-plain", "copperplate", 1200, 1.0, 15, day=18),
+    Generator("quill-nano", "quill", 200, 1.5, 10),
+    Generator("quill-mini", "quill", 900, 2.0, 15, popularity=1.5),
+    Generator("quill-mini-turbo", "quill", 900, 2.0, 4, day=9),
+    Generator("inkwell-0.9", "inkwell", 200, 2.0, 15),
+    Generator("inkwell-1.0", "inkwell", 400, 2.0, 15, popularity=1.5),
+    Generator(BASE, "inkwell", 800, 2.0, 15, popularity=2.0, seeds=2),
+    Generator("inkwell-1.5-plain", "inkwell", 800, 1.0, 15),
+    Generator("inkwell-1.5-lightning", "inkwell", 800, 2.0, 3, day=3, popularity=0.7),
+    Generator("inkwell-2.0", "inkwell", 1700, 2.0, 15, day=12, popularity=2.0, seeds=2),
+    Generator("inkwell-2.0-lightning", "inkwell", 1700, 2.0, 4, day=16),
+    Generator("inkwell-2.0-vivid", "inkwell", 1700, 5.0, 15, day=20, popularity=0.7),
+    Generator("copperplate-beta", "copperplate", 350, 2.0, 15, day=5, popularity=0.7),
+    Generator("copperplate-xl", "copperplate", 1000, 3.0, 20, day=10, popularity=2.0, seeds=2),
+    Generator("copperplate-xl-plain", "copperplate", 1000, 1.0, 15, day=14),
 )
 
 

@@ -39,7 +39,8 @@ What is here:
 - `evaluation_prompts.parquet`: 120 prompts, the 30 combinations of digit, weight and slant that no
   vote was about;
 - `base/`: the model to be fine-tuned, in diffusers' layout; it is `{base}` of the arena;
-- `scorer/`: the scorer `miniature`, P(digit) x agreement of weight x agreement of slant, 0 to 1;
+- `scorer/`: the scorer `miniature`, the geometric mean of P(digit), agreement of weight and
+  agreement of slant, from 0 to 1;
 - `ksort/`: a K-Sort Eval data set on held-out prompts, in the published layout.
 
 The base learned from captions of which {wrong:.0%} of the words for weight and slant were drawn at

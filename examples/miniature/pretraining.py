@@ -147,15 +147,19 @@ def train_unet(
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-3, weight_decay=1e-2)
     kept: dict[int, UNet2DConditionModel] = {}
-    random_words = [phase.random_words for phase in phases for _ in range(phase.steps)]
+    # Each phase starts with a high learning rate and lets it fall to nothing.
+    course = [(phase, done / phase.steps) for phase in phases for done in range(phase.steps)]
     unet.train()
-    for step, wrong in enumerate(random_words, start=1):
+    for step, (phase, done) in enumerate(course, start=1):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1, step / 50) * min(1, 1.1 - step / len(random_words))
+            group["lr"] = 2e-3 * min(1, step / 50) * (1 - done)
         rows = torch.randint(data.latents.shape[1], (BATCH,))
         x0 = data.latents[torch.randint(data.latents.shape[0], (BATCH,)), rows]
         text = torch.stack(
-            [data.embeddings[_said(data.attributes[row], wrong)] for row in rows.tolist()]
+            [
+                data.embeddings[_said(data.attributes[row], phase.random_words)]
+                for row in rows.tolist()
+            ]
         )
         noise = torch.randn_like(x0)
         t = torch.randint(scheduler.config.num_train_timesteps, (BATCH,))
@@ -172,7 +176,7 @@ def train_unet(
         if step in keep:
             kept[step] = copy.deepcopy(average).eval()
         if step % 100 == 0:
-            report(f"step {step}/{len(random_words)}, loss {loss.item():.3f}")
+            report(f"step {step}/{len(course)}, loss {loss.item():.3f}")
     return kept
 
 

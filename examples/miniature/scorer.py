@@ -19,9 +19,10 @@ from examples.miniature.measures import Thirds, grey, ink, slant
 
 
 class MiniatureScorer:
-    """Score = P(the digit named) x agreement of the weight x agreement of the slant.
+    """The geometric mean of P(digit named), agreement of the weight and agreement of the slant.
 
-    An attribute that the prompt leaves open counts as 1. `source` is a folder that holds
+    All must be right for a high score, as in their product; the root only spreads the values. An
+    attribute that the prompt leaves open is left out. `source` is a folder that holds
     `scorer.safetensors` and `config.json`.
     """
 
@@ -51,11 +52,12 @@ class MiniatureScorer:
         scores = np.empty(len(prompts))
         for i, prompt in enumerate(prompts):
             asked = read_caption(prompt)
-            scores[i] = probabilities[i, asked.digit]
+            terms = [probabilities[i, asked.digit]]
             if asked.weight is not None:
-                scores[i] *= self.weight_thirds.agreement(inks[i], asked.digit, asked.weight)
+                terms.append(self.weight_thirds.agreement(inks[i], asked.digit, asked.weight))
             if asked.slant is not None:
-                scores[i] *= self.slant_thirds.agreement(slants[i], asked.digit, asked.slant)
+                terms.append(self.slant_thirds.agreement(slants[i], asked.digit, asked.slant))
+            scores[i] = np.prod(terms) ** (1 / len(terms))
         return scores
 
 
