@@ -27,7 +27,8 @@ SCORE = """example:
   python -m evaluation score runs/*/generations/images.parquet \\
       --scorer miniature=examples/miniature/world/scorer --scorer clip --out scores.parquet
 
-scorers: pickscore, hps_v2, hps_v2.1, clip, aesthetic, miniature; SOURCE is a folder or hub name.
+scorers: pickscore, hps_v2, hps_v2.1, clip, aesthetic, imagereward, miniature; SOURCE is a folder
+or a hub name.
 An image that cannot be read keeps its row with null scores, and a scorer without weights is left
 out: both are named on stderr, the rest is written, and the exit code is 1.
 """
@@ -294,6 +295,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             run(args)
     except EvaluationError as error:
         print(f"python -m evaluation {args.command}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(
+            f"python -m evaluation {args.command}: needs the package {error.name}, which is not "
+            "installed here",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what is not done yet", file=sys.stderr)

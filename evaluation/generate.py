@@ -24,6 +24,7 @@ from urllib.parse import quote
 import pyarrow as pa
 from PIL import Image, PngImagePlugin
 
+from evaluation import hub
 from evaluation.errors import EvaluationError
 from evaluation.tables import digest, write_bytes, write_parquet
 
@@ -108,7 +109,7 @@ def load_pipeline(base: str, policy: Path | None, device: str) -> Any:
         source = str(policy)
     dtype = torch.float32 if device == "cpu" else torch.float16
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source)
+        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=hub.out_of_reach())
         if lora:
             pipeline.load_lora_weights(str(policy))
             pipeline.fuse_lora()  # same images as with the adapter, at the base's speed

@@ -124,9 +124,10 @@ def html_page(
     say = html.escape
     headline = sorted((r for r in rows if r.scorer == scorers[0]), key=lambda r: -r.mean)
     best = next((row for row in headline if row.policy != baseline), headline[0])
+    count = "1 policy" if len(headline) == 1 else f"{len(headline)} policies"
     parts = [
         f"<h1>Policies compared with {say(baseline)}</h1>",
-        f"<p class=note>{len(headline)} {'policy' if len(headline) == 1 else 'policies'}, {best.prompts} prompts, {best.images} images "
+        f"<p class=note>{count}, {best.prompts} prompts, {best.images} images "
         f"each, scored by {say(', '.join(scorers))} and paired prompt by prompt.</p>",
     ]
     parts += [

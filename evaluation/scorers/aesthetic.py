@@ -15,7 +15,7 @@ from PIL import Image
 from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers.clip_towers import STANDARD_TOKENIZER as CLIP_L14
 from evaluation.scorers.clip_towers import ClipTowers, load_towers
-from evaluation.scorers.hps import read_state
+from evaluation.scorers.weights import read_state
 
 HEAD = "sac+logos+ava1-l14-linearMSE"
 
@@ -74,5 +74,11 @@ def aesthetic(source: str) -> AestheticScorer:
     path = find_head(Path(source))
     head = read_state(path)
     beside = path.parent / "clip"
-    towers = load_towers("aesthetic", str(beside) if beside.is_dir() else CLIP_L14)
+    try:
+        towers = load_towers("aesthetic", str(beside) if beside.is_dir() else CLIP_L14)
+    except MissingWeights as error:
+        raise MissingWeights(
+            f"aesthetic: the head {path.name} is there but not the CLIP that it reads: put "
+            f"{CLIP_L14} in transformers' layout into {beside}"
+        ) from error
     return AestheticScorer(towers, head)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from evaluation import hub
 from evaluation.errors import EvaluationError, MissingWeights
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -42,8 +43,8 @@ class Preparation:
         width, height = image.size
         side = self.side
         if self.fit == "crop":
-            scale = side / min(width, height)
-            size = (max(side, int(width * scale)), max(side, int(height * scale)))
+            shorter = min(width, height)
+            size = (side * width // shorter, side * height // shorter)
             image = image.resize(size, Image.Resampling.BICUBIC)
             left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
             image = image.crop((left, top, left + side, top + side))
@@ -119,7 +120,7 @@ def load_tokenizer(source: str) -> Any:
     own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
     name = STANDARD_TOKENIZER if folder.exists() and not own else source
     try:
-        return CLIPTokenizer.from_pretrained(name)
+        return CLIPTokenizer.from_pretrained(name, local_files_only=hub.out_of_reach())
     except (OSError, ValueError) as error:
         raise MissingWeights(
             f"{source}: has no tokenizer, and {name} cannot be fetched; put CLIP's tokenizer.json "
@@ -166,7 +167,9 @@ def load_towers(scorer: str, source: str) -> ClipTowers:
             "(config.json, model.safetensors, tokenizer)"
         )
     try:
-        model = CLIPModel.from_pretrained(source, dtype=torch.float32)
+        model = CLIPModel.from_pretrained(
+            source, dtype=torch.float32, local_files_only=hub.out_of_reach()
+        )
     except (OSError, ValueError) as error:
         raise MissingWeights(
             f"{scorer}: no weights: {source} is not a folder here and cannot be fetched from the "

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.errors import EvaluationError
 from evaluation.scorers.clip_towers import (
     ClipTowers,
     CosineScorer,
@@ -20,6 +20,7 @@ from evaluation.scorers.clip_towers import (
     load_tokenizer,
     load_towers,
 )
+from evaluation.scorers.weights import find_file, read_state
 
 CHECKPOINT = {"hps_v2": "HPS_v2_compressed.pt", "hps_v2.1": "HPS_v2.1_compressed.pt"}
 HUB = "xswu/HPSv2"
@@ -128,16 +129,6 @@ def config_of(state: Mapping[str, torch.Tensor]) -> Any:
     )
 
 
-def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint's tensors; never unpickles anything else."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    return content.get("state_dict", content)
-
-
 def load_open_clip(path: Path) -> ClipTowers:
     """Load a CLIP checkpoint in open_clip's layout; its tokenizer lies beside it or is CLIP's."""
     from transformers import CLIPModel
@@ -153,34 +144,14 @@ def load_open_clip(path: Path) -> ClipTowers:
     return ClipTowers(model, load_tokenizer(str(path.parent)), Preparation(side))
 
 
-def find_checkpoint(scorer: str, source: str) -> Path | None:
-    """The open_clip file that a source names, or None for a folder in transformers' layout."""
-    path = Path(source)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        if (path / "config.json").is_file():
-            return None
-        if (path / CHECKPOINT[scorer]).is_file():
-            return path / CHECKPOINT[scorer]
-        raise MissingWeights(
-            f"{scorer}: {source} holds neither {CHECKPOINT[scorer]} nor a CLIP in transformers' "
-            f"layout (config.json); put one there ({HUB} on the hub has it)"
-        )
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(source, CHECKPOINT[scorer]))
-    except (OSError, ValueError) as error:
-        raise MissingWeights(
-            f"{scorer}: no weights: {source} is not here and cannot be fetched from the hub; put "
-            f"{CHECKPOINT[scorer]} into a folder and give {scorer}=FOLDER"
-        ) from error
-
-
 def hps(scorer: str, source: str) -> CosineScorer:
-    """HPS: the bare cosine, about 0.2 to 0.35 (tables often show it times 100)."""
-    checkpoint = find_checkpoint(scorer, source)
-    towers = load_towers(scorer, source) if checkpoint is None else load_open_clip(checkpoint)
+    """HPS: the bare cosine, about 0.2 to 0.35 (tables often show it times 100).
+
+    source : a CLIP folder in transformers' layout, or what holds the original checkpoint.
+    """
+    if (Path(source) / "config.json").is_file():
+        towers = load_towers(scorer, source)
+    else:
+        towers = load_open_clip(find_file(scorer, source, CHECKPOINT[scorer]))
     towers.prepare = replace(towers.prepare, fit="pad")
     return CosineScorer(towers, 1.0)

@@ -7,7 +7,7 @@ it is asked for.
 
 from collections.abc import Callable
 
-from evaluation.errors import EvaluationError
+from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers import Scorer
 
 
@@ -35,7 +35,15 @@ def _hps(name: str) -> Callable[[str | None], Scorer]:
 def _aesthetic(source: str | None) -> Scorer:
     from evaluation.scorers.aesthetic import aesthetic
 
-    return aesthetic(source or "aesthetic")
+    if source is None:
+        raise MissingWeights("aesthetic: give the folder of LAION's head: aesthetic=FOLDER")
+    return aesthetic(source)
+
+
+def _imagereward(source: str | None) -> Scorer:
+    from evaluation.scorers.imagereward import HUB, imagereward
+
+    return imagereward(source or HUB)
 
 
 def _miniature(source: str | None) -> Scorer:
@@ -54,6 +62,7 @@ LOADERS: dict[str, Callable[[str | None], Scorer]] = {
     "hps_v2.1": _hps("hps_v2.1"),
     "clip": _clip,
     "aesthetic": _aesthetic,
+    "imagereward": _imagereward,
     "miniature": _miniature,
 }
 

@@ -236,3 +236,14 @@ def test_an_unknown_scorer_names_the_known_ones():
 def test_missing_weights_say_where_to_put_them(name, tmp_path):
     with pytest.raises(MissingWeights, match=rf"{name}.*(put|give)"):
         load_scorer(f"{name}={tmp_path}")
+
+
+def test_without_the_hub_missing_weights_are_named_at_once(monkeypatch, tmp_path):
+    monkeypatch.setattr("evaluation.hub.out_of_reach", lambda: True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    for name in ("clip", "pickscore", "hps_v2.1", "imagereward"):
+        with pytest.raises(MissingWeights, match=rf"{name}: no weights: .* put .* {name}=FOLDER"):
+            load_scorer(f"{name}=nobody/nothing")
+    torch.save({"weight": torch.zeros(1, 768)}, tmp_path / "sac+logos+ava1-l14-linearMSE.pth")
+    with pytest.raises(MissingWeights, match=r"not the CLIP that it reads: put .* into .*clip"):
+        load_scorer(f"aesthetic={tmp_path}")

@@ -1,0 +1,169 @@
+"""ImageReward (Xu et al. 2023): BLIP reads the prompt while looking at the image, an MLP rates it.
+
+    reward = (MLP(BLIP text state at [CLS], attending to the image) - 0.167) / 1.033
+
+The authors' checkpoint (ImageReward.pt, with BLIP's original keys) runs on transformers' BLIP.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from evaluation import hub
+from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.scorers.aesthetic import apply_head
+from evaluation.scorers.clip_towers import Preparation
+from evaluation.scorers.weights import find_file, read_state
+
+HUB = "THUDM/ImageReward"
+CHECKPOINT = "ImageReward.pt"
+TOKENIZER = "bert-base-uncased"
+MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the rewards the authors trained on
+TOKENS = 35  # of the prompt; the rest is cut, as the authors do
+
+RENAMED = {
+    "cls_token": "embeddings.class_embedding",
+    "pos_embed": "embeddings.position_embedding",
+    "patch_embed.proj": "embeddings.patch_embedding",
+    "norm": "post_layernorm",
+}
+BLOCK = {
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    "attn.qkv": "self_attn.qkv",
+    "attn.proj": "self_attn.projection",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+
+def part_of(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors below a prefix, without it."""
+    return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+
+
+def vision_to_transformers(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Map BLIP's original vision keys to those of transformers' BlipVisionModel."""
+    mapped = {}
+    for key, value in state.items():
+        module, _, kind = key.rpartition(".")
+        if key in RENAMED:
+            mapped[RENAMED[key]] = value
+        elif module in RENAMED:
+            mapped[f"{RENAMED[module]}.{kind}"] = value
+        elif key.startswith("blocks."):
+            number, name = module.removeprefix("blocks.").split(".", 1)
+            mapped[f"encoder.layers.{number}.{BLOCK[name]}.{kind}"] = value
+        else:
+            raise KeyError(f"unknown key {key!r}")
+    return mapped
+
+
+def depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:
+    """Number of numbered layers below a prefix."""
+    return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
+
+
+def vision_model(state: Mapping[str, torch.Tensor]) -> Any:
+    """BLIP's image encoder with the sizes of a mapped state dict; heads are 64 wide."""
+    from transformers import BlipVisionConfig, BlipVisionModel
+
+    width, _, patch, _ = state["embeddings.patch_embedding.weight"].shape
+    patches = state["embeddings.position_embedding"].shape[1] - 1
+    config = BlipVisionConfig(
+        hidden_size=width,
+        intermediate_size=state["encoder.layers.0.mlp.fc1.weight"].shape[0],
+        num_hidden_layers=depth(state, "encoder.layers."),
+        num_attention_heads=max(1, width // 64),
+        image_size=round(patches**0.5) * patch,
+        patch_size=patch,
+        layer_norm_eps=1e-6,  # the original's; transformers' default is 1e-5
+    )
+    model = BlipVisionModel(config)
+    model.load_state_dict(state)
+    return model
+
+
+def text_model(state: Mapping[str, torch.Tensor]) -> Any:
+    """BLIP's text encoder, attending to the image; its keys are the same in both layouts."""
+    from transformers import BlipTextConfig
+    from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+    vocabulary, width = state["embeddings.word_embeddings.weight"].shape
+    config = BlipTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        encoder_hidden_size=state["encoder.layer.0.crossattention.self.key.weight"].shape[1],
+        intermediate_size=state["encoder.layer.0.intermediate.dense.weight"].shape[0],
+        num_hidden_layers=depth(state, "encoder.layer."),
+        num_attention_heads=max(1, width // 64),
+        max_position_embeddings=state["embeddings.position_embeddings.weight"].shape[0],
+        bos_token_id=None,
+        sep_token_id=None,
+    )
+    model = BlipTextModel(config, add_pooling_layer=False)
+    constant = "embeddings.position_ids"  # a buffer that old checkpoints carry along
+    model.load_state_dict({key: value for key, value in state.items() if key != constant})
+    return model
+
+
+class ImageReward:
+    """The reward of images for prompts; about standard normal over the authors' images."""
+
+    def __init__(self, state: Mapping[str, torch.Tensor], tokenizer: Any):
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = tokenizer
+        vision = vision_to_transformers(part_of(state, "blip.visual_encoder."))
+        self.vision = vision_model(vision).eval().requires_grad_(False).to(self.device)
+        text = text_model(part_of(state, "blip.text_encoder."))
+        self.text = text.eval().requires_grad_(False).to(self.device)
+        self.head = {k: v.to(self.device) for k, v in part_of(state, "mlp.").items()}
+        self.prepare = Preparation(self.vision.config.image_size)
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """Rewards, float64 (n,)."""
+        pixels = torch.stack([self.prepare(image) for image in images]).to(self.device)
+        seen = self.vision(pixel_values=pixels).last_hidden_state
+        tokens = self.tokenizer(
+            list(prompts), padding=True, truncation=True, max_length=TOKENS, return_tensors="pt"
+        ).to(self.device)
+        states = self.text(
+            input_ids=tokens.input_ids,
+            attention_mask=tokens.attention_mask,
+            encoder_hidden_states=seen,
+        ).last_hidden_state
+        rewards = (apply_head(self.head, states[:, 0]) - MEAN) / STD
+        return rewards.double().cpu().numpy()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """BERT's tokenizer: the folder's own, else the standard one from the hub."""
+    from transformers import BertTokenizer
+
+    own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    try:
+        return BertTokenizer.from_pretrained(
+            str(folder) if own else TOKENIZER, local_files_only=hub.out_of_reach()
+        )
+    except (OSError, ValueError) as error:
+        raise MissingWeights(
+            f"imagereward: {folder} has no tokenizer, and {TOKENIZER} cannot be fetched; put its "
+            "vocab.txt there"
+        ) from error
+
+
+def imagereward(source: str) -> ImageReward:
+    """Load ImageReward from a folder, its file, or the hub."""
+    path = find_file("imagereward", source, CHECKPOINT)
+    state = {key: value.float() for key, value in read_state(path).items()}
+    tokenizer = load_tokenizer(path.parent)
+    try:
+        return ImageReward(state, tokenizer)
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EvaluationError(f"{path}: not ImageReward's checkpoint: {reason}") from error
