@@ -107,14 +107,18 @@ class Learner:
                 state[f"optimizer.{key}.{name}"] = value
         return {name: value.to("cpu") for name, value in state.items()}
 
+    @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` returned."""
         for name, parameter in self.trained.items():
-            parameter.data.copy_(tensors[f"weights.{name}"])
+            parameter.copy_(tensors[f"weights.{name}"])
         moments: dict[int, dict[str, Tensor]] = {}
-        for index, name in enumerate(self.trained):
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            moments[index] = {key: tensors[f"optimizer.{key}.{name}"] for key in keys}
+        for index, (name, parameter) in enumerate(self.trained.items()):
+            state = {"step": tensors[f"optimizer.step.{name}"]}
+            for key in ("exp_avg", "exp_avg_sq"):
+                # The fused kernel walks weight and moments by address: their layouts must agree.
+                state[key] = torch.empty_like(parameter).copy_(tensors[f"optimizer.{key}.{name}"])
+            moments[index] = state
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 

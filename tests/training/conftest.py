@@ -32,7 +32,7 @@ class Toy:
     def write_study(self, path: Path, base: Path, **train: object) -> Path:
         """Write a study over this toy's data; `train` replaces keys of [train]."""
         keys = {
-            "adaptation": "lora", "rank": 4, "steps": 6, "batch_size": 8, "learning_rate": 1e-3,
+            "adaptation": "lora", "rank": 4, "steps": 4, "batch_size": 4, "learning_rate": 1e-3,
             "warmup_steps": 2, "beta_dpo": 200.0, "gamma": 0.5, "checkpoint_every": 2,
             "log_every": 2, **train,
         }  # fmt: skip

@@ -1,0 +1,136 @@
+"""The command itself, in processes of its own: what it writes, says and survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(study: Path, policy: str, out: Path, *options: str) -> list[str]:
+    arguments = [str(study), "--policy", policy, "--out", str(out), *options]
+    return [sys.executable, "-m", "training", *arguments]
+
+
+def job(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),  # type: ignore[arg-type]
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_job_resumes_to_the_bit_and_reports_to_dagster(toy, tmp_path):
+    from dagster_pipes import encode_param
+
+    study = toy.write_study(tmp_path / "study.toml", _base(toy), steps=60, checkpoint_every=3)
+    killed = subprocess.Popen(
+        command(study, "arenapo", tmp_path / "killed"), cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    while len(list(checkpoints.glob("step-*.safetensors"))) < 2:
+        assert killed.poll() is None, "the job ended before it could be killed"
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "result.json").exists()
+
+    context = {
+        "asset_keys": ["policy"], "code_version_by_asset_key": {"policy": None},
+        "provenance_by_asset_key": {"policy": None}, "partition_key": "arenapo",
+        "partition_key_range": None, "partition_time_window": None, "run_id": "r", "job_name": "j",
+        "retry_number": 0, "extras": {},
+    }  # fmt: skip
+    (tmp_path / "context.json").write_text(json.dumps(context))
+    pipes = {
+        "DAGSTER_PIPES_CONTEXT": encode_param({"path": str(tmp_path / "context.json")}),
+        "DAGSTER_PIPES_MESSAGES": encode_param({"path": str(tmp_path / "messages")}),
+    }
+    resumed = job(study, "arenapo", tmp_path / "killed", "--resume", **pipes)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "continuing after step" in resumed.stderr
+    messages = [json.loads(line) for line in (tmp_path / "messages").read_text().splitlines()]
+    (report,) = [m["params"] for m in messages if m["method"] == "report_asset_materialization"]
+    assert report["metadata"]["steps"]["raw_value"] == 60
+    assert {"loss", "held_out_accuracy", "pairs_per_second"} <= report["metadata"].keys()
+
+    whole = job(study, "arenapo", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    results = [json.loads((tmp_path / d / "result.json").read_text()) for d in ("killed", "whole")]
+    assert results[0]["data_version"] == results[1]["data_version"] == report["data_version"]
+    assert whole.stdout.startswith("arenapo: 60 steps, loss ")
+    assert whole.stdout.splitlines()[-1] == str(tmp_path / "whole" / "policy")
+    assert "arenapo 6/60" in whole.stderr
+    assert "Traceback" not in whole.stderr
+
+
+@pytest.mark.slow
+def test_the_full_adaptation_is_saved_and_a_signal_leaves_a_checkpoint(toy, tmp_path):
+    out = tmp_path / "out"
+    options = ["--set", "train.adaptation=full", "--set", "train.steps=100000"]
+    options += ["--set", "train.checkpoint_every=100000", "--set", "train.log_every=1"]
+    running = subprocess.Popen(
+        command(toy.study, "dpo", out, *options), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    while not (out / "metrics.jsonl").exists():
+        assert running.poll() is None, "the job ended before its first step"
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "stopped by a signal after step" in said
+    assert "Traceback" not in said
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    steps = int(checkpoint.stem.removeprefix("step-")) + 1
+    options = ["--resume", "--set", "train.adaptation=full", "--set", f"train.steps={steps}"]
+    finished = job(toy.study, "dpo", out, *options)
+    assert finished.returncode == 0, finished.stderr
+    assert (out / "policy" / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    assert (out / "policy" / "model_index.json").exists()
+
+
+def _base(toy) -> Path:
+    import tomllib
+
+    return Path(tomllib.loads(toy.study.read_text())["model"]["base"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "message"),
+    [
+        ("nobody", [], "no policy named 'nobody'; it has base, sft, dpo"),
+        ("base", [], "policy 'base' has no objective"),
+        ("dpo", ["--set", "train.step=1"], "unknown key 'step'; allowed:"),
+        ("dpo", ["--set", "training_set.pairs=gone.parquet"], "there is no file"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_1(policy, options, message, toy, tmp_path):
+    result = job(toy.study, policy, tmp_path / "out", *options)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_help_is_instant_and_has_an_example():
+    begun = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "training", "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "python -m training experiments/miniature.toml --policy arenapo" in result.stdout
+    assert not {"torch", "diffusers"} & {
+        line.split("|")[-1].strip() for line in result.stderr.splitlines()
+    }
+    assert time.monotonic() - begun < 20
