@@ -1,0 +1,205 @@
+"""Votes as a graph of images: who met whom, judged by whom, in which connected component.
+
+The arrays that `propagation` sweeps, built from a votes table. What the variances of the variables
+are, `joint` decides.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+from arena.propagation import Graph
+from arena.sweeps import NOBODY
+from arena.votes.comparisons import B_WINS, TIE
+from arena.votes.schema import OUTCOMES
+
+# A dense sweep costs n^2 a vote: beyond this many variables a million votes would take minutes.
+DENSE = 48
+
+
+@dataclass(frozen=True)
+class Meetings:
+    """Votes between images as integer codes, in input order.
+
+    winner, loser: (n,) images; a tie's winner is image_a. tie: (n,) bool. rater: (n,), NOBODY where
+    unknown. model: (I,) the model of each image.
+    """
+
+    winner: np.ndarray
+    loser: np.ndarray
+    tie: np.ndarray
+    rater: np.ndarray
+    model: np.ndarray
+
+    @staticmethod
+    def of(votes: pl.DataFrame, models: pl.Enum) -> "Meetings":
+        """Read the meetings of a votes table whose models are all in `models`.
+
+        Raises ValueError where a vote lacks an image, or an image comes from two models.
+        """
+        for name in ("image_a", "image_b"):
+            if name not in votes.columns or votes[name].null_count():
+                raise ValueError(f"the joint gap needs {name} in every vote")
+        n = votes.height
+        image, names = _codes(pl.concat([votes["image_a"], votes["image_b"]]))
+        model = np.concatenate(
+            [votes[name].cast(models).to_physical().to_numpy() for name in ("model_a", "model_b")]
+        ).astype(np.int32)
+        model_of = np.empty(len(names), np.int32)
+        model_of[image] = model
+        if (model_of[image] != model).any():
+            name = names[image[model_of[image] != model][0]]
+            raise ValueError(f"image {name!r} comes from two models; give every image its own name")
+        outcome = votes["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy()
+        lost = outcome == B_WINS
+        known = "rater" in votes.columns
+        return Meetings(
+            winner=np.where(lost, image[n:], image[:n]),
+            loser=np.where(lost, image[:n], image[n:]),
+            tie=outcome == TIE,
+            rater=_codes(votes["rater"])[0] if known else np.full(n, NOBODY, np.int32),
+            model=model_of,
+        )
+
+    def __len__(self) -> int:
+        return len(self.winner)
+
+    def only(self, kept: np.ndarray) -> "Meetings":
+        """Return the meetings at some positions, with the images that they need."""
+        ends = np.concatenate([self.winner[kept], self.loser[kept]])
+        images, code = np.unique(ends, return_inverse=True)
+        half = len(ends) // 2
+        return Meetings(
+            code[:half].astype(np.int32),
+            code[half:].astype(np.int32),
+            self.tie[kept],
+            self.rater[kept],
+            self.model[images],
+        )
+
+    def judged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find which rater judged which image.
+
+        Returns (pair (n, 2) of each end of a vote, NOBODY where the rater is unknown or the image
+        met itself; image (P,) of each pair; how many votes it has (P,)).
+        """
+        ends = np.stack([self.winner, self.loser], 1).astype(np.int64)
+        key = self.rater[:, None] * np.int64(len(self.model)) + ends
+        known = (self.rater != NOBODY) & (self.winner != self.loser)
+        pairs, place, count = np.unique(key[known], return_inverse=True, return_counts=True)
+        pair = np.full(ends.shape, NOBODY, np.int32)
+        pair[known] = place.reshape(-1, 2)
+        return pair, (pairs % max(len(self.model), 1)).astype(np.int32), count
+
+    def tastes_show(self) -> bool:
+        """Whether votes can tell a rater's taste for an image from the image.
+
+        They can where one rater judged it twice and another judged it too.
+        """
+        _, image, count = self.judged()
+        raters = np.bincount(image, minlength=len(self.model))
+        return bool((raters[image[count > 1]] > 1).any())
+
+
+def _codes(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
+    """Return each row's code (NOBODY for null) and the values by code."""
+    coded = column.rechunk().to_arrow().dictionary_encode()
+    codes = coded.indices.fill_null(NOBODY).to_numpy(zero_copy_only=False).astype(np.int32)
+    return codes, pl.Series(coded.dictionary)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A graph, and where its rows come from.
+
+    graph: variables and votes by component. vote: (F,) positions among the meetings (an image that
+    met itself has no row). image: (V,) the image of each variable. taste: (V,) bool, whether it is
+    a rater's taste for the image instead of the image itself.
+    """
+
+    graph: Graph
+    vote: np.ndarray
+    image: np.ndarray
+    taste: np.ndarray
+
+    @staticmethod
+    def of(meetings: Meetings, tastes: bool) -> "Layout":
+        """Lay the variables and votes out; tastes: with a variable for every image that a
+        rater judged twice or more."""
+        images = len(meetings.model)
+        ends = np.full((len(meetings), 4), NOBODY, np.int32)
+        ends[:, 0], ends[:, 1] = meetings.winner, meetings.loser
+        image = np.arange(images, dtype=np.int32)
+        taste = np.zeros(images, bool)
+        if tastes:
+            pair, of_image, count = meetings.judged()
+            shared = count > 1
+            name = np.where(shared, np.cumsum(shared) - 1 + images, NOBODY)
+            ends[:, 2:] = np.where(pair == NOBODY, NOBODY, np.append(name, NOBODY)[pair])
+            image = np.concatenate([image, of_image[shared]])
+            taste = np.arange(len(image)) >= images
+        vote = np.flatnonzero(meetings.winner != meetings.loser)
+        component = _components(meetings)
+        # A stable sort keeps the votes of a component in their order.
+        by_component = np.argsort(component[image], kind="stable").astype(np.int32)
+        place = np.empty(len(image), np.int32)
+        place[by_component] = np.arange(len(image), dtype=np.int32)
+        vote = vote[np.argsort(component[meetings.winner[vote]], kind="stable")]
+        ends = ends[vote]
+        ends = np.where(ends == NOBODY, NOBODY, place[ends])
+        count = component.max(initial=-1) + 1
+        variables = np.bincount(component[image], minlength=count)
+        votes = np.bincount(component[meetings.winner[vote]], minlength=count)
+        # Without cycles (votes = images - 1) the sparse sums are the dense ones.
+        cycles = votes >= np.bincount(component, minlength=count)
+        graph = Graph(
+            ends=np.ascontiguousarray(ends),
+            tie=meetings.tie[vote],
+            variable_start=np.concatenate([[0], np.cumsum(variables)]),
+            vote_start=np.concatenate([[0], np.cumsum(votes)]),
+            dense=cycles & (variables <= DENSE),
+        )
+        return Layout(graph, vote, image[by_component], taste[by_component])
+
+
+def _links(meetings: Meetings) -> csr_matrix:
+    n, images = len(meetings), len(meetings.model)
+    return csr_matrix(
+        (np.ones(n, np.int8), (meetings.winner, meetings.loser)), shape=(images, images)
+    )
+
+
+def _components(meetings: Meetings) -> np.ndarray:
+    return connected_components(_links(meetings), directed=False)[1]
+
+
+def neighbourhoods(meetings: Meetings, votes: int, seed: int) -> np.ndarray:
+    """Pick about `votes` meetings that keep their images' other meetings: (n,) positions.
+
+    Whole components in random order; of one that is larger than what is left to pick, the images
+    nearest to a random one. Independent of every outcome.
+    """
+    if len(meetings) <= votes:
+        return np.arange(len(meetings))
+    component = _components(meetings)
+    of_vote = component[meetings.winner]
+    size = np.bincount(of_vote, minlength=component.max() + 1)
+    order = np.random.default_rng(seed).permutation(len(size))
+    taken = np.cumsum(size[order])
+    whole = order[taken <= votes]
+    kept = np.isin(of_vote, whole)
+    left = votes - int(kept.sum())
+    partial = order[len(whole)]
+    images = np.flatnonzero(component == partial)
+    start = np.random.default_rng(seed).choice(images)
+    near = breadth_first_order(_links(meetings), start, directed=False)[0]
+    rank = np.full(len(meetings.model), len(near), np.int64)
+    rank[near] = np.arange(len(near))
+    # A meeting is inside a ball when its farther image is.
+    farther = np.maximum(rank[meetings.winner], rank[meetings.loser])
+    inside = np.flatnonzero(of_vote == partial)
+    kept[inside[np.argsort(farther[inside], kind="stable")[:left]]] = True
+    return np.flatnonzero(kept)
