@@ -57,7 +57,7 @@ def arena_stages(study: Study) -> list[Any]:
                 {
                     "models": table.height,
                     "groups": table["group"].n_unique(),
-                    **fitted.parameters,
+                    **{f"{fitted.estimator}.{k}": v for k, v in fitted.parameters.items()},
                     "leaderboard": small(leaderboard, "capability of every model"),
                     "observed_against_predicted": small(
                         figures.win_rates(comparisons, fitted), "observed and predicted win rates"

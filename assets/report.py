@@ -10,7 +10,7 @@ from assets.lake import Lake, content_hash
 from assets.pictures import embedded
 from assets.scorecard import comparisons, ksort_result
 from assets.study import Study
-from assets.tracking import Tracking
+from assets.tracking import RUN_ID, Tracking, comparison_link, latest
 from assets.votes import markdown
 from evaluation.figures import image_grid, win_rate_chart
 from evaluation.page import write_comparison
@@ -78,6 +78,9 @@ def report_stage(study: Study) -> list[Any]:
                     "standings": dg.MetadataValue.md(markdown(table)),
                     "win_rates": embedded(chart, "win rate over the baseline"),
                     "images": embedded(grid, "every policy, same prompts and noise"),
+                    "scorecards_in_mlflow": dg.MetadataValue.url(
+                        comparison_link(run, scorecard_runs(context.instance, study))
+                    ),
                     "page": dg.MetadataValue.path(folder / "comparison.html"),
                 },
             )
@@ -117,6 +120,12 @@ def standings(study: Study, lake: Lake) -> pl.DataFrame:
             }
         )
     return pl.DataFrame(rows, schema=COLUMNS).sort("mean_score", descending=True)
+
+
+def scorecard_runs(instance: dg.DagsterInstance, study: Study) -> list[str]:
+    """Return the MLflow run of every policy's newest scorecard."""
+    made = (latest(instance, dg.AssetKey("scorecard"), name) for name in study.policies)
+    return [str(each.metadata[RUN_ID].value) for each in made if each]
 
 
 def all_scores(study: Study, lake: Lake) -> pl.DataFrame:

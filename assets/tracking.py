@@ -5,11 +5,13 @@ the same run cannot end it: whoever opened the run states how it ended. MLflow i
 first run opens; importing this module stays quick.
 """
 
+import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -51,7 +53,12 @@ class Tracking(dg.ConfigurableResource):
         if found is None:
             artifacts = (Path(self.store) / "artifacts" / self.experiment).as_uri()
             try:
-                return client.create_experiment(self.experiment, artifact_location=artifacts)
+                return client.create_experiment(
+                    self.experiment,
+                    artifact_location=artifacts,
+                    # MLflow opens an experiment on its page for traces unless it is told better.
+                    tags={"mlflow.experimentKind": "custom_model_development"},
+                )
             except MlflowException:  # another process made it in the meantime
                 found = client.get_experiment_by_name(self.experiment)
                 if found is None:
@@ -209,6 +216,13 @@ def latest(
         dg.AssetRecordsFilter(asset, asset_partitions=[partition] if partition else None), limit=1
     ).records
     return records[0].asset_materialization if records else None
+
+
+def comparison_link(run: Run, run_ids: Sequence[str]) -> str:
+    """Return MLflow's page that compares these runs, parameter by parameter."""
+    runs = quote(json.dumps(list(run_ids), separators=(",", ":")))
+    experiments = quote(json.dumps([run.experiment_id]))
+    return f"{run.tracking.pages}/#/compare-runs?runs={runs}&experiments={experiments}"
 
 
 def upstream_runs(context: dg.AssetExecutionContext) -> dict[str, str]:
