@@ -38,7 +38,7 @@ class Votes(NamedTuple):
     """The factors' ends, how many votes of each kind, a vote's own noise, and the messages."""
 
     ends: np.ndarray
-    count: np.ndarray
+    outcomes: np.ndarray
     noise: np.ndarray
     tau: np.ndarray
     nu: np.ndarray
@@ -276,7 +276,7 @@ def sweep_components(
         x = slice(first, variable_start[c + 1])
         y = slice(factor_start[c], factor_start[c + 1])
         a = Prior(prior.mean[x], prior.variance[x])
-        b = Votes(votes.ends[y], votes.count[y], votes.noise[y], votes.tau[y], votes.nu[y])
+        b = Votes(votes.ends[y], votes.outcomes[y], votes.noise[y], votes.tau[y], votes.nu[y])
         out = Result(
             result.mean[x],
             result.variance[x],
