@@ -126,14 +126,15 @@ def _in_a_process(base, images, source, root, start):
 
 def test_two_processes_may_encode_the_same_at_once(family, toy, tmp_path):
     images = [f"{side}{i}" for side in "wl" for i in range(16)]
-    context = multiprocessing.get_context("fork")
+    # Spawned, not forked: a fork copies torch's thread pools without their threads, and waits.
+    context = multiprocessing.get_context("spawn")
     start = context.Barrier(2)
     arguments = (family.folder, images, toy.images, tmp_path, start)
     workers = [context.Process(target=_in_a_process, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(120)
         assert worker.exitcode == 0
     rows, _ = encode(family, images, toy.images, tmp_path)
     assert rows.take(np.arange(32)).isfinite().all()
