@@ -51,7 +51,7 @@ def test_a_latent_is_the_posterior_mean_of_the_image(family, toy, tmp_path):
 def test_a_hit_loads_no_encoder_and_reads_no_image(family, toy, tmp_path, monkeypatch):
     images, prompts = ["w0", "l3", "w7"], ["a bright square", "a dark one"]
     first, digest = encode(family, images, toy.images, tmp_path)
-    texts = cache.prompt_embeddings(family, prompts, tmp_path, torch.float32, CPU, print)
+    (texts,) = cache.prompt_embeddings(family, prompts, tmp_path, torch.float32, CPU, print)
     monkeypatch.setattr(StableDiffusion, "image_encoder", forbid)
     monkeypatch.setattr(StableDiffusion, "prompt_encoder", forbid)
     monkeypatch.setattr(cache, "_read_images", forbid)
@@ -59,14 +59,16 @@ def test_a_hit_loads_no_encoder_and_reads_no_image(family, toy, tmp_path, monkey
     assert digest == again
     rows = np.arange(3)
     assert torch.equal(first.take(rows), second.take(rows))
-    hit = cache.prompt_embeddings(family, prompts[::-1], tmp_path, torch.float32, CPU, print)
+    (hit,) = cache.prompt_embeddings(family, prompts[::-1], tmp_path, torch.float32, CPU, print)
     assert torch.equal(hit.take(np.array([1])), texts.take(np.array([0])))
 
 
 def test_prompt_embeddings_are_the_text_encoders(family, tmp_path):
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    rows = cache.prompt_embeddings(family, ["b", "a dark b"], tmp_path, torch.float32, CPU, print)
+    (rows,) = cache.prompt_embeddings(
+        family, ["b", "a dark b"], tmp_path, torch.float32, CPU, print
+    )
     tokenizer = CLIPTokenizer.from_pretrained(family.folder / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(family.folder / "text_encoder")
     tokens = tokenizer("a dark b", padding="max_length", truncation=True, return_tensors="pt")
