@@ -63,7 +63,7 @@ def votes_in_batches(paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
     """
     paths = [Path(path) for path in paths]
     if not all(_is_plain(path) for path in paths):
-        yield read_votes(paths).votes
+        yield read_votes(paths).votes.select("vote_id", *REQUIRED)
         return
     position = 0
     for path in paths:
