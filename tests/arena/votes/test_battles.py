@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from arena.votes.open import read_votes
-from arena.votes.table import VotesError
+from arena.votes.raw import VotesError
 
 BATTLE = {
     "model_a": "m",
