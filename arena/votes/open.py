@@ -179,7 +179,7 @@ def read_votes(
         rankings=ranked.select(*RANKINGS),
         rejected=pl.concat([*(part.rejected for part in every), vote_clashes, rank_clashes]),
         rows=rows,
-        duplicates=repeated + within + same_votes + same_rankings,
+        duplicates=repeated + within + same_votes.height + same_rankings.height,
         formats=formats,
         accepted=accepted,
     )
@@ -212,31 +212,29 @@ def rows_again(delivery: Delivery, options: Options) -> int:
         return 0
 
 
-def unique(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Return (table, rejections, exact duplicates) so that a vote_id names one vote.
+def unique(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return (table, rejections, exact duplicates as file and row): a vote_id names one vote.
 
-    table: votes or rankings with `PLACE`. Of equal rows, and of different ones under one vote_id,
-    the first stays.
+    table: votes or rankings with `ROW` and `PLACE`. Of equal rows, and of different ones under one
+    vote_id, the first stays.
     """
     twice = table["vote_id"].is_duplicated()
     if not twice.any():
-        return table, pl.DataFrame(schema=REJECTED), 0
+        return table, pl.DataFrame(schema=REJECTED), table.select("file", "row").clear()
+    some = table.with_row_index("place").filter(twice)
     # The file's name is not content: the same export under two names is the same votes.
-    content = [name for name in table.columns if name not in ("source", "row", "file", "ordinal")]
-    some = table.with_row_index("at").filter(twice)
-    lists = [
-        pl.col(n).cast(pl.List(pl.String)).list.join("\0", ignore_nulls=True)
-        for n in content
-        if isinstance(table.schema[n], pl.List)
+    content = [name for name in (*VOTES, *RANKINGS) if name in table.columns and name != "source"]
+    as_words = [
+        pl.col(name).cast(pl.List(pl.String)).list.join("\0", ignore_nulls=True)
+        for name in content
+        if isinstance(table.schema[name], pl.List)
     ]
-    some = some.with_columns(lists)
-    first = some.filter(pl.struct(content).is_first_distinct())
-    clash = first.filter(~pl.col("vote_id").is_first_distinct())
-    kept = first.filter(pl.col("vote_id").is_first_distinct())["at"]
-    dropped = some["at"].filter(~some["at"].is_in(kept.implode()))
-    left = table.with_row_index("at").join(
-        dropped.to_frame(), on="at", how="anti", maintain_order="left"
-    )
+    some = some.with_columns(as_words)
+    first = pl.struct(list(dict.fromkeys([*content, "given"]))).is_first_distinct()
+    same = some.filter(~first)
+    left = some.filter(first)
+    clash = left.filter(~pl.col("vote_id").is_first_distinct())
+    dropped = pl.concat([same["place"], clash["place"]])
     rejected = clash.select(
         "file",
         "row",
@@ -244,7 +242,8 @@ def unique(table: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, int]:
         reason=pl.lit("another vote has this vote_id"),
         value="vote_id",
     )
-    return left.drop("at"), rejected, some.height - first.height
+    kept = table.with_row_index("place").filter(~pl.col("place").is_in(dropped.implode()))
+    return kept.drop("place"), rejected, same.select("file", "row")
 
 
 def hashed_raters(table: pl.DataFrame, salt: str) -> pl.DataFrame:

@@ -103,6 +103,15 @@ def _is_votes(path: Path) -> bool:
     return not hidden and path.name.lower().endswith(SUFFIXES)
 
 
+def remote_rows(url: str) -> int:
+    """Return how many rows a remote table has; for parquet its footer tells.
+
+    Raises VotesError where it cannot be read.
+    """
+    with _saying(url):
+        return int(_scanned(url).select(pl.len()).collect().item())
+
+
 def fetched(url: str, folder: Path) -> Path:
     """Copy the known columns of a remote table to a local parquet and return its path.
 
@@ -110,16 +119,22 @@ def fetched(url: str, folder: Path) -> Path:
     """
     folder.mkdir()
     path = folder / (Path(url.partition("?")[0]).name.replace("*", "_") or "votes")
-    try:
+    with _saying(url):
         lazy = _scanned(url)
         present = [name for name in lazy.collect_schema().names() if name in KNOWN_COLUMNS]
         lazy.select(present or pl.all()).sink_parquet(path)
+    return path
+
+
+@contextmanager
+def _saying(url: str) -> Iterator[None]:
+    try:
+        yield
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         said = (str(error).splitlines() or ["no reason"])[0][:200]
         raise VotesError(
             f"{url}: cannot be read ({said}); check the URL and the credentials"
         ) from None
-    return path
 
 
 def _scanned(url: str) -> pl.LazyFrame:
