@@ -9,13 +9,13 @@ from safetensors.numpy import save_file
 
 from arena.gap import pairwise_gaps
 from arena.ratings import estimator
-from arena.votes.open import read_votes
+from arena.votes.intake import take_in
 from assets.arena import arena_stages
 from assets.lake import Lake
 from assets.policy import check_preference, check_weights
 from assets.report import COLUMNS, report_stage
 from assets.scorecard import check_images, check_settled, check_win
-from assets.votes import intake, votes_stage
+from assets.votes import votes_stage
 from evaluation.statistics import compare
 
 
@@ -28,13 +28,12 @@ def study(write_study):
 def lake(study):
     """A lake with sound votes, ratings, gaps and a warehouse."""
     made = Lake(study.lake)
-    reading = read_votes(study.votes.sources)
-    made.write("votes", reading.votes)
-    made.write("rejected", reading.rejected)
-    made.write("intake", intake(reading))
-    ratings = estimator("trueskill").fit(reading.votes)
+    tables = [made.table(name) for name in ("votes", "rankings", "rejected")]
+    made.write("intake", take_in(study.votes.sources, *tables))
+    votes = made.read("votes")
+    ratings = estimator("trueskill").fit(votes)
     ratings.write(made.table("ratings"))
-    made.write("gaps", pairwise_gaps(reading.votes, ratings, "posterior"))
+    made.write("gaps", pairwise_gaps(votes, ratings, "posterior"))
     made.build_warehouse({name: made.table(name) for name in ("votes", "ratings", "gaps")})
     return made
 
@@ -57,6 +56,10 @@ def test_no_vote_lost(study, lake):
     failed = check(votes_stage(study), "no_vote_lost")
     assert not failed.passed
     assert failed.metadata["lost"].value == 1
+    lake.write("intake", lake.read("intake").with_columns(duplicates=pl.lit(1)))
+    failed = check(votes_stage(study), "no_vote_lost")
+    assert not failed.passed
+    assert "votes.parquet" in failed.metadata["files_that_do_not_add_up"].value
 
 
 def test_rejections_are_few(study, lake):
