@@ -135,7 +135,7 @@ def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
     from arena.leaderboard import leaderboard
     from arena.ratings import Ratings, estimator
-    from arena.votes.stream import read_comparisons
+    from arena.votes.stream import read_ballots, read_comparisons
 
     given = {name: getattr(options, name) for name in PARAMETERS}
     chosen = estimator(
@@ -146,8 +146,12 @@ def run_fit(options: argparse.Namespace) -> None:
         if options.estimator != "trueskill":
             raise ValueError("--from needs --estimator trueskill: the others have no order of time")
         more["prior"] = Ratings.read(options.prior)
-    comparisons, rejected = read_comparisons(options.votes)
-    ratings = chosen.fit(comparisons, **more)
+    votes: Any
+    if options.estimator == "trueskill":
+        votes, more["rankings"], rejected = read_ballots(options.votes)
+    else:
+        votes, rejected = read_comparisons(options.votes)
+    ratings = chosen.fit(votes, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
     if rejected:

@@ -20,7 +20,7 @@ from arena.votes.files import saying
 from arena.votes.formats import format_of
 from arena.votes.identity import CONTENT, positions, vote_ids
 from arena.votes.open import read_votes
-from arena.votes.rankings import fault_of_name
+from arena.votes.rankings import fault_of_name, of_rankings
 from arena.votes.raw import Raw, rejections
 from arena.votes.schema import OUTCOMES, REQUIRED, VOTES
 from arena.votes.sources import File, as_url, expanded
@@ -31,11 +31,37 @@ NEVER = np.iinfo(np.int64).max  # the time of a vote without one: after all othe
 
 
 def read_comparisons(paths: Sequence[Path | str]) -> tuple[Comparisons, int]:
-    """Return (the comparisons of all files in time order, how many rows were rejected)."""
+    """Return (the comparisons of all files in time order, how many rows were rejected).
+
+    A K-wise vote counts as its pairs.
+    """
     plain = _plain(paths)
     if plain is None:
         reading = read_votes(paths)
         return Comparisons.of(reading.votes), reading.rejected.height
+    return _read_plain(plain)
+
+
+def read_ballots(
+    paths: Sequence[Path | str],
+) -> tuple[Comparisons | pl.DataFrame, pl.DataFrame | None, int]:
+    """Return (pairwise votes, K-wise votes or None without any, how many rows were rejected).
+
+    As `read_comparisons`, but a K-wise vote is a row of `schema.RANKINGS` and no pair of it is
+    among the pairwise votes, which then are a table that holds their times.
+    """
+    plain = _plain(paths)
+    if plain is not None:
+        comparisons, rejected = _read_plain(plain)
+        return comparisons, None, rejected
+    reading = read_votes(paths)
+    if reading.rankings.is_empty():
+        return reading.votes, None, reading.rejected.height
+    pairwise = reading.votes.filter(~of_rankings(reading.votes, reading.rankings))
+    return pairwise, reading.rankings, reading.rejected.height
+
+
+def _read_plain(plain: Sequence[tuple[int, Path]]) -> tuple[Comparisons, int]:
     rows = sum(pq.read_metadata(path).num_rows for _, path in plain)
     a, b = np.empty(rows, np.int32), np.empty(rows, np.int32)
     outcome, time = np.empty(rows, np.int8), np.empty(rows, np.int64)

@@ -179,3 +179,19 @@ def test_what_cannot_be_rated_is_said():
 
     with pytest.raises(ValueError, match="comparisons do not hold their times"):
         TrueSkill().fit(Comparisons.of(votes), rankings=ranked.head(1))
+
+
+def test_the_command_rates_a_file_of_rankings_beside_one_of_pairs(tmp_path, capsys):
+    """A K-wise vote through `python -m arena fit` is one update, not its pairs."""
+    from arena.__main__ import main
+
+    votes = votes_of([("x", "y", "a"), ("y", "z", "b")], created_at=at(1, 9))
+    rankings = table([(["z", "y", "x"], [1, 2, 2]), (["x", "z", "y"], [1, 2, 3])])
+    rankings = rankings.with_columns(created_at=at(5, 3))
+    votes.write_parquet(tmp_path / "votes.parquet")
+    rankings.with_columns(prompt=pl.lit("a cat")).write_parquet(tmp_path / "kwise.parquet")
+    files = [str(tmp_path / name) for name in ("votes.parquet", "kwise.parquet")]
+    assert main(["fit", *files, "--out", str(tmp_path / "ratings.parquet")]) == 0
+    found = Ratings.read(tmp_path / "ratings.parquet")
+    assert found.table.equals(TrueSkill().fit(votes, rankings=rankings).table)
+    assert "3 models, 8 votes" in capsys.readouterr().out
