@@ -109,7 +109,7 @@ def gap_histogram(gaps: Mapping[str, pl.DataFrame]) -> Figure:
         one = series.to_numpy()
         weights = np.full(len(one), 1.0 / len(one))
         axes.hist(
-            np.clip(one, edges[0], edges[-1]), edges, weights=weights, color=colour, alpha=0.6
+            np.clip(one, edges[0], edges[-1]), edges.tolist(), weights=weights, color=colour, alpha=0.6
         )
         mean = float(one.mean())
         axes.axvline(mean, color=colour, lw=1.4, ls=(0, (4, 3)))
