@@ -124,7 +124,8 @@ def gap_histogram(gaps: Mapping[str, pl.DataFrame]) -> Figure:
         axes.text(0.5, 0.5, "no strict votes", transform=axes.transAxes, ha="center", color=INK)
         return figure
     low, high = min(0.0, float(np.quantile(values, 0.001))), float(np.quantile(values, 0.999))
-    edges = np.linspace(low, max(high, low + 1e-9), 51)
+    width = max(high - low, 1e-9) / 50.0
+    edges = width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)  # 0 is an edge
     for colour, (name, series) in zip(COLOURS, strict.items(), strict=False):
         inside = np.clip(series.to_numpy(), edges[0], edges[-1])
         share = np.histogram(inside, edges)[0] / len(inside)

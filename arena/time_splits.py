@@ -56,7 +56,7 @@ def evaluate(
     Raises ValueError where there are too few votes between different models for the blocks.
     """
     comparisons = between_models(votes)
-    edges = np.linspace(len(comparisons) * FIRST, len(comparisons), blocks + 1).round().astype(int)
+    edges = block_edges(len(comparisons), blocks)
     if edges[0] < 1 or np.any(np.diff(edges) < 1):
         raise ValueError(
             f"{len(comparisons)} votes between different models are too few to predict "
@@ -87,6 +87,11 @@ def evaluate(
         probability={key: p for key, (p, _) in predictions.items()},
         outcome=outcome,
     )
+
+
+def block_edges(n: int, blocks: int = BLOCKS) -> np.ndarray:
+    """Return where each block of n votes begins, and n: (blocks + 1,) positions."""
+    return np.linspace(round(n * FIRST), n, blocks + 1).round().astype(int)
 
 
 def _predictions(
