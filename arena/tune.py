@@ -193,7 +193,7 @@ def _tune_thurstone(votes: Comparisons) -> Tuned:
     def evidence(at: Mapping[str, float]) -> float:
         return laplace_evidence(wins, ties, default.mu, default.sigma, default.sigma * at["beta"])
 
-    best = max((climb(evidence, {"beta": beta}) for beta, _ in STARTS), key=evidence)
+    best = climb(evidence, {"beta": default.beta / default.sigma})
     chosen = Thurstone(beta=_six(default.sigma * best["beta"]))
     sure = curvature_intervals(evidence, best)
     return Tuned(
