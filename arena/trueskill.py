@@ -153,8 +153,10 @@ class TrueSkill:
             return float(self.draw_probability)
         if prior is None:
             # Among real votes few models are equal, so the tie rate is a little below the
-            # probability for equals; it is the usual estimate and needs no fit.
-            return votes.tie_rate()
+            # probability for equals; it is the usual estimate and needs no fit. Were every vote a
+            # tie, the margin would be infinite: then one vote more is taken to be none.
+            met = int((votes.a != votes.b).sum())
+            return min(votes.tie_rate(), met / (met + 1.0))
         if isinstance(prior, pl.DataFrame):
             raise ValueError(
                 "a table of earlier ratings does not say its draw probability: give "

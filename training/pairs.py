@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,7 @@ class Pairs:
     winner: np.ndarray  # (n,) int64 into images
     loser: np.ndarray  # (n,) int64 into images
     gap: np.ndarray  # (n,) float32, divided by the training split's mean
+    probability: np.ndarray  # (n,) float32 of the outcome voted, as the arena had it; NaN if none
 
     def __len__(self) -> int:
         return len(self.vote_id)
@@ -149,6 +150,23 @@ class Pairs:
     def rows(self, rows: np.ndarray) -> "Pairs":
         """Return the pairs at `rows`."""
         return Pairs(*(values[rows] for values in vars(self).values()))
+
+    def shuffled_gaps(self, seed: int) -> "Pairs":
+        """Give every pair the gap and the probability of another: the control of `arenapo`.
+
+        What is left of the gaps is their distribution; what they say of their own pair is gone.
+        """
+        order = np.random.default_rng([seed, len(self)]).permutation(len(self))
+        return replace(self, gap=self.gap[order], probability=self.probability[order])
+
+    def require_probabilities(self) -> None:
+        """Raise PairsError naming the votes whose probability is no number from 0 to 1."""
+        unusable = ~((self.probability >= 0) & (self.probability <= 1))
+        if unusable.any():
+            ids = self.vote_id[unusable].tolist()
+            raise PairsError(
+                f"{len(ids)} votes have no probability from 0 to 1, which cdpo needs: {_some(ids)}"
+            )
 
     def unique_winners(self) -> "Pairs":
         """One row for each (prompt, winning image), at its first win: what `sft` learns from.
@@ -167,6 +185,7 @@ class TrainingSet:
     images: list[str]
     train: Pairs
     held_out: Pairs
+    content: str  # SHA-256 of everything above but gaps and probabilities
     digest: str  # SHA-256 of everything above
 
 
@@ -208,6 +227,7 @@ def index_pairs(table: pa.Table, where: str) -> TrainingSet:
         winner=index[: table.num_rows],
         loser=index[table.num_rows :],
         gap=(gap / mean_gap).astype(np.float32),
+        probability=pc.fill_null(table["probability"], np.nan).to_numpy().astype(np.float32),
     )
     digest = hashlib.sha256()
     for text in (
@@ -216,13 +236,17 @@ def index_pairs(table: pa.Table, where: str) -> TrainingSet:
         images.dictionary.to_pylist(),
     ):
         digest.update(json.dumps(text).encode())
-    for array in (pairs.prompt, pairs.winner, pairs.loser, pairs.gap, train):
+    for array in (pairs.prompt, pairs.winner, pairs.loser, train):
+        digest.update(array.tobytes())
+    content = digest.hexdigest()
+    for array in (pairs.gap, pairs.probability):
         digest.update(array.tobytes())
     return TrainingSet(
         prompts=prompts.dictionary.to_pylist(),
         images=images.dictionary.to_pylist(),
         train=pairs.rows(np.flatnonzero(train)),
         held_out=pairs.rows(np.flatnonzero(~train)),
+        content=content,
         digest=digest.hexdigest(),
     )
 

@@ -87,6 +87,26 @@ def test_gaps_are_divided_by_the_mean_of_the_training_split(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["pairs.parquet"]
 
 
+def test_shuffled_gaps_are_the_same_ones_on_other_pairs():
+    votes, gaps = many_votes(400, probability=pa.array(np.linspace(0.1, 0.9, 400)))
+    train = index_pairs(build_pairs(votes, gaps, 0.0, 0), "").train
+    shuffled = train.shuffled_gaps(3)
+    assert sorted(shuffled.gap) == sorted(train.gap)
+    assert abs(np.corrcoef(shuffled.gap, train.gap)[0, 1]) < 0.2
+    assert np.corrcoef(shuffled.gap, shuffled.probability)[0, 1] > 0.99  # a gap keeps its own
+    assert (shuffled.winner == train.winner).all()
+    assert (train.shuffled_gaps(3).gap == shuffled.gap).all()
+    assert (train.shuffled_gaps(4).gap != shuffled.gap).any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -0.1, 1.5, None])
+def test_a_probability_that_is_none_is_refused_where_it_is_needed(bad):
+    votes, gaps = many_votes(4, probability=pa.array([0.5, bad, 0.5, 0.5], pa.float64()))
+    train = index_pairs(build_pairs(votes, gaps, 0.0, 0), "").train
+    with pytest.raises(PairsError, match=r"1 votes have no probability from 0 to 1.*: v1"):
+        train.require_probabilities()
+
+
 def test_the_digest_moves_with_the_content_alone():
     votes, gaps = many_votes(40)
     table = build_pairs(votes, gaps, 0.25, 0)
@@ -94,6 +114,7 @@ def test_the_digest_moves_with_the_content_alone():
     other = build_pairs(votes, gaps.set_column(1, "gap", pa.array(np.full(40, 2.0))), 0.25, 0)
     assert index_pairs(table, "").digest == index_pairs(same, "").digest
     assert index_pairs(table, "").digest != index_pairs(other, "").digest
+    assert index_pairs(table, "").content == index_pairs(other, "").content  # gaps aside
 
 
 def test_winners_of_many_votes_are_one_example_for_sft():
