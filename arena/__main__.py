@@ -7,6 +7,7 @@ error of the input ends in one sentence and exit code 1.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "Choose beta, tau and the draw probability by the evidence of the votes.",
         "tune votes.csv",
     )
+    tune.add_argument("--estimator", choices=["trueskill", "thurstone"], default="trueskill")
     tune.set_defaults(run=run_tune)
     return parser
 
@@ -154,6 +156,13 @@ def run_fit(options: argparse.Namespace) -> None:
     ratings = chosen.fit(votes, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
+    tied, p = comparisons.tie_rate(), ratings.parameters["draw_probability"]
+    if options.prior is None and not 0.5 * p <= tied <= 2.0 * p:
+        print(
+            f"arena: {tied:.1%} of the votes are ties where the draw probability is {p:.4g}; "
+            "--draw-probability auto, or `python -m arena tune`, would fit them better",
+            file=sys.stderr,
+        )
     if rejected:
         print(
             f"{rejected:,} rows were rejected; `python -m arena inspect` names them",
@@ -193,12 +202,17 @@ def run_report(options: argparse.Namespace) -> None:
 
 
 def run_tune(options: argparse.Namespace) -> None:
-    """Print the parameters that the evidence prefers, and what it says of them."""
-    from arena.tune import tune
+    """Print the parameters that the evidence prefers, and how later votes agree."""
+    from arena.leaderboard import held_out_table
+    from arena.tune import later_votes, tune
     from arena.votes.stream import read_comparisons
 
     comparisons, _ = read_comparisons(options.votes)
-    print(tune(comparisons))
+    found = tune(comparisons, options.estimator)
+    print(found)
+    print(f"\n{held_out_table(later_votes(comparisons, options.estimator))}")
+    votes = " ".join(shlex.quote(str(path)) for path in options.votes)
+    print(f"\npython -m arena fit {votes} --out ratings.parquet {found.options}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
