@@ -1,5 +1,6 @@
 """Votes to reward: ratings of the models, the expected gap of every vote, the training set."""
 
+import re
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from arena import figures
 from arena.atomic import replacing
 from arena.calibration import held_out
+from arena.continuing import fit_or_continue
 from arena.gap import pairwise_gaps
 from arena.ratings import Ratings, estimator
 from arena.votes.comparisons import Comparisons, pairs_table
@@ -43,11 +45,17 @@ def arena_stages(study: Study) -> list[Any]:
             votes = lake.read("votes")
             run.dataset("votes", content_hash(lake.table("votes")), lake.table("votes"), "fit")
             comparisons = Comparisons.of(votes)
-            fitted = estimator(study.arena.estimator, **study.arena.parameters).fit(comparisons)
-            fitted.write(lake.table("ratings"))
+            chosen = estimator(study.arena.estimator, **study.arena.parameters)
+            fitted, fit = fit_or_continue(chosen, comparisons, lake.table("ratings"))
             lake.write("pairs", pairs_table(comparisons))
             table = fitted.table
-            run.metrics({f"mu.{row['model']}": row["mu"] for row in table.iter_rows(named=True)})
+            # MLflow takes few signs in a name, and a model may be called anything.
+            run.metrics(
+                {
+                    f"mu.{re.sub(r'[^A-Za-z0-9_. -]|[.](?=[.])', '_', row['model'])}": row["mu"]
+                    for row in table.iter_rows(named=True)
+                }
+            )
             run.metrics({f"fitted.{key}": value for key, value in fitted.parameters.items()})
             leaderboard = figures.leaderboard(fitted)
             run.figure("leaderboard.png", figures.png(leaderboard))
@@ -55,6 +63,7 @@ def arena_stages(study: Study) -> list[Any]:
             return run.result(
                 content_hash(lake.table("ratings")),
                 {
+                    "fit": fit,
                     "models": table.height,
                     "groups": table["group"].n_unique(),
                     **{f"{fitted.estimator}.{k}": v for k, v in fitted.parameters.items()},
