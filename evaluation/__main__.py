@@ -42,7 +42,8 @@ KSORT = """examples:
   OPENAI_API_KEY=... python -m evaluation ksort --dataset K-Sort-Eval --images new \\
       --judge openai:gpt-4o --out result.json
 
-judges: recorded:FILE.jsonl, scorer:NAME[=SOURCE], openai:MODEL (any OpenAI-compatible endpoint,
+judges: recorded:FILE.jsonl, scorer:NAME[=SOURCE], local:FOLDER (a vision-language model in
+transformers' layout, or its hub name), openai:MODEL (any OpenAI-compatible endpoint,
 OPENAI_BASE_URL and OPENAI_API_KEY). Answers that cost something are kept beside --out, in
 judgments/, so a repeat or an interrupted evaluation asks only what is new.
 """
@@ -104,6 +105,12 @@ def parser() -> argparse.ArgumentParser:
     ksort.add_argument("--judge", required=True)
     ksort.add_argument("--out", type=Path, required=True, help="result.json")
     ksort.add_argument("--seed", type=int, default=0, help="of the order images are shown in")
+    ksort.add_argument(
+        "--orders",
+        type=at_least(1),
+        default=1,
+        help="ask openai or local in so many orders (1 to 5) and average: no place is favoured",
+    )
     ksort.add_argument("--variance", choices=("code", "paper"), default="code", help="reading")
     ksort.add_argument("--score", choices=("code", "paper"), default="code", help="reading")
     return root
@@ -213,7 +220,7 @@ def run_ksort(args: argparse.Namespace) -> tuple[dict[str, Any], list[Path]]:
     from evaluation.tables import write_bytes
 
     dataset = read_dataset(args.dataset)
-    judge = load_judge(args.judge, args.out.parent / "judgments")
+    judge = load_judge(args.judge, args.out.parent / "judgments", args.orders)
     shown = time.monotonic()
     count = 0
 
