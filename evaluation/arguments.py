@@ -37,6 +37,15 @@ transformers' layout, or its hub name), openai:MODEL (any OpenAI-compatible endp
 OPENAI_BASE_URL and OPENAI_API_KEY). Answers that cost something are kept beside --out, in
 judgments/, so a repeat or an interrupted evaluation asks only what is new.
 """
+AGREEMENT = """examples:
+  python -m evaluation agreement votes.parquet --images images.parquet \\
+      --scorer pickscore --scorer hps_v2.1=FOLDER --out agreement.json
+
+VOTES: the votes table with prompt, image_a, image_b, outcome, or K-wise votes (prompt, images,
+ranks); .parquet, .csv or .jsonl. Images are paths relative to the file, or ids into --images
+(parquet: image, bytes). Accuracy is the share of pairs of images that the scorer orders as the
+person did, ties left out.
+"""
 DATASET = """examples:
   python -m evaluation dataset votes.parquet --images images.parquet --out ksort
   python -m evaluation dataset rankings.jsonl --ratings ratings.parquet --out ksort
@@ -95,6 +104,12 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--ksort", action="append", default=[], metavar="POLICY=result.json", help="to be shown too"
     )
+
+    agreement = add("agreement", "How often do scorers agree with people's votes?", AGREEMENT)
+    agreement.add_argument("votes", type=Path, metavar="VOTES")
+    agreement.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
+    agreement.add_argument("--images", type=Path, help="parquet of image, bytes")
+    agreement.add_argument("--out", type=Path, help="agreement.json")
 
     dataset = add("dataset", "Build a K-Sort Eval data set from your own K-wise votes.", DATASET)
     dataset.add_argument("votes", type=Path, metavar="VOTES")

@@ -69,13 +69,7 @@ def run_score(args: argparse.Namespace) -> Done:
         cells = "  ".join(f"{'-' if mean is None else f'{mean:.4f}':>12}" for mean in means)
         print(f"{policy:{width}}  {cells}")
     print(f"{scored.table.num_rows} images: {args.out}")
-    if scored.problems:
-        for problem in scored.problems:
-            print(problem, file=sys.stderr)
-        raise EvaluationError(
-            f"{len(scored.problems)} of the above could not be scored; mend and run again "
-            f"({args.out} holds the rest)"
-        )
+    say_problems(scored.problems, f"{args.out} holds the rest")
     return report, [args.out]
 
 
@@ -148,6 +142,59 @@ def run_ksort(args: argparse.Namespace) -> Done:
     return report, [args.out]
 
 
+def run_agreement(args: argparse.Namespace) -> Done:
+    """Score the images that people judged, and say how often scorers and people agree."""
+    from itertools import combinations
+
+    from evaluation import agreement as room
+    from evaluation.human_votes import image_opener, read_rankings
+    from evaluation.scorers.load import load_scorers
+    from evaluation.tables import finite, write_bytes
+
+    pairs, ties = room.judged_pairs(read_rankings(args.votes))
+    if not pairs:
+        raise EvaluationError(f"{args.votes}: every vote is a tie, so there is nothing to agree on")
+    scorers, problems = load_scorers(args.scorer)
+    scores, broken = room.score_pairs(pairs, scorers, image_opener(args.votes, args.images))
+    found = [room.accuracy(name, pairs, scores[name]) for name in scorers]
+    people, twice = room.human_agreement(pairs)
+    between = {
+        (a, b): room.same_order(scores[a], scores[b], pairs) for a, b in combinations(scorers, 2)
+    }
+    print(f"{len(pairs):,} judged pairs of {found[0].prompts:,} prompts, {ties:,} ties left out")
+    width = max(len(name) for name in [*scorers, "people with each other"])
+    for one in sorted(found, key=lambda one: -one.accuracy):
+        interval = f"[{one.low:.1%}, {one.high:.1%}]"
+        print(f"{one.scorer:{width}}  {one.accuracy:.1%} {interval} of {one.pairs:,} pairs")
+    if twice:
+        print(f"{'people with each other':{width}}  {people:.1%} of {twice:,} pairs of votes")
+    for (a, b), share in between.items():
+        print(f"{a} and {b} order {share:.1%} of the pairs alike")
+    content = {
+        "accuracy": [vars(one) for one in found],
+        "ties": ties,
+        "people": {"agreement": finite(people), "pairs_of_votes": twice},
+        "scorers": [
+            {"scorers": list(names), "alike": finite(share)} for names, share in between.items()
+        ],
+    }
+    files = [] if args.out is None else [args.out]
+    for path in files:
+        write_bytes(path, json.dumps(content, indent=1, allow_nan=False).encode())
+    say_problems([*problems, *broken], "the pairs without them are counted above")
+    return {f"accuracy_{one.scorer}": one.accuracy for one in found}, files
+
+
+def say_problems(problems: list[str], rest: str) -> None:
+    """Name what could not be scored on stderr, and end with exit code 1 where there was some."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        raise EvaluationError(
+            f"{len(problems)} of the above could not be scored; mend and run again ({rest})"
+        )
+
+
 def run_dataset(args: argparse.Namespace) -> Done:
     """Build a K-Sort Eval data set and say what became of the votes."""
     from evaluation import ksort_build
@@ -180,6 +227,7 @@ COMMANDS = {
     "generate": run_generate,
     "score": run_score,
     "compare": run_compare,
+    "agreement": run_agreement,
     "dataset": run_dataset,
     "ksort": run_ksort,
 }
