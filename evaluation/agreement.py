@@ -3,8 +3,8 @@
 Every two images of one ranking that a person did not tie are a judged pair. A scorer's accuracy is
 the share of judged pairs in which it gives the better image the higher score, equal scores counted
 half: the number by which PickScore, HPS and ImageReward are judged by their own authors. Pairs of
-one prompt are not independent, so intervals are over prompts. The ceiling is how often two people
-who judged the same pair agree.
+one prompt are not independent, so intervals are over prompts. How often two people who judged the
+same pair agree is the measure beside it: a scorer that only repeated one person would get that.
 """
 
 import sys
@@ -132,7 +132,7 @@ def same_order(a: Mapping[Key, float], b: Mapping[Key, float], pairs: Sequence[P
 def human_agreement(pairs: Sequence[Pair]) -> tuple[float, int]:
     """(share of agreeing votes, pairs of votes) over all two votes on the same two images.
 
-    No scorer can be expected above it. NaN and 0 where no pair of images was judged twice.
+    NaN and 0 where no pair of images was judged twice.
     """
     counts = Counter(pairs)
     agreeing = disagreeing = 0

@@ -17,8 +17,8 @@ SCORE = """example:
   python -m evaluation score runs/*/generations/images.parquet \\
       --scorer miniature=examples/miniature/world/scorer --scorer clip --out scores.parquet
 
-scorers: pickscore, hps_v2, hps_v2.1, clip, aesthetic, imagereward, miniature; SOURCE is a folder
-or a hub name.
+scorers: pickscore, hps_v2, hps_v2.1, hps_v3, clip, aesthetic, imagereward, miniature; SOURCE is a
+folder or a hub name.
 An image that cannot be read keeps its row with null scores, and a scorer without weights is left
 out: both are named on stderr, the rest is written, and the exit code is 1.
 """

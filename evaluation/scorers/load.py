@@ -32,6 +32,12 @@ def _hps(name: str) -> Callable[[str | None], Scorer]:
     return load
 
 
+def _hps_v3(source: str | None) -> Scorer:
+    from evaluation.scorers.hps_v3 import HUB, hps_v3
+
+    return hps_v3(source or HUB)
+
+
 def _aesthetic(source: str | None) -> Scorer:
     from evaluation.scorers.aesthetic import aesthetic
 
@@ -60,6 +66,7 @@ LOADERS: dict[str, Callable[[str | None], Scorer]] = {
     "pickscore": _pickscore,
     "hps_v2": _hps("hps_v2"),
     "hps_v2.1": _hps("hps_v2.1"),
+    "hps_v3": _hps_v3,
     "clip": _clip,
     "aesthetic": _aesthetic,
     "imagereward": _imagereward,
