@@ -156,7 +156,7 @@ def run_fit(options: argparse.Namespace) -> None:
     ratings = chosen.fit(votes, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
-    tied, p = comparisons.tie_rate(), ratings.parameters["draw_probability"]
+    tied, p = votes.tie_rate(), ratings.parameters["draw_probability"]
     if options.prior is None and not 0.5 * p <= tied <= 2.0 * p:
         print(
             f"arena: {tied:.1%} of the votes are ties where the draw probability is {p:.4g}; "
