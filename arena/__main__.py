@@ -99,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     gaps.add_argument(
         "--spread",
         choices=["posterior", "predictive"],
-        default="posterior",
-        help="spread of an image: the capability's uncertainty, or that and the images' own",
+        help="spread of an image, for pairwise: the capability's uncertainty (default), or that "
+        "and the images' own",
     )
     gaps.add_argument(
         "--signed", action="store_true", help="keep the sign, for ties and where joint has one"
@@ -156,7 +156,8 @@ def run_fit(options: argparse.Namespace) -> None:
     ratings = chosen.fit(votes, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
-    tied, p = votes.tie_rate(), ratings.parameters["draw_probability"]
+    table, p = ratings.table, ratings.parameters["draw_probability"]
+    tied = table["ties"].sum() / max(table["votes"].sum(), 1)
     if options.prior is None and not 0.5 * p <= tied <= 2.0 * p:
         print(
             f"arena: {tied:.1%} of the votes are ties where the draw probability is {p:.4g}; "
@@ -173,13 +174,19 @@ def run_fit(options: argparse.Namespace) -> None:
 
 def run_gaps(options: argparse.Namespace) -> None:
     """Write the gaps and print their summary."""
-    from arena.gap_table import write_pairwise_gaps
+    from arena.gap_table import write_joint_gaps, write_pairwise_gaps
     from arena.ratings import Ratings
 
     ratings = Ratings.read(options.ratings)
     if options.estimator == "joint":
-        raise ValueError("--estimator joint is not built yet; use pairwise")
-    print(write_pairwise_gaps(options.votes, ratings, options.out, options.spread, options.signed))
+        if options.spread:
+            raise ValueError("--spread is the pairwise gap's; the joint one infers its own")
+        summary, report = write_joint_gaps(options.votes, ratings, options.out, options.signed)
+        print(report)
+    else:
+        spread = options.spread or "posterior"
+        summary = write_pairwise_gaps(options.votes, ratings, options.out, spread, options.signed)
+    print(summary)
     print(f"gaps: {options.out}")
 
 
