@@ -157,7 +157,7 @@ def run_fit(options: argparse.Namespace) -> None:
     ratings.write(options.out)
     print(leaderboard(ratings))
     table, p = ratings.table, ratings.parameters["draw_probability"]
-    tied = table["ties"].sum() / max(table["votes"].sum(), 1)
+    tied = int(table["ties"].sum()) / max(int(table["votes"].sum()), 1)
     if options.prior is None and not 0.5 * p <= tied <= 2.0 * p:
         print(
             f"arena: {tied:.1%} of the votes are ties where the draw probability is {p:.4g}; "
