@@ -18,7 +18,6 @@ import math
 
 import numpy as np
 from numba import njit
-from scipy import special
 
 SQRT_2 = math.sqrt(2.0)
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
@@ -164,9 +163,13 @@ def _taylor(low: float, high: float, step: float, terms: int) -> np.ndarray:
     By the recurrence that lambda' = -lambda (lambda + z) gives.
     """
     z = np.arange(round((high - low) / step) + 1) * step + low
+    y = np.abs(z) / SQRT_2
+    head = np.floor(y * 16.0) / 16.0  # as in `_exp_square`
+    tail = np.array([math.erfc(x) for x in y])
+    scaled = np.exp(head * head) * np.exp((y - head) * (y + head)) * tail
+    bell = INVERSE_SQRT_2PI * np.exp(-0.5 * z * z)  # z^2 is exact
     c = np.zeros((len(z), terms))
-    left = SQRT_2_OVER_PI / special.erfcx(np.maximum(-z, 0.0) / SQRT_2)
-    c[:, 0] = np.where(z < 0.0, left, INVERSE_SQRT_2PI * np.exp(-0.5 * z * z) / special.ndtr(z))
+    c[:, 0] = np.where(z < 0.0, SQRT_2_OVER_PI / scaled, bell / (1.0 - 0.5 * tail))
     for n in range(terms - 1):
         square = sum(c[:, k] * c[:, n - k] for k in range(n + 1))
         c[:, n + 1] = -(square + z * c[:, n] + (c[:, n - 1] if n else 0.0)) / (n + 1)

@@ -10,10 +10,10 @@ in `thurstone` and `bradley_terry`.
 import math
 import sys
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import polars as pl
-from scipy.special import ndtri
 
 from arena.free_for_all import Rankings, free_for_all, when
 from arena.gaussian import compiled, v_w_draw, v_w_strict
@@ -107,7 +107,7 @@ def traverse_with_rankings(
 
 def draw_margin(draw_probability: float, beta: float) -> float:
     """Return epsilon = Phi^-1((p + 1) / 2) sqrt(2) beta: two equals draw with probability p."""
-    return float(ndtri((draw_probability + 1.0) / 2.0)) * math.sqrt(2.0) * beta
+    return NormalDist().inv_cdf((draw_probability + 1.0) / 2.0) * math.sqrt(2.0) * beta
 
 
 @dataclass(frozen=True)

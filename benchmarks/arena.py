@@ -12,8 +12,9 @@ growth: every estimator from 10^4 votes on, votes in memory. command: `python -m
 votes in this very run. gaps: the table of pairs of models looked up for every vote, in memory.
 
 The votes are simulated: 50 models, 8% ties, in time order. The peers are the dependency group
-`benchmarks`; arena-rank brings jax, so give them an environment of their own. A time is the best of
-several runs, of the peers of one; what is not installed is named and left out.
+`benchmarks`; arena-rank brings jax, so give them an environment of their own. A time in this
+process is of the processor, so that what else runs on the machine does not count, and the best of
+several runs, of the slow peers of one; what is not installed is named and left out.
 """
 
 import argparse
@@ -66,12 +67,12 @@ def comparisons(n: int) -> Comparisons:
 
 
 def best(function: Callable[[], object], repeats: int) -> float:
-    """Return the least seconds of several calls."""
+    """Return the least seconds of processor of several calls."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 
@@ -271,7 +272,8 @@ def command(n: int, folder: Path) -> None:
             each = best(lambda b=backend: by_trueskill(sample, b), 2) / len(sample)
             print(
                 f"  the trueskill package, backend {backend or 'its own'}: {each * 1e6:.1f} us a "
-                f"vote here, so {each * n:,.0f} s: {each * n / rows['fit'][0]:,.0f} x fit"
+                f"vote here, so {each * n:,.0f} s: {each * n / rows['fit'][0]:,.0f} x the seconds "
+                f"of fit, {each * n / rows['fit'][1]:,.0f} x its processor's"
             )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numba import njit
 
@@ -190,15 +189,16 @@ def _microseconds(batch: pa.RecordBatch) -> np.ndarray:
     """Return each row's time since 1970, NEVER where it is unknown; empty where none is known."""
     if "created_at" not in batch.schema.names:
         return np.empty(0, np.int64)
-    zone = batch.column("created_at").type.tz
-    time = batch.column("created_at").cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
-    return _numbers(time, NEVER, np.int64)
+    time = batch.column("created_at")
+    if time.type.unit != "us":
+        time = time.cast(pa.timestamp("us", time.type.tz), safe=False)
+    return _numbers(time.view(pa.int64()), NEVER, np.int64)
 
 
 def _numbers(column: pa.Array, absent: int, kind: type) -> np.ndarray:
     """Return the numbers as they lie in memory (`to_numpy` would import pandas)."""
     if column.null_count:
-        column = pc.fill_null(column, absent)
+        column = column.fill_null(absent)
     return np.frombuffer(column.buffers()[1], kind)[column.offset : column.offset + len(column)]
 
 
