@@ -70,6 +70,18 @@ class JointReport:
     change: float
     dense: float
 
+    def __str__(self) -> str:
+        s = self.settings
+        end = (
+            f"converged in {self.sweeps} sweeps"
+            if self.converged
+            else f"NOT converged in {self.sweeps} sweeps: moved {self.change:.2g} sd in the last"
+        )
+        return (
+            f"joint: of a performance's variance {s.rho:.1%} is the image, {s.taste:.1%} the "
+            f"rater's taste, {s.slip:.1%} slips; {end}"
+        )
+
 
 @dataclass
 class Inference:

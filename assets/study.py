@@ -88,10 +88,16 @@ class Arena(Section):
 
 
 class Gap(Section):
-    """How a vote becomes an expected quality gap (method: truncated normal)."""
+    """How a vote becomes an expected quality gap (truncated normal).
 
-    estimator: Literal["pairwise"] = "pairwise"
+    estimator: `pairwise` (the paper's), or `joint`, from every vote that the two images got; a
+    [[policy]] may name another one as gap_estimator. spread: of an image, for `pairwise`. signed:
+    a gap keeps its sign where the other votes say that this one was a slip.
+    """
+
+    estimator: Literal["pairwise", "joint"] = "pairwise"
     spread: Literal["posterior", "predictive"] = "posterior"
+    signed: bool = False
 
 
 class TrainingSet(Section):
