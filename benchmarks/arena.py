@@ -11,7 +11,7 @@ growth: every estimator from 10^4 votes on, votes in memory. command: `python -m
 `gaps` on a parquet, with its peak memory, against what the `trueskill` package needs for as many
 votes in this very run. gaps: the table of pairs of models looked up for every vote, in memory.
 
-The votes are simulated: 50 models, 8% ties, in time order. The peers are the dependency group
+The votes are simulated (`simulated_votes`). The peers are the dependency group
 `benchmarks`; arena-rank brings jax, so give them an environment of their own. A time in this
 process is of the processor, so that what else runs on the machine does not count, and the best of
 several runs, of the slow peers of one; what is not installed is named and left out.
@@ -24,7 +24,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,38 +32,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from arena.gap import PairwiseGaps
 from arena.ratings import estimator
 from arena.votes.comparisons import A_WINS, B_WINS, TIE, Comparisons
 from arena.votes.schema import OUTCOMES
+from benchmarks.simulated_votes import MODELS, PART, comparisons, named, rankings, write_votes
 
-MODELS = [f"generator-{k:02d}" for k in range(50)]
-PART = 1 << 20
 NAMES = ("trueskill", "openskill", "choix", "arena-rank", "numpy", "numba", "polars", "pyarrow")
-
-
-def simulated(n: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield n votes (a, b int32, outcome int8) in parts, always the same ones."""
-    rng = np.random.default_rng(0)
-    skill = rng.normal(25.0, 6.0, len(MODELS))
-    for start in range(0, n, PART):
-        k = min(PART, n - start)
-        a = rng.integers(0, len(MODELS), k, dtype=np.int32)
-        b = (a + rng.integers(1, len(MODELS), k, dtype=np.int32)) % np.int32(len(MODELS))
-        d = skill[a] - skill[b] + rng.normal(0.0, 6.0, k)
-        yield a, b, np.where(np.abs(d) < 1.0, TIE, np.where(d > 0, A_WINS, B_WINS)).astype(np.int8)
-
-
-def comparisons(n: int) -> Comparisons:
-    """Return n votes in memory."""
-    a, b, outcome = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int8)
-    for k, part in enumerate(simulated(n)):
-        for whole, piece in zip((a, b, outcome), part, strict=True):
-            whole[k * PART : k * PART + len(piece)] = piece
-    return Comparisons(MODELS, a, b, outcome)
 
 
 def best(function: Callable[[], object], repeats: int) -> float:
@@ -94,6 +70,17 @@ def by_trueskill(votes: Comparisons, backend: str | None) -> dict[int, tuple[flo
         w, l = (j, i) if won == B_WINS else (i, j)
         rating[w], rating[l] = trueskill.rate_1vs1(rating[w], rating[l], won == TIE, env=env)
     return {k: (one.mu, one.sigma) for k, one in enumerate(rating)}
+
+
+def by_trueskill_rankings(ranked: pl.DataFrame) -> None:
+    """Rate K-wise votes by the `trueskill` package, until its messages have settled."""
+    import trueskill
+
+    env = trueskill.TrueSkill()
+    rating = {name: env.create_rating() for name in MODELS}
+    for models, ranks in ranked.select("models", "ranks").iter_rows():
+        rated = env.rate([(rating[name],) for name in models], ranks=ranks, min_delta=1e-300)
+        rating.update({name: one for name, (one,) in zip(models, rated, strict=True)})
 
 
 def by_openskill(votes: Comparisons, kind: str) -> None:
@@ -165,6 +152,14 @@ def peers(n: int) -> None:
             seconds = best(lambda k=kind: by_openskill(votes, k), 1)
             say(f"openskill {kind}", seconds, n, each / n)
 
+    ranked = rankings(n // 10)
+    print(f"\none K-wise vote after another, {len(ranked):,} votes of four")
+    ours(rankings=ranked)
+    each = best(lambda: ours(rankings=ranked), 5)
+    say("ours: trueskill", each, len(ranked))
+    seconds = best(lambda: by_trueskill_rankings(ranked), 1)
+    say("trueskill, backend its own, tightest", seconds, len(ranked), each / len(ranked))
+
     print(f"\nall votes at once, {n:,} votes")
     fits = {name: estimator(name).fit for name in ("thurstone", "bradley_terry")}
     cost = {}
@@ -187,18 +182,6 @@ def peers(n: int) -> None:
         print(f"    largest difference {off:.2e} points")
 
 
-def named(votes: Comparisons) -> pl.DataFrame:
-    """Return the votes as a table of names."""
-    models, outcomes = np.array(votes.models), np.array(OUTCOMES)
-    return pl.DataFrame(
-        {
-            "model_a": models[votes.a],
-            "model_b": models[votes.b],
-            "outcome": outcomes[votes.outcome],
-        }
-    )
-
-
 def winner() -> pl.Expr:
     """Spell outcomes as lmarena does."""
     return pl.col("outcome").replace({"a": "model_a", "b": "model_b"})
@@ -217,24 +200,6 @@ def growth(most: int) -> None:
             seconds = best(lambda p=part, f=fit: f(p), 5 if n < 10**8 else 2)
             say(f"{n:,} votes", seconds, n)
             n *= 10
-
-
-def write_votes(n: int, path: Path) -> None:
-    """Write n votes with a time each, as an export of an arena would."""
-    names = [pa.array(MODELS), pa.array(MODELS), pa.array(OUTCOMES)]
-    kinds = [(name, pa.string()) for name in ("model_a", "model_b", "outcome")]
-    schema = pa.schema([*kinds, ("created_at", pa.timestamp("us", "UTC"))])
-    second = 1_700_000_000
-    with pq.ParquetWriter(path, schema) as file:
-        for part in simulated(n):
-            coded = [
-                pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), known)
-                for codes, known in zip(part, names, strict=True)
-            ]
-            now = pa.array((second + np.arange(len(part[0]))) * 1_000_000, pa.int64())
-            second += len(part[0])
-            columns = [*(one.cast(pa.string()) for one in coded), now.cast(schema.types[3])]
-            file.write_table(pa.table(columns, schema=schema))
 
 
 def run(*arguments: object) -> tuple[float, float, float]:
