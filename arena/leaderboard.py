@@ -1,12 +1,16 @@
 """Ratings, gaps and votes files said in text, for the terminal."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import polars as pl
 
 from arena.ratings import Ratings
-from arena.time_splits import Evaluation
 from arena.votes.comparisons import groups, pairs_table
 from arena.votes.open import Reading
+
+if TYPE_CHECKING:  # it loads scipy, which `fit` has no use for
+    from arena.time_splits import Evaluation
 
 
 def leaderboard(ratings: Ratings) -> str:
@@ -41,7 +45,7 @@ def leaderboard(ratings: Ratings) -> str:
     return "\n".join(lines)
 
 
-def held_out_table(evaluation: Evaluation) -> str:
+def held_out_table(evaluation: "Evaluation") -> str:
     """Return how well each method predicted later votes, the best first."""
     table = evaluation.overall()
     wide = max([len(name) for name in table["method"]] + [len("method")])

@@ -79,20 +79,12 @@ class Comparisons:
 def _counts(
     m: int, a: np.ndarray, b: np.ndarray, outcome: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    wins = np.zeros((m, m), np.int64)
-    ties = np.zeros((m, m), np.int64)
+    seen = np.zeros((3, m, m), np.int64)
     for k in range(len(a)):
-        i, j = a[k], b[k]
-        if i == j:
-            continue
-        if outcome[k] == A_WINS:
-            wins[i, j] += 1
-        elif outcome[k] == B_WINS:
-            wins[j, i] += 1
-        else:
-            ties[i, j] += 1
-            ties[j, i] += 1
-    return wins, ties
+        seen[outcome[k], a[k], b[k]] += 1
+    for i in range(m):
+        seen[:, i, i] = 0
+    return seen[A_WINS] + seen[B_WINS].T, seen[TIE] + seen[TIE].T
 
 
 def groups(compared: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numba import njit
 
 from arena.votes.check import LAST_YEAR, check
 from arena.votes.comparisons import Comparisons
@@ -72,25 +72,19 @@ def _read_plain(plain: Sequence[tuple[int, Path]]) -> tuple[Comparisons, int]:
         for batch in _batches(path, (*REQUIRED, "created_at", "confidence")):
             one, two = (_codes(batch.column(name), models) for name in ("model_a", "model_b"))
             won = _codes(batch.column("outcome"), outcomes, closed=True)
-            when, timed = _microseconds(batch)
-            good = (one >= 0) & (two >= 0) & (won >= 0) & _confident(batch) & timed
-            span = slice(n, n + int(good.sum()))
-            a[span], b[span], outcome[span] = one[good], two[good], won[good]
-            time[span] = when[good]
-            n = span.stop
+            when, confident = _microseconds(batch), _confident(batch)
+            n = _accept(n, *one, *two, *won, when, confident, a, b, outcome, time)
+    a, b, outcome, time = a[:n], b[:n], outcome[:n], time[:n]
     # A name that only rejected rows have is no model.
-    used = np.zeros(len(models), bool)
-    used[a[:n]] = used[b[:n]] = True
+    used = _used(len(models), a, b)
     names = sorted(name for name, code in models.items() if used[code])
     rank = np.empty(len(models), np.int32)
     rank[[models[name] for name in names]] = np.arange(len(names))
-    comparisons = Comparisons(names, rank[a[:n]], rank[b[:n]], outcome[:n])
-    if np.any(time[1:n] < time[: n - 1]):
-        order = np.argsort(time[:n], kind="stable")
-        comparisons = Comparisons(
-            names, comparisons.a[order], comparisons.b[order], comparisons.outcome[order]
-        )
-    return comparisons, rows - n
+    _recode(rank, a, b)
+    if not _in_order(time):
+        order = np.argsort(time, kind="stable")
+        a, b, outcome = a[order], b[order], outcome[order]
+    return Comparisons(names, a, b, outcome), rows - n
 
 
 def votes_in_batches(paths: Sequence[Path | str]) -> Iterator[pl.DataFrame]:
@@ -166,8 +160,13 @@ def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         yield from file.iter_batches(batch_size=BATCH, columns=present)
 
 
-def _codes(column: pa.Array, known: dict[str, int], closed: bool = False) -> np.ndarray:
-    """Return each row's number in `known`, -1 where unusable; names are added unless closed."""
+def _codes(
+    column: pa.Array, known: dict[str, int], closed: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (code, index): row k's number in `known` is code[index[k]], -1 where unusable.
+
+    Names are added to `known` unless closed.
+    """
     values = column.dictionary.to_pylist()
     code = np.full(len(values) + 1, -1, np.int32)
     for place, value in enumerate(values):
@@ -175,22 +174,80 @@ def _codes(column: pa.Array, known: dict[str, int], closed: bool = False) -> np.
             code[place] = known[value]
         elif not closed and value is not None and fault_of_name(value) is None:
             code[place] = known[value] = len(known)
-    return code[pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False)]
+    return code, _numbers(column.indices, len(values), np.int32)
 
 
 def _confident(batch: pa.RecordBatch) -> np.ndarray:
+    """Return whether each row's confidence is one that `check` accepts; empty where all are."""
     if "confidence" not in batch.schema.names:
-        return np.ones(len(batch), bool)
+        return np.ones(0, bool)
     confidence = pl.Series(batch.column("confidence"))
     return (confidence.is_between(0, 1) | confidence.is_null()).to_numpy()
 
 
-def _microseconds(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's time since 1970 and whether it is one that `check` accepts."""
+def _microseconds(batch: pa.RecordBatch) -> np.ndarray:
+    """Return each row's time since 1970, NEVER where it is unknown; empty where none is known."""
     if "created_at" not in batch.schema.names:
-        return np.full(len(batch), NEVER), np.ones(len(batch), bool)
-    zone = batch.column("created_at").type.tz
-    time = batch.column("created_at").cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
-    known = pc.is_valid(time).to_numpy(zero_copy_only=False)
-    when = pc.fill_null(time, NEVER).to_numpy(zero_copy_only=False)
-    return when, ~known | (when < LAST)
+        return np.empty(0, np.int64)
+    time = batch.column("created_at")
+    if time.type.unit != "us":
+        time = time.cast(pa.timestamp("us", time.type.tz), safe=False)
+    return _numbers(time.view(pa.int64()), NEVER, np.int64)
+
+
+def _numbers(column: pa.Array, absent: int, kind: type) -> np.ndarray:
+    """Return the numbers as they lie in memory (`to_numpy` would import pandas)."""
+    if column.null_count:
+        column = column.fill_null(absent)
+    return np.frombuffer(column.buffers()[1], kind)[column.offset : column.offset + len(column)]
+
+
+@njit(cache=True, nogil=True)
+def _accept(
+    n: int,
+    code_a: np.ndarray,
+    index_a: np.ndarray,
+    code_b: np.ndarray,
+    index_b: np.ndarray,
+    code_outcome: np.ndarray,
+    index_outcome: np.ndarray,
+    when: np.ndarray,
+    confident: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    outcome: np.ndarray,
+    time: np.ndarray,
+) -> int:
+    """Append a batch's usable rows at n; return how many there are then."""
+    for k in range(len(index_a)):
+        i, j, won = code_a[index_a[k]], code_b[index_b[k]], code_outcome[index_outcome[k]]
+        t = when[k] if len(when) else NEVER
+        if i < 0 or j < 0 or won < 0 or not (t < LAST or t == NEVER):
+            continue
+        if len(confident) and not confident[k]:
+            continue
+        a[n], b[n], outcome[n], time[n] = i, j, won, t
+        n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _used(models: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    used = np.zeros(models, np.bool_)
+    for k in range(len(a)):
+        used[a[k]] = used[b[k]] = True
+    return used
+
+
+@njit(cache=True, nogil=True)
+def _recode(rank: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    for k in range(len(a)):
+        a[k], b[k] = rank[a[k]], rank[b[k]]
+
+
+@njit(cache=True, nogil=True)
+def _in_order(time: np.ndarray) -> bool:
+    for k in range(1, len(time)):  # noqa: SIM110
+        if time[k] < time[k - 1]:
+            return False
+    return True
