@@ -121,7 +121,7 @@ def as_tar(records):
 def as_parquet(records, rng):
     """Return a parquet of flat values; a column is what its values have in common, or text."""
     flat = [
-        {k: v for k, v in each.items() if not isinstance(v, str) or "\ud800" not in v}
+        {k: v for k, v in each.items() if v != {} and "\ud800" not in str(v)}
         for each in records
         if isinstance(each, dict)
     ]
