@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from arena.votes.comparisons import Comparisons
 from arena.votes.formats import READERS
 from arena.votes.open import read_votes
 from arena.votes.raw import VotesError
+from arena.votes.stream import read_comparisons, votes_in_batches
 
 NASTY = [
     None,
@@ -233,6 +235,29 @@ def test_a_format_that_is_settled_wrongly_is_no_traceback_either(tmp_path):
     for _ in range(600):
         path.write_bytes(a_file(rng.choice(KINDS), rng))
         check(path, format=rng.choice(list(READERS)))
+
+
+def test_streaming_a_spoiled_table_accepts_and_rejects_the_same(tmp_path):
+    rng = random.Random(1)
+    path = tmp_path / "delivery"
+    compared = 0
+    for _ in range(300):
+        path.write_bytes(as_parquet(records_of(VOTE, rng), rng))
+        try:
+            reading = read_votes([path])
+        except VotesError:
+            with pytest.raises(VotesError, match="delivery"):
+                read_comparisons([path])
+            continue
+        found, rejected = read_comparisons([path])
+        expected = Comparisons.of(reading.votes)
+        assert rejected == reading.rejected.height
+        assert found.models == expected.models
+        assert found.outcome.tolist() == expected.outcome.tolist()
+        ids = [name for batch in votes_in_batches([path]) for name in batch["vote_id"]]
+        assert ids == reading.votes["vote_id"].to_list()
+        compared += 1
+    assert compared > 100
 
 
 def test_a_string_of_ten_megabytes_is_a_vote_or_a_rejection(tmp_path):
