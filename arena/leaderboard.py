@@ -7,6 +7,7 @@ import polars as pl
 
 from arena.ratings import Ratings
 from arena.votes.comparisons import groups, pairs_table
+from arena.votes.inspect import lines_of
 from arena.votes.open import Reading
 
 if TYPE_CHECKING:  # it loads scipy, which `fit` has no use for
@@ -71,7 +72,7 @@ def describe(reading: Reading) -> str:
     votes = reading.votes
     lines = [f"{file}: {kind}" for file, kind in reading.formats.items()]
     lines.append(
-        f"{_count(reading.rows, 'row')} = {_count(votes.height, 'vote')} + "
+        f"{_count(reading.rows, 'row')} = {reading.accepted:,} accepted + "
         f"{reading.rejected.height:,} rejected + {_count(reading.duplicates, 'exact duplicate')}"
     )
     lines += _rejections(reading.rejected)
@@ -97,6 +98,7 @@ def describe(reading: Reading) -> str:
     times = votes["created_at"].drop_nulls().sort().dt.strftime("%Y-%m-%d %H:%M")
     if len(times):
         lines.append(f"time: {times[0]} to {times[-1]} UTC")
+    lines += lines_of(reading)
     lines.append(_groups(sorted(models), pairs))
     return "\n".join(lines)
 

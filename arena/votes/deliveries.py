@@ -7,22 +7,23 @@ images in it cost nothing.
 """
 
 import hashlib
-import struct
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arena.votes.files import PARQUET, reason
+from arena.votes.beginnings import beginnings
+from arena.votes.files import PARQUET, parquet_batches, reason
 from arena.votes.pickapic import MOST_TEXT, is_image
 from arena.votes.raw import VotesError
-from arena.votes.sources import KNOWN_COLUMNS, File
+from arena.votes.schema import KNOWN_COLUMNS
+from arena.votes.sources import File
 
-HEAD = 1 << 12
+BATCH = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -42,17 +43,16 @@ def delivered(files: Sequence[File]) -> list[Delivery]:
     for one in deliveries:
         same = first.setdefault(one.fingerprint, one.file)
         found.append(Delivery(one.file, one.fingerprint, None if same is one.file else same))
-    longer = _longer([one for one in found if one.repeats is None])
+    alone = [one for one in found if one.repeats is None]
+    longer = beginnings([one.file.path for one in alone])
+    whole = {alone[short].file: alone[long].file for short, long in longer.items()}
     return [
-        Delivery(one.file, one.fingerprint, longer.get(one.fingerprint, one.repeats))
-        if one.repeats is None
-        else one
-        for one in found
+        Delivery(one.file, one.fingerprint, one.repeats or whole.get(one.file)) for one in found
     ]
 
 
 def fingerprint(file: File) -> str:
-    """Return a hash of what the arena reads of a file; "bytes:" before it where that is all.
+    """Return a hash of what the arena reads of a file, after a word for what was hashed.
 
     Raises VotesError where it cannot be opened.
     """
@@ -72,29 +72,27 @@ def fingerprint(file: File) -> str:
 
 
 def _of_parquet(stream: BinaryIO, path: Path) -> str | None:
-    """Hash the footer and the stored pages of the columns that a reader knows."""
+    """Hash the columns that a reader knows, where there are images that it leaves alone.
+
+    None where there are none, and for a file that is spoiled: then its bytes are hashed. (The
+    offsets of the columns would be quicker, but a wrong one in a footer ends the whole process.)
+    """
     try:
-        metadata = pq.read_metadata(path)
+        schema = pq.read_schema(path)
+        if not any(_is_large(field.type) for field in schema):
+            return None
+        known = [name for name in schema.names if name in KNOWN_COLUMNS]
+        digest = hashlib.sha256(repr(known).encode())
+        for batch in parquet_batches(path, known, BATCH):
+            digest.update(batch.serialize())
     except (pa.ArrowException, OSError, ValueError):
-        return None  # cut off, perhaps: its bytes are all that is known of it
-    stream.seek(-8, 2)
-    size = struct.unpack("<I", stream.read(4))[0]
-    stream.seek(-8 - size, 2)
-    digest = hashlib.sha256(stream.read(size))
-    for group in range(metadata.num_row_groups):
-        for place in range(metadata.num_columns):
-            column = metadata.row_group(group).column(place)
-            if column.path_in_schema.split(".")[0] in KNOWN_COLUMNS:
-                stream.seek(_start(column))
-                digest.update(stream.read(column.total_compressed_size))
+        return None
     return f"parquet:{digest.hexdigest()}"
 
 
-def _start(column: Any) -> int:
-    offset: int = column.data_page_offset
-    if column.has_dictionary_page and column.dictionary_page_offset:
-        offset = min(offset, column.dictionary_page_offset)
-    return offset
+def _is_large(kind: pa.DataType) -> bool:
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    return bool(binary or pa.types.is_nested(kind))
 
 
 def _of_tar(stream: BinaryIO, path: Path) -> str | None:
@@ -110,47 +108,3 @@ def _of_tar(stream: BinaryIO, path: Path) -> str | None:
     except (tarfile.TarError, EOFError, UnicodeError):
         return None
     return f"tar:{digest.hexdigest()}"
-
-
-def _longer(deliveries: Sequence[Delivery]) -> dict[str, File]:
-    """Return fingerprint -> file for every one that is the beginning of another."""
-    plain = [one for one in deliveries if one.fingerprint.startswith("bytes:")]
-    size = {one.fingerprint: one.file.path.stat().st_size for one in plain}
-    every = {one.fingerprint: one.file for one in deliveries}
-    heads = {key: _head(file.path) for key, file in every.items()}
-    found = {}
-    for short in plain:
-        key, n = short.fingerprint, size[short.fingerprint]
-        for other, file in every.items():
-            begins = other != key and heads[other].startswith(heads[key])
-            if (
-                begins
-                and file.path.stat().st_size > n
-                and f"bytes:{_of_beginning(file.path, n)}" == key
-            ):
-                found[key] = file
-                break
-    # The beginning of a beginning is the beginning of the longest.
-    for key in found:
-        while (after := found.get(_key(found[key], every))) is not None:
-            found[key] = after
-    return found
-
-
-def _key(file: File, every: dict[str, File]) -> str:
-    return next(key for key, other in every.items() if other is file)
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(HEAD)
-
-
-def _of_beginning(path: Path, size: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while size > 0:
-            block = stream.read(min(size, 1 << 20))
-            digest.update(block)
-            size -= len(block)
-    return digest.hexdigest()

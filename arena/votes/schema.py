@@ -52,6 +52,23 @@ REJECTED: dict[str, pl.DataType | type[pl.DataType]] = {
     "value": pl.String,
 }
 
+# Every column that a reader of parquet uses: the tables' own and Pick-a-Pic's.
+KNOWN_COLUMNS = frozenset(
+    {
+        *VOTES,
+        *RANKINGS,
+        "caption",
+        "model_0",
+        "model_1",
+        "label_0",
+        "label_1",
+        "has_label",
+        "image_0_uid",
+        "image_1_uid",
+        "user_id",
+    }
+)
+
 RATINGS: dict[str, pl.DataType | type[pl.DataType]] = {
     "model": pl.String,
     "mu": pl.Float64,

@@ -14,10 +14,8 @@ from pathlib import Path
 
 import polars as pl
 
-from arena.votes.pickapic import LABELS
-from arena.votes.pickapic import NAMES as PICKAPIC
 from arena.votes.raw import VotesError
-from arena.votes.schema import RANKINGS, VOTES
+from arena.votes.schema import KNOWN_COLUMNS
 
 TEXT = (".csv", ".json", ".jsonl", ".ndjson")
 SUFFIXES = (*TEXT, ".parquet", ".tar", *(t + p for t in TEXT for p in (".gz", ".zst")))
@@ -38,8 +36,6 @@ SCHEMES = (
 )
 # pathlib makes one slash of two.
 URL = re.compile(rf"^({'|'.join(SCHEMES)}):/(?=[^/])")
-
-KNOWN_COLUMNS = frozenset({*VOTES, *RANKINGS, *PICKAPIC.values(), *LABELS, "has_label"})
 
 
 @dataclass(frozen=True)

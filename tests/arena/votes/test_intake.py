@@ -110,6 +110,36 @@ def test_a_file_that_grew_adds_its_new_rows_and_moves_no_id(lake, votes_of, writ
     assert set(before["votes"]["vote_id"]) < set(after["votes"]["vote_id"])
 
 
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "json"])
+def test_a_daily_export_of_everything_so_far_counts_each_vote_once(
+    kind, lake, votes_of, write_votes, write_json
+):
+    votes = votes_of(30).drop("vote_id")
+    days = []
+    for day, n in enumerate((7, 19, 30)):
+        if kind == "json":
+            rows = [
+                {"model_a": "m", "model_b": "n", "winner": "tie", "tstamp": k} for k in range(n)
+            ]
+            days.append(write_json(rows, f"day-{day}.json"))
+        else:
+            days.append(write_votes(kind, votes[:n], f"day-{day}.{kind}"))
+    files, tables = lake(*days)
+    assert tables["votes"].height == 30
+    assert files["repeats"].to_list() == [str(days[2]), str(days[2]), None]
+    assert files["duplicates"].to_list() == [7, 19, 0]
+    _, last = lake(days[2])
+    assert last["votes"].drop("vote_id").equals(tables["votes"].drop("vote_id"))
+    assert len(read_comparisons(days)[0]) == 30
+
+
+def test_batches_that_only_begin_alike_are_all_kept(lake, votes_of, write_votes):
+    votes = votes_of(20).drop("vote_id")
+    other = pl.concat([votes[:5], votes[6:]])
+    paths = [write_votes("parquet", each, f"{i}.parquet") for i, each in enumerate((votes, other))]
+    assert lake(*paths)[0]["accepted"].to_list() == [20, 19]
+
+
 def test_a_corrected_batch_replaces_the_old_one_by_name(lake, votes_of, write_votes):
     old = write_votes("csv", votes_of(6), "march.csv")
     corrected = votes_of(6).with_columns(outcome=pl.lit("tie"))

@@ -9,7 +9,10 @@ import polars as pl
 import pytest
 
 from arena.votes.open import read_votes
+from arena.votes.pickapic import LABELS as LABELS_READ
+from arena.votes.pickapic import NAMES
 from arena.votes.raw import VotesError
+from arena.votes.schema import KNOWN_COLUMNS
 
 LABELS = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 1.0), (None, None)]
 
@@ -126,3 +129,7 @@ def test_a_tar_that_is_cut_off_says_so(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(VotesError, match=r"votes\.tar: .*cut off"):
         read_votes([path])
+
+
+def test_every_column_that_is_read_is_one_that_is_fetched():
+    assert {*NAMES.values(), *LABELS_READ, "has_label"} <= KNOWN_COLUMNS
