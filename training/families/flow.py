@@ -6,7 +6,6 @@ sigma is logit-normal (there, section 3.1), then shifted towards noise as the pi
 shifts it when it samples. The scheduler's own steps play no part: sigma is continuous.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -97,9 +96,8 @@ class StableDiffusion3(Flow):
             for n in ("", "_2")
         ]
         length, width = T5_LENGTH[self.pipeline], self.config["joint_attention_dim"]
-        index = json.loads((self.folder / "model_index.json").read_text())
         t5 = None
-        if index.get("text_encoder_3", [None])[0]:
+        if (self.folder / "text_encoder_3").is_dir():
             t5 = text.t5(self.folder, "tokenizer_3", "text_encoder_3", length, device)
 
         def encode(prompts: Sequence[str]) -> Texts:
