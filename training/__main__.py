@@ -7,6 +7,7 @@ how is `loop.py`'s; torch is imported only once the configuration and the pairs 
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -67,6 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"\n{interrupt or 'stopped by a signal before the first step'}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        print(
+            f"error: the disk is full ({error}): what was finished is whole; make room, or lower "
+            f"what is written, and continue the run in {options.out} with --resume",
+            file=sys.stderr,
+        )
+        return 1
+    if _rank():
+        return 0
     accuracy = result.get("held_out_accuracy")
     print(
         f"{result['policy']}: {result['steps']} steps, loss {result['loss']:.4f}"
@@ -143,8 +155,22 @@ class _Progress:
             print(f"{text}  {rate:.0f} pairs/s", end=end, file=sys.stderr, flush=True)
 
 
+def _is_full_disk(error: Exception) -> bool:
+    """Whether a write failed for want of room; safetensors gives the number in its text alone."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno in numbers:
+        return True
+    return any(f"(os error {number})" in str(error) for number in numbers)
+
+
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if not _rank():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _rank() -> int:
+    """Of several processes that accelerate or torchrun started, the first one speaks."""
+    return int(os.environ.get("RANK", "0"))
 
 
 @contextlib.contextmanager

@@ -111,8 +111,6 @@ def latents(
             return store.select(digests), _digest(digests)
 
     row = family.latent_channels * (resolution // family.downscale) ** 2 * dtype.itemsize
-    what = f"up to {len(images)} images at {resolution} px"
-    announce(what, row * len(images), store.folder, say)
     found: dict[str, str] = {}
     batch: dict[str, Tensor] = {}
     encoder = None
@@ -124,7 +122,10 @@ def latents(
     def flush(everything: bool) -> None:
         nonlocal encoder
         if batch and (everything or len(batch) == at_once):
-            encoder = encoder or family.image_encoder(device)
+            if encoder is None:
+                what = f"up to {len(images)} images at {resolution} px"
+                announce(what, row * len(images), store.folder, say)
+                encoder = family.image_encoder(device)
             shard.append(encoder(torch.stack(list(batch.values()))).to("cpu", dtype))
             names.extend(batch)
             batch.clear()

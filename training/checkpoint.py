@@ -85,7 +85,11 @@ class RunFolder:
         path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
         aside = path.with_suffix(".partial")
         state = {"step": str(checkpoint.step), "seconds": repr(checkpoint.seconds)}
-        save_file({k: v.contiguous() for k, v in checkpoint.tensors.items()}, aside, state)
+        try:
+            save_file({k: v.contiguous() for k, v in checkpoint.tensors.items()}, aside, state)
+        except BaseException:
+            aside.unlink(missing_ok=True)  # on a full disk its room is what is needed
+            raise
         for target in (aside, self._checkpoints):
             handle = os.open(target, os.O_RDONLY)
             os.fsync(handle)

@@ -144,7 +144,7 @@ def train(
         write_card(run.policy, config, family, origin, result)
         run.finish(result)
     processes.wait()
-    return result
+    return result if processes.rank == 0 else (run.result(config.steps) or result)
 
 
 def _inputs(

@@ -115,7 +115,8 @@ def test_sd3_trains_without_its_t5(toy, tmp_path):
 def test_a_flows_times_are_shifted_logit_normals(bases):
     family = open_family(str(bases["sd3"]))
     times = family.draw_times((20000, 16, 8, 8), torch.Generator().manual_seed(0), CPU)
-    assert times.min() > 0 and times.max() < 1
+    assert times.min() > 0
+    assert times.max() < 1
     u = times / (3 - 2 * times)  # the shift undone
     normal = torch.logit(u)
     assert normal.mean().abs() < 0.03
@@ -125,7 +126,7 @@ def test_a_flows_times_are_shifted_logit_normals(bases):
 
 
 def test_a_resolution_that_is_no_multiple_is_refused(bases):
-    with pytest.raises(ModelError, match="model.resolution = 36: .* needs a multiple of 8"):
+    with pytest.raises(ModelError, match=r"model.resolution = 36: .* needs a multiple of 8"):
         open_family(str(bases["flux"])).check_resolution(36)
     open_family(str(bases["xl"])).check_resolution(36)
 

@@ -41,7 +41,9 @@ def assert_equal_weights(one, two, tolerance=1e-5):
 
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path):
-    study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, log_every=1, validate_every=2)
+    # beta_dpo multiplies rounding: at the toy's 200 it alone makes 1e-5 of it.
+    options = {"log_every": 1, "validate_every": 2, "beta_dpo": 8.0}
+    study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
     run(study, tmp_path / "one")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]
     launch += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
@@ -56,7 +58,7 @@ def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path
     assert_equal_weights(tmp_path / "one", tmp_path / "two")
     for one, two in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
         for key in set(one) - {"pairs_per_second", "seconds_left", "peak_memory_gib"}:
-            assert two[key] == pytest.approx(one[key], rel=1e-4, abs=1e-5), key
+            assert two[key] == pytest.approx(one[key], rel=1e-5, abs=1e-6), key
     # One process goes on where two stopped.
     longer = run(study, tmp_path / "two", overrides=["train.steps=6"], resume=True)
     assert longer["steps"] == 6
@@ -69,6 +71,8 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
 
     class Three:
         num_processes, process_index, device = 3, 0, torch.device("cpu")
+
+        def __init__(self, cpu: bool) -> None: ...
 
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setattr(accelerate, "PartialState", Three)
@@ -83,7 +87,13 @@ def test_checkpointed_activations_change_nothing(toy, tiny_pipeline, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_denoiser_takes_the_same_steps(toy, tiny_pipeline, tmp_path):
+def test_a_compiled_denoiser_takes_the_same_steps(toy, tmp_path, monkeypatch):
+    compile_whole = torch.nn.Module.compile
+    # Capture, guards on the adapters and the backward graph are what can go wrong here; making C++
+    # of the graphs takes minutes and is the compiler's own affair.
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compile_whole(self, backend="aot_eager")
+    )
     for on in ("false", "true"):
         overrides = [f"train.compile={on}", "train.steps=2"]
         run(toy.study, tmp_path / on, overrides=overrides)
@@ -124,7 +134,8 @@ def test_the_running_mean_is_its_recurrence_and_is_what_is_saved(toy, tiny_pipel
     state = load_file(tmp_path / "mean/checkpoints/step-00000004.safetensors")
     saved = load_file(tmp_path / "mean" / ADAPTER)
     down = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A"
-    (name,) = [key for key in saved if key.endswith(f"{down}.weight")]
+    layer = down.removesuffix(".lora_A")
+    (name,) = [key for key in saved if layer in key and ("lora_A" in key or "lora.down" in key)]
     torch.testing.assert_close(saved[name], state[f"mean.{down}.default.weight"])
     assert (saved[name] != state[f"weights.{down}.default.weight"]).any()
     run(toy.study, tmp_path / "parts", overrides=[*overrides, "train.steps=2"])
@@ -155,7 +166,7 @@ def test_more_steps_are_another_run_where_the_rate_falls_to_the_last(toy, tmp_pa
 def test_the_8_bit_optimiser_says_what_it_needs(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(ConfigError, match="needs bitsandbytes .*: install it, or use adamw"):
+    with pytest.raises(ConfigError, match=r"needs bitsandbytes .*: install it, or use adamw"):
         run(toy.study, tmp_path, overrides=["train.optimizer=adamw_8bit"])
 
 
@@ -173,19 +184,18 @@ def test_a_full_gpu_names_the_settings_to_lower_and_by_how_much(toy, tmp_path, m
     )
     overrides = ["train.adaptation=full", "train.accumulation=4", "train.precision=bf16"]
     overrides.append("train.gradient_checkpointing=true")
-    with pytest.raises(TrainingError, match='set train.optimizer = "adamw_8bit", or train.adapt'):
+    with pytest.raises(TrainingError, match=r'set train.optimizer = "adamw_8bit", or train.adapt'):
         run(toy.study, tmp_path / "full", overrides=overrides)
 
 
-def test_sdpo_differs_from_dpo_only_once_the_loser_is_held_back(toy, tmp_path):
+def test_sdpo_keeps_the_winners_error_below_dpos(toy, tmp_path):
     overrides = ["train.adaptation=full", "train.log_every=1", "train.learning_rate=0.01"]
     overrides += ["train.steps=8"]
     for policy in ("dpo", "sdpo"):
         run(toy.study, tmp_path / policy, policy, overrides)
     dpo, sdpo = (lines(tmp_path / policy) for policy in ("dpo", "sdpo"))
     assert sdpo[0]["loss"] == pytest.approx(dpo[0]["loss"])
-    assert sdpo[0]["grad_norm"] != pytest.approx(dpo[0]["grad_norm"], rel=1e-3)
-    assert sdpo[-1]["winner_error"] < dpo[-1]["winner_error"]
+    assert sdpo[-1]["winner_error"] < 0.8 * dpo[-1]["winner_error"]
 
 
 def test_shuffled_gaps_train_another_arenapo_and_the_same_dpo(toy, tmp_path):

@@ -134,3 +134,25 @@ def test_help_is_instant_and_has_an_example():
         line.split("|")[-1].strip() for line in result.stderr.splitlines()
     }
     assert time.monotonic() - begun < 20
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(toy, tmp_path):
+    study = toy.write_study(tmp_path / "study.toml", _base(toy), steps=4, checkpoint_every=2)
+    out = tmp_path / "out"
+    assert job(study, "dpo", out, "--set", "train.steps=2").returncode == 0
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    # No file may grow past 20 kB, which a checkpoint does and what leads up to it does not.
+    limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "-"]
+    full = subprocess.run(
+        [*limited, *command(study, "dpo", out, "--resume")],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert full.returncode == 1, full.stderr
+    assert "error: the disk is full" in full.stderr
+    assert "--resume" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert list((out / "checkpoints").iterdir()) == [checkpoint]
+    finished = job(study, "dpo", out, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    assert "continuing after step 2" in finished.stderr
