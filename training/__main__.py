@@ -20,6 +20,8 @@ from training import TrainingError, config, pairs, report
 EXAMPLE = """example:
   python -m training experiments/miniature.toml --policy arenapo --out runs/arenapo
   python -m training experiments/miniature.toml --policy dpo --out runs/dpo --set train.steps=40
+  python -m training experiments/sdxl_pickapic.toml --policy arenapo --out runs/xl --plan
+  accelerate launch --num_processes 8 -m training experiments/sdxl_pickapic.toml ...
 
 DIR/policy is what diffusers loads: pipe.load_lora_weights("runs/arenapo/policy"), or with
 adaptation = "full" StableDiffusionPipeline.from_pretrained("runs/arenapo/policy").
@@ -38,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="TOML file of the study")
     parser.add_argument("--policy", required=True, help="name of the [[policy]] to train")
     parser.add_argument("--out", required=True, type=Path, help="folder of this run")
+    parser.add_argument(
+        "--plan", action="store_true", help="print memory, disk and hours that it takes; do nothing"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, if any")
     parser.add_argument(
         "--overwrite",
@@ -55,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if options.plan:
+            print(_plan(options))
+            return 0
         with _pipes() as context:
             result = _run(options)
             if context is not None:
@@ -87,6 +95,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(options.out / "policy")
     return 0
+
+
+def _plan(options: argparse.Namespace) -> str:
+    """Count what the run would take, from the configuration of its model alone."""
+    study = config.read_study(options.study, options.overrides)
+    policy = config.policy_config(options.study, options.policy, options.overrides)
+    from training.plan import plan
+
+    return plan(policy, config.data_config(study), options.out)
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:

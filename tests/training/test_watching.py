@@ -66,7 +66,7 @@ def test_patience_is_remembered_by_the_run_that_continues(tmp_path):
 
 
 def test_patience_without_validations_is_refused(toy):
-    with pytest.raises(ConfigError, match="set train.validate_every too"):
+    with pytest.raises(ConfigError, match=r"set train.validate_every too"):
         policy_config(toy.study, "dpo", ["train.patience=3"])
 
 

@@ -46,6 +46,8 @@ class Family(ABC):
     embeddings: ClassVar[tuple[str, ...]] = ("hidden", "pooled")
     """Names of the tensors in `Texts`."""
 
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    """Of the denoiser's weights."""
     guided: ClassVar[bool] = True
     """Whether it samples with classifier-free guidance, so against the text of no prompt."""
     guidance: ClassVar[float] = 5.0
@@ -76,8 +78,12 @@ class Family(ABC):
         """Return what the denoiser should give for x_t: noise or velocity (n, c, h, w)."""
 
     @abstractmethod
-    def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
-        """Load the component that is trained, frozen."""
+    def denoiser_class(self) -> Any:
+        """Return diffusers' class of the component that is trained."""
+
+    @abstractmethod
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of one prompt's embeddings."""
 
     @abstractmethod
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
@@ -96,6 +102,18 @@ class Family(ABC):
                 self._digests[component] = "\n".join([component, *files])
         text = "\n".join(self._digests[component] for component in components)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+        """Load the component that is trained, frozen."""
+        model = loaded(self.denoiser_class(), self.folder / self.trained, dtype)
+        return model.to(device, memory_format=self.memory_format).eval().requires_grad_(False)
+
+    def empty_denoiser(self, dtype: torch.dtype) -> Any:
+        """Return the denoiser without values, on the `meta` device: its shapes alone, frozen."""
+        kind = self.denoiser_class()
+        with torch.device("meta"):
+            model = kind.from_config(kind.load_config(self.folder / self.trained))
+        return torch.nn.Module.to(model, dtype).eval().requires_grad_(False)
 
     def check_resolution(self, resolution: int) -> None:
         """Raise ModelError unless the model can draw images of this many pixels a side."""

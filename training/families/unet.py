@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.families import text
-from training.families.pipeline import Family, ModelError, Texts, config_of, loaded
+from training.families.pipeline import Family, ModelError, Texts, config_of
 
 
 class StableDiffusion(Family):
@@ -20,6 +20,7 @@ class StableDiffusion(Family):
 
     pipeline = "StableDiffusionPipeline"
     trained = "unet"
+    memory_format = torch.channels_last  # the layout convolutions compute in
     texts: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")
     embeddings: ClassVar[tuple[str, ...]] = ("hidden",)
 
@@ -37,7 +38,7 @@ class StableDiffusion(Family):
                 f"model.base: {folder} predicts {self.prediction_type!r}; "
                 "supported: epsilon, v_prediction"
             )
-        unet = config_of(folder / "unet")
+        self.config = unet = config_of(folder / "unet")
         if unet["in_channels"] != unet["out_channels"]:
             raise ModelError(
                 f"model.base: the UNet of {folder} takes {unet['in_channels']} channels and gives "
@@ -61,12 +62,16 @@ class StableDiffusion(Family):
             return noise
         return self.schedule.get_velocity(latents, noise, times)
 
-    def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
-        """Load the UNet, frozen, channels last: the layout convolutions compute in."""
+    def denoiser_class(self) -> Any:
+        """The UNet."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        unet = loaded(UNet2DConditionModel, self.folder / "unet", dtype)
-        return unet.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        return UNet2DConditionModel
+
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """CLIP's hidden states."""
+        length = config_of(self.folder / "text_encoder")["max_position_embeddings"]
+        return ((length, self.config["cross_attention_dim"]),)
 
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return noise or velocity (n, c, h, w)."""
@@ -85,6 +90,11 @@ class StableDiffusionXL(StableDiffusion):
     pipeline = "StableDiffusionXLPipeline"
     texts = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     embeddings = ("hidden", "pooled")
+
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Both encoders' hidden states side by side, and the second's pooled text."""
+        both = self.config["projection_class_embeddings_input_dim"]
+        return *super().text_shapes(), (both - 6 * self.config["addition_time_embed_dim"],)
 
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return noise (n, c, h, w), told that the image is whole and as large as it is asked for.
