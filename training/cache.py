@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -66,10 +66,15 @@ class Store:
         return Rows(self._shards, where)
 
     def _open(self, path: Path) -> None:
-        with safe_open(path, "pt") as file:  # maps the file: rows are read when they are used
-            self._shards.append(file.get_tensor("values"))
-            for row, name in enumerate(json.loads(file.metadata()["names"])):
-                self._rows[name] = (len(self._shards) - 1, row)
+        try:
+            with safe_open(path, "pt") as file:  # maps the file: rows are read when they are used
+                values, names = file.get_tensor("values"), json.loads(file.metadata()["names"])
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"cache.root: {path} is damaged ({error}): delete it and it is made again"
+            ) from error
+        self._shards.append(values)
+        self._rows.update({name: (len(self._shards) - 1, row) for row, name in enumerate(names)})
 
 
 class Rows:

@@ -4,8 +4,6 @@ The device is asked for numbers once a line, never in a step.
 """
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from training import TrainingError
 from training.batches import Inputs, step_generator
 from training.config import PolicyConfig
 from training.learner import Learner
+from training.memory import peak_memory
 from training.objective import implicit_accuracy
 from training.pairs import Pairs
 from training.processes import Processes
@@ -157,11 +156,3 @@ def validate(learner: Learner, inputs: Inputs, pairs: Pairs) -> Line:
     means = (implicit_accuracy(inside).mean(), loss.mean(), winner.mean(), loser.mean())
     names = ("accuracy", "loss", "winner_error", "loser_error")
     return {f"held_out_{n}": value.item() for n, value in zip(names, means, strict=True)}
-
-
-def peak_memory() -> int:
-    """Bytes: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from training import cache
+from training import TrainingError, cache
 from training.families import StableDiffusion
 
 CPU = torch.device("cpu")
@@ -177,3 +178,39 @@ def test_a_missing_or_broken_image_is_named(family, toy, tmp_path):
         encode(family, ["x"], broken, tmp_path)
     with pytest.raises(cache.ImageError, match=r"gone.png: No such file"):
         encode(family, [str(tmp_path / "gone.png")], None, tmp_path)
+
+
+def test_latents_of_another_vae_are_never_taken_for_this_ones(family, toy, tmp_path):
+    import shutil
+
+    from diffusers import AutoencoderKL
+
+    one, _ = encode(family, ["w0", "l0"], toy.images, tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(family.folder, other)
+    vae = AutoencoderKL.from_pretrained(other / "vae")
+    with torch.no_grad():
+        vae.quant_conv.bias += 1
+    vae.save_pretrained(other / "vae")
+    two, _ = encode(StableDiffusion(other), ["w0", "l0"], toy.images, tmp_path)
+    rows = np.arange(2)
+    shift = vae.config.scaling_factor
+    torch.testing.assert_close(two.take(rows), one.take(rows) + shift, atol=1e-5, rtol=1e-5)
+    again, _ = encode(family, ["w0", "l0"], toy.images, tmp_path)
+    assert torch.equal(again.take(rows), one.take(rows))
+
+
+def test_a_damaged_shard_and_a_disk_too_small_are_named(family, toy, tmp_path, monkeypatch):
+    encode(family, ["w0"], toy.images, tmp_path)
+    (shard,) = tmp_path.rglob("latents/*/*.safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-10])
+    with pytest.raises(TrainingError, match=r"safetensors is damaged .*: delete it"):
+        encode(family, ["w0"], toy.images, tmp_path)
+    shard.unlink()
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match=r"up to 1 images at 32 px need .* are free: make room"):
+        encode(family, ["w0"], toy.images, tmp_path)
+    monkeypatch.undo()
+    encode(family, ["w0"], toy.images, tmp_path)
+    assert shard.read_bytes() == whole
