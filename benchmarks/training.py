@@ -9,9 +9,10 @@ is the UNet with its adapters off. `ours` reads cached latents and embeddings an
 adapter off; `known` also has the reference's errors from the cache. All get one model of Stable
 Diffusion 1.5's shape with its widths divided by `--width` (random weights serve), the same pairs,
 batch, precision (fp32), optimiser and device, each in a process of its own. Printed: pairs a second
-(from the median step after one that warms up; of processor time where there is no GPU), peak memory beyond the libraries' own, and ratios to
-`plain`. `--study` times four whole policies with the reference cache against four without. How good
-a policy becomes is not measured here: tests/training shows that our step equals a plain one.
+(from the median step after one that warms up; of processor time where there is no GPU), peak memory
+beyond the libraries' own, and ratios to `plain`. `--study` times four whole policies with the
+reference cache against four without. How good a policy becomes is not measured here:
+tests/training shows that our step equals a plain one.
 """
 
 import argparse
@@ -49,22 +50,27 @@ def main() -> None:
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.only == "build":
+        build(options.folder, options)
+        print("{}")
+        return
     if options.only:
         print(json.dumps(study(options) if options.study else measure(options)))
         return
-    kinds = ["encode", "plain", "script", "ours", "known"]
+    # A process counts the peak of the one that started it as its own, so that one does nothing.
+    kinds = ["build", "encode", "plain", "script", "ours", "known"]
     if options.adaptation == "full":
         kinds.remove("script")  # it trains a LoRA alone
     if options.study:
-        kinds = ["encode", "live", "known"]
+        kinds = ["build", "encode", "live", "known"]
     with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder), options)
         found = {}
         for which in kinds:
             command = [sys.executable, *sys.argv, "--only", which, "--folder", folder]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[which] = json.loads(done.stdout.splitlines()[-1])
-    found.pop("encode")  # what is done once, before the first run
+    for once in ("build", "encode"):  # what is done before the first run
+        found.pop(once)
     if options.study:
         live, known = found["live"]["seconds"], found["known"]["seconds"]
         print(f"four policies: {live:.1f} s live, {known:.1f} s known, {known / live:.2f}x")

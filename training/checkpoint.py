@@ -72,8 +72,8 @@ class RunFolder:
         if not self._result.exists():
             return None
         result = json.loads(self._result.read_text())
-        whole = result["steps"] == steps or (result["stopped_early"] and result["steps"] < steps)
-        return result if whole else None
+        stopped = result.get("stopped_early") and result["steps"] < steps
+        return result if stopped or result["steps"] == steps else None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Note that the policy is written and the run over."""

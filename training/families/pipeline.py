@@ -46,8 +46,6 @@ class Family(ABC):
     embeddings: ClassVar[tuple[str, ...]] = ("hidden", "pooled")
     """Names of the tensors in `Texts`."""
 
-    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
-    """Of the denoiser's weights."""
     guided: ClassVar[bool] = True
     """Whether it samples with classifier-free guidance, so against the text of no prompt."""
     guidance: ClassVar[float] = 5.0
@@ -106,7 +104,11 @@ class Family(ABC):
     def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
         """Load the component that is trained, frozen."""
         model = loaded(self.denoiser_class(), self.folder / self.trained, dtype)
-        return model.to(device, memory_format=self.memory_format).eval().requires_grad_(False)
+        return model.to(device, memory_format=self.layout(device)).eval().requires_grad_(False)
+
+    def layout(self, device: torch.device) -> torch.memory_format:
+        """Return the layout of the denoiser's weights and of what it is given."""
+        return torch.contiguous_format
 
     def empty_denoiser(self, dtype: torch.dtype) -> Any:
         """Return the denoiser without values, on the `meta` device: its shapes alone, frozen."""

@@ -20,7 +20,6 @@ class StableDiffusion(Family):
 
     pipeline = "StableDiffusionPipeline"
     trained = "unet"
-    memory_format = torch.channels_last  # the layout convolutions compute in
     texts: ClassVar[tuple[str, ...]] = ("tokenizer", "text_encoder")
     embeddings: ClassVar[tuple[str, ...]] = ("hidden",)
 
@@ -62,6 +61,10 @@ class StableDiffusion(Family):
             return noise
         return self.schedule.get_velocity(latents, noise, times)
 
+    def layout(self, device: torch.device) -> torch.memory_format:
+        """Channels last on a GPU, whose convolutions compute in it; a processor's are slower so."""
+        return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
     def denoiser_class(self) -> Any:
         """The UNet."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -75,7 +78,7 @@ class StableDiffusion(Family):
 
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return noise or velocity (n, c, h, w)."""
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        noisy = noisy.contiguous(memory_format=self.layout(noisy.device))
         return denoiser(noisy, times, texts[0], return_dict=False)[0]
 
     def prompt_encoder(self, device: torch.device) -> Callable[[Sequence[str]], Texts]:
@@ -109,7 +112,7 @@ class StableDiffusionXL(StableDiffusion):
             "text_embeds": pooled,
             "time_ids": ids.to(noisy.device, non_blocking=True).expand(len(noisy), -1),
         }
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        noisy = noisy.contiguous(memory_format=self.layout(noisy.device))
         return denoiser(noisy, times, hidden, added_cond_kwargs=conditions, return_dict=False)[0]
 
     def prompt_encoder(self, device: torch.device) -> Callable[[Sequence[str]], Texts]:
