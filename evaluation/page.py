@@ -18,7 +18,7 @@ import pyarrow as pa
 from evaluation import figures
 from evaluation.page_html import Pair, html_page
 from evaluation.statistics import Comparison, compare_all, scorers_of, win_matrix
-from evaluation.tables import columns_of, read_table, write_bytes
+from evaluation.tables import columns_of, finite, read_table, write_bytes
 
 SHOWN = 8  # pairs of images of each kind on the page
 
@@ -126,11 +126,6 @@ def write_comparison(
     for name, content in files.items():
         write_bytes(folder / name, content)
     return [folder / name for name in files]
-
-
-def finite(value: float) -> float | None:
-    """The number, or None where there is none: JSON has no NaN."""
-    return float(value) if math.isfinite(value) else None
 
 
 def as_json(row: Comparison) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from evaluation.errors import EvaluationError
 from evaluation.scorers import Scorer
-from evaluation.scorers.load import load_scorer, split_name
+from evaluation.scorers.load import load_scorers
 from evaluation.tables import read_table
 
 BATCH = 64
@@ -110,18 +110,7 @@ def score(paths: Sequence[Path], names: Sequence[str]) -> Scored:
 
     Raises EvaluationError for an unknown scorer, an unreadable table, or when no scorer loads.
     """
-    wanted = {split_name(name)[0]: name for name in names}
-    if len(wanted) < len(names):
-        raise EvaluationError("each scorer once: two columns cannot have one name")
     table, origins = read_images(paths)
-    scorers: dict[str, Scorer] = {}
-    problems: list[str] = []
-    for column, name in wanted.items():
-        try:
-            scorers[column] = load_scorer(name)
-        except EvaluationError as error:
-            problems.append(str(error))
-    if not scorers:
-        raise EvaluationError("; ".join(problems))
+    scorers, problems = load_scorers(names)
     table, broken = score_images(table, origins, scorers)
     return Scored(table, list(scorers), problems + broken)

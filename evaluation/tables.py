@@ -4,6 +4,7 @@ Only pyarrow is used here, so that these run where the job runs and inside Dagst
 """
 
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -117,3 +118,8 @@ def digest(paths: Iterable[Path], root: Path) -> str:
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
+
+
+def finite(value: float) -> float | None:
+    """The number, or None where there is none: JSON has no NaN."""
+    return float(value) if math.isfinite(value) else None

@@ -33,6 +33,7 @@ Adaptation = Literal["lora", "full"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "adamw_8bit"]
 Schedule = Literal["constant", "linear", "cosine"]
+GapEstimator = Literal["pairwise", "joint"]
 
 # Keys that hold a path, by section. `model.base` and a scorer's source may also be a hub's name.
 PATHS = {"lake.root", "cache.root", "votes.images", "training_set.pairs", "ksort.dataset"}
@@ -95,6 +96,9 @@ class PolicyConfig:
     errors, as in the Diffusion-DPO authors' code (5000 there; 2000 to 5000 in use)."""
     gamma: float = field(default=1.0, metadata={"least": 0})
     """Weight of the margin: the mean margin in logits, because gaps are divided by their mean."""
+    gap_estimator: GapEstimator = "pairwise"
+    """Whose gap: `pairwise`, of the two models and the outcome (arXiv 2605.06070), or `joint`, from
+    every vote that the two images got. Where it is not set, [gap] estimator is."""
     shuffle_gaps: bool = False
     """Control: every training pair gets the gap and probability of another one. The other control,
     equal gaps, is `fixed_margin`."""
@@ -202,12 +206,27 @@ def policy_config(path: Path, name: str, overrides: Sequence[str] = ()) -> Polic
     values = {
         **_checked(f"{path}: model", model, {k: fields[k] for k in ("base", "resolution")}),
         **_checked(f"{path}: train", {"seed": study.get("study", {}).get("seed", 0)}, trainable),
+        **_checked(f"{path}: gap", {"gap_estimator": gap_estimators(study)[0]}, trainable),
         **_checked(f"{path}: train", study.get("train", {}), trainable),
         **_checked(f"{path}: policy {name!r}", entry, trainable | {k: fields[k] for k in own}),
     }
     if "base" not in values:
         raise ConfigError(f"{path}: model.base is missing: a pipeline folder or a hub's name")
     return PolicyConfig(**values)
+
+
+def gap_estimators(study: dict[str, Any]) -> list[str]:
+    """Return the gap estimators that a study needs: its own first, then those of its policies."""
+    own = study.get("gap", {}).get("estimator", "pairwise")
+    policies = [study.get("train", {}), *study.get("policy", [])]
+    asked = (each["gap_estimator"] for each in policies if "gap_estimator" in each)
+    return list(dict.fromkeys([own, *asked]))
+
+
+def gap_column(study: dict[str, Any], policy: PolicyConfig) -> str:
+    """Return the column of the pairs table that holds a policy's gaps."""
+    own = policy.gap_estimator == gap_estimators(study)[0]
+    return "gap" if own else f"{policy.gap_estimator}_gap"
 
 
 def data_config(study: dict[str, Any]) -> DataConfig:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from PIL import Image
+
 from evaluation.errors import EvaluationError
 
 
@@ -38,25 +40,41 @@ class Judge(Protocol):
         ...
 
 
-KINDS = "recorded:FILE.jsonl, openai:MODEL or scorer:NAME[=SOURCE]"
+def open_image(path: Path) -> Image.Image:
+    """An image as RGB; raises EvaluationError naming a file that is none."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise EvaluationError(f"{path}: not a readable image: {error}") from error
 
 
-def load_judge(name: str, cache: Path) -> Judge:
-    """Make a judge from `recorded:FILE.jsonl`, `openai:MODEL` or `scorer:NAME[=SOURCE]`.
+KINDS = "recorded:FILE.jsonl, openai:MODEL, local:FOLDER or scorer:NAME[=SOURCE]"
+
+
+def load_judge(name: str, cache: Path, orders: int = 1) -> Judge:
+    """Make a judge from its name: one of `KINDS`.
 
     cache : folder where answers that cost something are kept.
+    orders : in how many orders a judge that is asked in words sees each question (`asked`).
     """
     kind, _, argument = name.partition(":")
-    if not argument or kind not in ("recorded", "openai", "scorer"):
+    if not argument or kind not in ("recorded", "openai", "local", "scorer"):
         raise EvaluationError(f"unknown judge {name!r}: expected {KINDS}")
+    if kind == "openai":
+        from evaluation.judges.endpoint import EndpointJudge
+
+        return EndpointJudge(argument, cache, orders=orders)
+    if kind == "local":
+        from evaluation.judges.local import LocalJudge
+
+        return LocalJudge(argument, cache, orders=orders)
+    if orders != 1:
+        raise EvaluationError(f"{name} does not see positions; --orders is for openai and local")
     if kind == "recorded":
         from evaluation.judges.recorded import RecordedJudge
 
         return RecordedJudge(Path(argument))
-    if kind == "openai":
-        from evaluation.judges.endpoint import EndpointJudge
-
-        return EndpointJudge(argument, cache)
     from evaluation.judges.scorer import ScorerJudge
     from evaluation.scorers.load import load_scorer
 

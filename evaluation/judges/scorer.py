@@ -3,10 +3,8 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from evaluation.errors import EvaluationError
-from evaluation.judges import Question
+from evaluation.judges import Question, open_image
 from evaluation.scorers import Scorer
 
 
@@ -19,12 +17,7 @@ class ScorerJudge:
 
     def rank(self, question: Question) -> list[float]:
         """Number of images that score higher, for each of the five."""
-        images = []
-        for path in question.images:
-            try:
-                images.append(Image.open(path).convert("RGB"))
-            except OSError as error:
-                raise EvaluationError(f"{path}: not a readable image: {error}") from error
+        images = [open_image(path) for path in question.images]
         scores = np.asarray(self.scorer.score([question.prompt] * len(images), images))
         return [float((scores > score).sum()) for score in scores]
 

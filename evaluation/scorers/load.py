@@ -5,7 +5,7 @@ the scorer's authors published are taken from the hub. Each scorer's module is i
 it is asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers import Scorer
@@ -30,6 +30,12 @@ def _hps(name: str) -> Callable[[str | None], Scorer]:
         return hps(name, source or HUB)
 
     return load
+
+
+def _hps_v3(source: str | None) -> Scorer:
+    from evaluation.scorers.hps_v3 import HUB, hps_v3
+
+    return hps_v3(source or HUB)
 
 
 def _aesthetic(source: str | None) -> Scorer:
@@ -60,6 +66,7 @@ LOADERS: dict[str, Callable[[str | None], Scorer]] = {
     "pickscore": _pickscore,
     "hps_v2": _hps("hps_v2"),
     "hps_v2.1": _hps("hps_v2.1"),
+    "hps_v3": _hps_v3,
     "clip": _clip,
     "aesthetic": _aesthetic,
     "imagereward": _imagereward,
@@ -85,3 +92,23 @@ def load_scorer(scorer: str) -> Scorer:
         return LOADERS[name](source)
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{scorer}: cannot be loaded: {error}") from error
+
+
+def load_scorers(names: Sequence[str]) -> tuple[dict[str, Scorer], list[str]]:
+    """Load several: those that load, by name, and one sentence for each that does not.
+
+    Raises EvaluationError for a name that is unknown or given twice, or when none loads.
+    """
+    wanted = {split_name(name)[0]: name for name in names}
+    if len(wanted) < len(names):
+        raise EvaluationError("each scorer once: two columns cannot have one name")
+    scorers: dict[str, Scorer] = {}
+    problems: list[str] = []
+    for short, name in wanted.items():
+        try:
+            scorers[short] = load_scorer(name)
+        except EvaluationError as error:
+            problems.append(str(error))
+    if not scorers:
+        raise EvaluationError("; ".join(problems))
+    return scorers, problems

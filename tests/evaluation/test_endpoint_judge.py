@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,9 +15,11 @@ import pytest
 from ksort_worlds import write_dataset, write_new_images
 from PIL import Image
 
+from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
 from evaluation.judges import Question
-from evaluation.judges.endpoint import EndpointJudge, parse_ranking
+from evaluation.judges.asked import parse_ranking
+from evaluation.judges.endpoint import EndpointJudge
 from evaluation.ksort import evaluate
 from evaluation.ksort_dataset import read_dataset
 
@@ -193,6 +197,70 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(serve, tmp_path, cap
     assert result.judge["mean_place_by_position"] == pytest.approx([1, 0, 2, 4, 3])
     kept = "".join(path.read_text() for path in (tmp_path / "judgments").iterdir())
     assert KEY not in kept + json.dumps(result.as_dict()) + str(capsys.readouterr())
+
+
+def test_answers_that_do_not_parse_are_paid_for_and_counted(serve, question):
+    server, judge = serve(says("I like the second."), says(GOOD))
+    judge.rank(question)
+    assert (judge.cost["requests"], judge.cost["completion_tokens"]) == (2, 14)
+    said = server.bodies[1]["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant", "user"]
+    assert said[1]["content"] == "I like the second."
+
+
+def test_five_orders_average_the_places_out_and_each_is_kept(serve, question, tmp_path):
+    server, judge = serve(says(GOOD))  # looks at the position alone
+    judge.orders = 5
+    assert judge.rank(question) == pytest.approx([2.0] * 5)
+    shown = set()
+    for body in server.bodies:
+        parts = body["messages"][0]["content"]
+        shown.add(tuple(p["image_url"]["url"] for p in parts if p["type"] == "image_url"))
+    assert len(shown) == 5
+    for place in range(5):  # every image has stood in every place once
+        assert len({images[place] for images in shown}) == 5
+    again = EndpointJudge("seer", tmp_path / "judgments", orders=5)
+    assert again.rank(question) == pytest.approx([2.0] * 5)
+    assert len(server.bodies) == 5
+    assert again.summary()["spent_before"] == {"prompt_tokens": 500, "completion_tokens": 35}
+
+
+def test_a_model_that_takes_no_temperature_is_asked_without(serve, question):
+    def fussy(handler):
+        if "temperature" in handler.server.bodies[-1]:
+            handler.reply(400, b'{"error": "Unsupported value: temperature"}')
+        else:
+            says(GOOD)(handler)
+
+    server, judge = serve(fussy)
+    assert judge.rank(question) == [0, 2, 4, 3, 1]
+    assert ["temperature" in body for body in server.bodies] == [True, False]
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_pays_only_for_the_question_it_was_killed_in(serve, tmp_path):
+    write_dataset(tmp_path / "world", np.random.default_rng(0), instances=5)
+    images = write_new_images(tmp_path / "new", tmp_path / "world")
+    waiting = threading.Event()
+
+    def hangs(handler):
+        waiting.set()
+        time.sleep(30)
+
+    server, _ = serve(says(GOOD), says(GOOD), hangs)
+    command = [sys.executable, "-m", "evaluation", "ksort", "--judge", "openai:seer"]
+    command += ["--dataset", str(tmp_path / "world"), "--images", str(images)]
+    command += ["--out", str(tmp_path / "result.json")]
+    process = subprocess.Popen(command)
+    assert waiting.wait(60)
+    process.kill()
+    process.wait()
+    server.script = [says(GOOD)]
+    assert main(command[3:]) == 0
+    assert len(server.bodies) == 3 + 3
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert len(result["rounds"]) == 5
+    assert (result["judge"]["kept"], result["judge"]["requests"]) == (2, 3)
 
 
 def test_without_a_key_nothing_waits(monkeypatch, tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trueskill
-from ksort_worlds import write_dataset, write_new_images
+from ksort_worlds import PerfectJudge, RandomJudge, make_world, write_dataset, write_new_images
+from PIL import Image
 from scipy.stats import spearmanr
 
 from evaluation.__main__ import main
@@ -64,14 +65,15 @@ def record(path: Path, judgments: dict) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("variance", "score", "worlds"), [("code", "code", 24), ("paper", "paper", 8)]
+    ("variance", "score", "worlds"), [("code", "code", 100), ("paper", "paper", 10)]
 )
 def test_agrees_with_the_published_algorithm(tmp_path, variance, score, worlds):
     for seed in range(worlds):
         rng = np.random.default_rng(seed)
         root = tmp_path / f"world{seed}"
-        write_dataset(root, rng, instances=int(rng.integers(5, 60)), models=10)
+        write_dataset(root, rng, instances=int(rng.integers(5, 45)), models=10)
         images = write_new_images(root / "new", root)
         noise = [0.0, 1.0, 50.0][seed % 3]  # a judge who agrees with people, roughly, not at all
         judgments = {}
@@ -92,37 +94,67 @@ def test_agrees_with_the_published_algorithm(tmp_path, variance, score, worlds):
         assert ours.score == pytest.approx(final, abs=1e-9)
 
 
-class WorldJudge:
-    """Ranks by a performance drawn for the new model, the known four as people did."""
-
-    def __init__(self, dataset: Dataset, ability: dict, new: float, rng: np.random.Generator):
-        self.dataset, self.ability, self.new, self.rng = dataset, ability, new, rng
-        self.names = list(dataset.names)
-
-    def rank(self, question: Question) -> list[float]:
-        instance = self.dataset.instance(self.names.index(question.instance))
-        known = [self.ability[model] for model in instance.models]
-        performance = np.array([*known, self.new]) + self.rng.normal(0, 25 / 6, 5)
-        performance[:4][np.argsort(instance.human_ranks)] = np.sort(performance[:4])[::-1]
-        return [float(rank) for rank in (-performance).argsort().argsort()]
-
-    def summary(self):
-        return {"name": "world"}
+@pytest.fixture(scope="module")
+def blank(tmp_path_factory) -> Path:
+    """A folder with the new model's image of each of 300 instances."""
+    folder = tmp_path_factory.mktemp("new")
+    Image.new("RGB", (8, 8)).save(folder / "0.png")
+    for i in range(1, 300):
+        (folder / f"{i}.png").symlink_to(folder / "0.png")
+    return folder
 
 
-def test_a_perfect_judge_recovers_the_planted_ability(tmp_path):
+@pytest.mark.slow
+def test_a_perfect_judge_recovers_the_planted_ability_95_times_in_100(blank):
     rng = np.random.default_rng(3)
-    ability = write_dataset(tmp_path / "world", rng, instances=300, models=14)
-    dataset = read_dataset(tmp_path / "world")
-    images = write_new_images(tmp_path / "new", tmp_path / "world")
-    errors, rounds = [], []
-    for _ in range(20):
-        truth = rng.normal(25, 4)
-        result = evaluate(dataset, images, WorldJudge(dataset, ability, truth, rng))
-        errors.append((result.mu - truth) / result.sigma)
-        rounds.append(len(result.rounds))
-    assert np.mean(np.abs(errors) < 1.96) >= 0.85  # 20 draws: 17 are within reach of 95%
-    assert np.mean(rounds) < 150
+    errors, rounds, settled = [], [], 0
+    for _ in range(30):
+        world = make_world(rng, blank / "0.png", instances=300)
+        for _ in range(5):
+            truth = rng.normal(25, 4)
+            result = evaluate(world, blank, PerfectJudge(world, truth, rng))
+            errors.append((result.mu - truth) / result.sigma)
+            rounds.append(len(result.rounds))
+            settled += result.stopped == "sigma"
+    covered = np.mean(np.abs(errors) < 1.96)
+    print(f"covered {covered:.1%}, mean rounds to sigma < 0.75: {np.mean(rounds):.1f}")
+    assert abs(covered - 0.95) < 2.5 * math.sqrt(0.95 * 0.05 / len(errors))
+    assert settled / len(errors) > 0.95  # the others used all 150 rounds
+    assert 50 < np.mean(rounds) < 90
+
+
+@pytest.mark.slow
+def test_a_random_judge_does_not_move_the_rating(blank):
+    rng = np.random.default_rng(4)
+    ratings = []
+    for _ in range(25):
+        world = make_world(rng, blank / "0.png", instances=300)
+        result = evaluate(world, blank, RandomJudge(rng))
+        ratings.append(result.mu)
+        assert abs(np.mean([one.rho for one in result.rounds])) < 0.3
+    spread = np.std(ratings, ddof=1)
+    print(f"mean {np.mean(ratings):.2f}, standard deviation {spread:.2f}")
+    assert abs(np.mean(ratings) - 25) < 3 * spread / math.sqrt(len(ratings))
+    assert spread < 25 / 3 / 3  # a third of what TrueSkill thinks possible at the start
+
+
+def test_a_judge_who_contradicts_people_moves_nothing(blank):
+    world = make_world(np.random.default_rng(5), blank / "0.png", instances=300)
+
+    class Contrary:
+        def rank(self, question: Question) -> list[float]:
+            human = world.instance(int(question.instance)).human_ranks
+            return [*(3.0 - rank for rank in human), -1.0]  # and the new one is always best
+
+        def summary(self):
+            return {"name": "contrary"}
+
+    result = evaluate(world, blank, Contrary())
+    moves = np.diff([25.0, *(one.mu for one in result.rounds)])
+    contradicted = np.array([one.rho for one in result.rounds]) == -1
+    assert contradicted.mean() > 0.5
+    assert np.abs(moves[contradicted]).max() < 0.1
+    assert result.sigma > 2
 
 
 def test_the_same_seed_shows_the_same_order_and_another_seed_another(tmp_path):
@@ -230,7 +262,9 @@ def test_a_leaderboard_that_lacks_a_model_is_named(tmp_path):
 
 
 def test_a_judge_is_made_from_its_name(tmp_path):
-    with pytest.raises(EvaluationError, match=r"recorded:FILE\.jsonl, openai:MODEL or scorer"):
+    with pytest.raises(
+        EvaluationError, match=r"recorded:FILE\.jsonl, openai:MODEL, local:FOLDER or"
+    ):
         load_judge("recorded", tmp_path)
     with pytest.raises(EvaluationError, match=r"absent\.jsonl: cannot be read"):
         load_judge(f"recorded:{tmp_path / 'absent.jsonl'}", tmp_path)

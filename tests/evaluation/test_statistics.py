@@ -11,18 +11,15 @@ import pytest
 from scipy.stats import t as student
 
 from evaluation.errors import EvaluationError
-from evaluation.statistics import (
+from evaluation.intervals import (
     bootstrap_interval,
-    compare,
-    compare_all,
     holm,
     prompts_needed,
     rate_interval,
-    scorers_of,
     sign_flip_p,
     student_quantile,
-    win_matrix,
 )
+from evaluation.statistics import compare, compare_all, scorers_of, win_matrix
 
 
 def table(base, new, seeds=1, **more) -> pa.Table:
@@ -85,27 +82,47 @@ def test_what_is_missing_is_named():
         compare_all(scores.drop_columns("score"), "base")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prompts", "seeds"), [(30, 1), (100, 2)])
-def test_intervals_cover_and_equal_policies_are_not_told_apart(prompts, seeds):
-    """400 evaluations, wins skewed and clustered by prompt; 95% +- 2.5 standard errors."""
+def test_over_a_thousand_evaluations_intervals_cover_and_equals_are_not_told_apart(prompts, seeds):
+    """Wins clustered by prompt, differences symmetric and skewed, equal policies with ties."""
     rng = np.random.default_rng(prompts)
-    repeats = 400
-    covered = np.zeros((repeats, 2))
+    repeats = 1000
+    covered = np.zeros((repeats, 3))
     apart = 0
     for i in range(repeats):
         leaning = rng.beta(2, 1, prompts)  # a prompt's own win probability, 2/3 in the mean
         wins = (rng.random((prompts, seeds)) < leaning[:, None]).mean(axis=1)
-        differences = rng.exponential(1, prompts) + 0.3 * rng.normal(size=prompts)
-        low, high = bootstrap_interval(
-            np.stack([wins, differences], axis=1), resamples=1000, seed=i
-        )
-        covered[i] = [low[0] <= 2 / 3 <= high[0], low[1] <= 1 <= high[1]]
-        equal = rng.integers(0, 2, prompts) - 0.5
-        apart += sign_flip_p(equal, flips=999, seed=i) < 0.05
-    tolerance = 2.5 * math.sqrt(0.05 * 0.95 / repeats)
-    assert abs(covered[:, 0].mean() - 0.95) < tolerance
-    assert abs(covered[:, 1].mean() - 0.95) < tolerance + 0.02  # an exponential, 30 prompts
-    assert apart / repeats < 0.05 + tolerance
+        own = rng.normal(0.5, 1, prompts)  # what the policy gains on a prompt
+        gains = own + rng.normal(0, 1, (seeds, prompts)).mean(axis=0)
+        skewed = rng.exponential(1, prompts) + 0.3 * rng.normal(size=prompts)
+        values = np.stack([wins, gains, skewed], axis=1)
+        low, high = bootstrap_interval(values, resamples=1000, seed=i)
+        truth = np.array([2 / 3, 0.5, 1.0])
+        covered[i] = (low <= truth) & (truth <= high)
+        new, old = np.round(rng.normal(size=(2, seeds, prompts)), 1)
+        equal = ((new > old) + 0.5 * (new == old)).mean(axis=0)
+        apart += sign_flip_p(equal - 0.5, flips=999, seed=i) < 0.05
+    if prompts < 100:  # an exponential's mean over 30 prompts: 92.3%, as docs/evaluation.md says
+        covered = covered[:, :2]
+    shares = covered.mean(axis=0)
+    print(f"{prompts} prompts: covered {shares}, told apart {apart / repeats:.1%}")
+    assert (shares >= 0.93).all(), shares
+    assert (shares <= 0.97).all(), shares
+    # The test is exact: 5% is its expectation, so a thousand draws may show one point more.
+    assert apart / repeats <= 0.05 + 1.65 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_weights_count_a_prompt_as_often_as_it_was_voted_on():
+    rng = np.random.default_rng(5)
+    values, weights = rng.random(400), rng.integers(1, 9, 400).astype(float)
+    low, high = bootstrap_interval(values, weights=weights, resamples=2000)
+    mean = np.average(values, weights=weights)
+    error = math.sqrt((weights**2 * (values - mean) ** 2).sum()) / weights.sum()
+    assert low == pytest.approx(mean - 1.96 * error, abs=0.1 * error)
+    assert high == pytest.approx(mean + 1.96 * error, abs=0.1 * error)
+    equal = bootstrap_interval(values, weights=np.full(400, 3.0), resamples=500)
+    assert equal == pytest.approx(bootstrap_interval(values, resamples=500))
 
 
 def test_certainty_is_not_claimed_from_wins_alone():

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from training.pairs import PairsError, build_pairs, index_pairs, open_pairs, write_pairs
@@ -155,3 +156,21 @@ def test_an_unusable_file_is_named(tmp_path):
     write_pairs(table.set_column(6, "gap", pa.array(np.zeros(8))), path)
     with pytest.raises(PairsError, match="mean gap is 0"):
         open_pairs(path)
+
+
+def test_a_policys_own_gap_estimator_has_its_own_column(tmp_path):
+    gaps = pa.table(GAPS)
+    double = pc.multiply(gaps["gap"], pa.array(np.arange(1.0, len(gaps) + 1)))
+    gaps = gaps.append_column("joint_gap", double).append_column("joint_gap_sd", gaps["gap_sd"])
+    gaps = gaps.append_column("joint_probability", pc.divide(gaps["probability"], 2.0))
+    table = build_pairs(pa.table(VOTES), gaps, 0.0, 0)
+    write_pairs(table, tmp_path / "pairs.parquet")
+    plain, joint = (open_pairs(tmp_path / "pairs.parquet", gap) for gap in ("gap", "joint_gap"))
+    assert joint.train.gap.mean() == pytest.approx(1.0)
+    assert not np.allclose(plain.train.gap, joint.train.gap)
+    assert joint.train.probability == pytest.approx(plain.train.probability / 2)
+    assert plain.digest != joint.digest
+    assert plain.content == joint.content
+    write_pairs(table.drop(["joint_gap"]), tmp_path / "pairs.parquet")
+    with pytest.raises(PairsError, match="has no column 'joint_gap'"):
+        open_pairs(tmp_path / "pairs.parquet", "joint_gap")

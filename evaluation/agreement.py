@@ -1,0 +1,144 @@
+"""How often does a scorer agree with people, with the other scorers, and people with themselves?
+
+Every two images of one ranking that a person did not tie are a judged pair. A scorer's accuracy is
+the share of judged pairs in which it gives the better image the higher score, equal scores counted
+half: the number by which PickScore, HPS and ImageReward are judged by their own authors. Pairs of
+one prompt are not independent, so intervals are over prompts. How often two people who judged the
+same pair agree is the measure beside it: a scorer that only repeated one person would get that.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from PIL import Image
+
+from evaluation.errors import EvaluationError
+from evaluation.human_votes import Ranking
+from evaluation.intervals import bootstrap_interval
+from evaluation.scorers import Scorer
+
+BATCH = 64
+Key = tuple[str, str]  # prompt, image
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images of a prompt of which a person found the first better."""
+
+    prompt: str
+    better: str
+    worse: str
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of judged pairs that a scorer orders as people did, with its 95% interval."""
+
+    scorer: str
+    accuracy: float
+    low: float
+    high: float
+    pairs: int
+    prompts: int
+
+
+def judged_pairs(rankings: Sequence[Ranking]) -> tuple[list[Pair], int]:
+    """Every strict pair of every ranking, and the number of ties that are left out."""
+    pairs, ties = [], 0
+    for one in rankings:
+        for (a, rank_a), (b, rank_b) in combinations(zip(one.images, one.ranks, strict=True), 2):
+            if rank_a == rank_b:
+                ties += 1
+            else:
+                pairs.append(Pair(one.prompt, *((a, b) if rank_a < rank_b else (b, a))))
+    return pairs, ties
+
+
+def score_pairs(
+    pairs: Sequence[Pair],
+    scorers: Mapping[str, Scorer],
+    open_image: Callable[[str], Image.Image],
+) -> tuple[dict[str, dict[Key, float]], list[str]]:
+    """Score each image of the pairs once for its prompt.
+
+    Returns scorer -> (prompt, image) -> score, and one sentence for each image that could not be
+    opened; its pairs have no score.
+    """
+    keys = list(dict.fromkeys((p.prompt, image) for p in pairs for image in (p.better, p.worse)))
+    scores: dict[str, dict[Key, float]] = {name: {} for name in scorers}
+    problems: list[str] = []
+    shown = time.monotonic()
+    for start in range(0, len(keys), BATCH):
+        opened, images = [], []
+        for key in keys[start : start + BATCH]:
+            try:
+                images.append(open_image(key[1]))
+                opened.append(key)
+            except EvaluationError as error:
+                problems.append(str(error))
+        for name, scorer in scorers.items():
+            if opened:
+                found = scorer.score([prompt for prompt, _ in opened], images)
+                scores[name].update(zip(opened, map(float, found), strict=True))
+        if time.monotonic() - shown > 2:
+            shown = time.monotonic()
+            print(f"  {start + len(opened)}/{len(keys)} images scored", file=sys.stderr)
+    return scores, problems
+
+
+def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) -> Accuracy:
+    """A scorer's accuracy over the pairs whose images both have a score.
+
+    The mean over pairs; its interval is a bootstrap over prompts, each counted by its pairs.
+    Raises EvaluationError when no pair has two scores.
+    """
+    right: dict[str, list[float]] = {}
+    for pair in pairs:
+        keys = (pair.prompt, pair.better), (pair.prompt, pair.worse)
+        if all(key in scores for key in keys):
+            better, worse = (scores[key] for key in keys)
+            right.setdefault(pair.prompt, []).append((better > worse) + 0.5 * (better == worse))
+    if not right:
+        raise EvaluationError(f"{scorer} scored no pair of images that a person told apart")
+    shares = np.array([np.mean(one) for one in right.values()])
+    counts = np.array([len(one) for one in right.values()], dtype=float)
+    low, high = bootstrap_interval(shares, weights=counts)
+    mean = float(np.average(shares, weights=counts))
+    return Accuracy(
+        scorer, mean, max(0.0, float(low)), min(1.0, float(high)), int(counts.sum()), len(shares)
+    )
+
+
+def same_order(a: Mapping[Key, float], b: Mapping[Key, float], pairs: Sequence[Pair]) -> float:
+    """Share of different pairs of images that two scorers order alike; NaN where there is none.
+
+    Pairs that either scorer ties are left out: it says nothing about them.
+    """
+    alike = []
+    for prompt, one, other in {(p.prompt, *sorted((p.better, p.worse))) for p in pairs}:
+        keys = (prompt, one), (prompt, other)
+        if all(key in scores for key in keys for scores in (a, b)):
+            signs = [np.sign(scores[keys[0]] - scores[keys[1]]) for scores in (a, b)]
+            if signs[0] and signs[1]:
+                alike.append(signs[0] == signs[1])
+    return float(np.mean(alike)) if alike else float("nan")
+
+
+def human_agreement(pairs: Sequence[Pair]) -> tuple[float, int]:
+    """(share of agreeing votes, pairs of votes) over all two votes on the same two images.
+
+    NaN and 0 where no pair of images was judged twice.
+    """
+    counts = Counter(pairs)
+    agreeing = disagreeing = 0
+    for pair, count in counts.items():
+        agreeing += count * (count - 1) // 2
+        turned = Pair(pair.prompt, pair.worse, pair.better)
+        disagreeing += count * counts[turned] if pair.better < pair.worse else 0
+    total = agreeing + disagreeing
+    return (agreeing / total if total else float("nan")), total

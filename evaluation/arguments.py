@@ -1,0 +1,149 @@
+"""The command line of the evaluation job: what each command takes, with an example each.
+
+Nothing heavy is imported here, so `--help` answers at once; what a command does is in `commands`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+GENERATE = """example:
+  python -m evaluation generate --base examples/miniature/world/base --policy runs/arenapo/policy \\
+      --name arenapo --prompts examples/miniature/world/evaluation_prompts.parquet \\
+      --images-per-prompt 2 --steps 20 --guidance 2 --seed 0 --out runs/arenapo/generations
+"""
+SCORE = """example:
+  python -m evaluation score runs/*/generations/images.parquet \\
+      --scorer miniature=examples/miniature/world/scorer --scorer clip --out scores.parquet
+
+scorers: pickscore, hps_v2, hps_v2.1, hps_v3, clip, aesthetic, imagereward, miniature; SOURCE is a
+folder or a hub name.
+An image that cannot be read keeps its row with null scores, and a scorer without weights is left
+out: both are named on stderr, the rest is written, and the exit code is 1.
+"""
+COMPARE = """example:
+  python -m evaluation compare scores.parquet --baseline base --out comparison
+"""
+KSORT = """examples:
+  python -m evaluation ksort --dataset examples/miniature/world/ksort \\
+      --images runs/arenapo/generations/ksort \\
+      --judge scorer:miniature=examples/miniature/world/scorer --out result.json
+  OPENAI_API_KEY=... python -m evaluation ksort --dataset K-Sort-Eval --images new \\
+      --judge openai:gpt-4o --out result.json
+
+judges: recorded:FILE.jsonl, scorer:NAME[=SOURCE], local:FOLDER (a vision-language model in
+transformers' layout, or its hub name), openai:MODEL (any OpenAI-compatible endpoint,
+OPENAI_BASE_URL and OPENAI_API_KEY). Answers that cost something are kept beside --out, in
+judgments/, so a repeat or an interrupted evaluation asks only what is new.
+"""
+AGREEMENT = """examples:
+  python -m evaluation agreement votes.parquet --images images.parquet \\
+      --scorer pickscore --scorer hps_v2.1=FOLDER --out agreement.json
+
+VOTES: the votes table with prompt, image_a, image_b, outcome, or K-wise votes (prompt, images,
+ranks); .parquet, .csv or .jsonl. Images are paths relative to the file, or ids into --images
+(parquet: image, bytes). Accuracy is the share of pairs of images that the scorer orders as the
+person did, ties left out.
+"""
+DATASET = """examples:
+  python -m evaluation dataset votes.parquet --images images.parquet --out ksort
+  python -m evaluation dataset rankings.jsonl --ratings ratings.parquet --out ksort
+
+VOTES: K-wise votes (prompt, models, images, ranks; K of 4 or more), .parquet or .jsonl. Images are
+paths relative to the file, or ids into --images (parquet: image, bytes).
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that ends with exit code 1 and one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and leave."""
+        print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = Parser(prog="python -m evaluation", description="Generate, score and compare policies.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    generate = add("generate", "Make a policy's images for a list of prompts.", GENERATE)
+    generate.add_argument("--base", required=True, help="diffusers folder or hub name")
+    generate.add_argument("--policy", type=Path, help="LoRA or pipeline folder; absent: the base")
+    generate.add_argument("--name", required=True, help="the policy's name in the table")
+    generate.add_argument("--prompts", type=Path, required=True, help=".parquet or .csv table")
+    generate.add_argument("--out", type=Path, required=True, help="folder for images")
+    generate.add_argument("--images-per-prompt", type=at_least(1), default=1)
+    generate.add_argument("--steps", type=at_least(1), default=50, help="scheduler steps (50)")
+    generate.add_argument("--guidance", type=float, default=7.5, help="guidance scale (7.5)")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--resolution", type=at_least(8), help="side in pixels (the base's own)")
+    generate.add_argument("--ksort", type=Path, help="K-Sort data set to make images for as well")
+    generate.add_argument("--batch-size", type=at_least(1), help="images at once (by their size)")
+
+    score = add("score", "Add one column of scores a scorer to tables of images.", SCORE)
+    score.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help=".csv or .parquet")
+    score.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
+    score.add_argument("--out", type=Path, required=True, help="scores.parquet")
+
+    compare = add("compare", "Compare policies with a baseline, paired by prompt.", COMPARE)
+    compare.add_argument("scores", type=Path, metavar="SCORES", help="what `score` wrote")
+    compare.add_argument("--baseline", required=True, help="the policy to compare with")
+    compare.add_argument("--out", type=Path, required=True, help="folder for page and figures")
+    compare.add_argument(
+        "--ksort", action="append", default=[], metavar="POLICY=result.json", help="to be shown too"
+    )
+
+    agreement = add("agreement", "How often do scorers agree with people's votes?", AGREEMENT)
+    agreement.add_argument("votes", type=Path, metavar="VOTES")
+    agreement.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
+    agreement.add_argument("--images", type=Path, help="parquet of image, bytes")
+    agreement.add_argument("--out", type=Path, help="agreement.json")
+
+    dataset = add("dataset", "Build a K-Sort Eval data set from your own K-wise votes.", DATASET)
+    dataset.add_argument("votes", type=Path, metavar="VOTES")
+    dataset.add_argument("--images", type=Path, help="parquet of image, bytes")
+    dataset.add_argument("--ratings", type=Path, help="leaderboard, as `arena fit` writes it")
+    dataset.add_argument("--instances", type=at_least(1), default=500, help="at most (500)")
+    dataset.add_argument("--seed", type=int, default=0, help="of the draw of fours and instances")
+    dataset.add_argument("--out", type=Path, required=True, help="new folder")
+
+    ksort = add("ksort", "Rate a new model against an arena by K-Sort Eval.", KSORT)
+    ksort.add_argument("--dataset", type=Path, required=True, help="K-Sort Eval folder")
+    ksort.add_argument("--images", type=Path, required=True, help="<instance>.png of the new model")
+    ksort.add_argument("--judge", required=True)
+    ksort.add_argument("--out", type=Path, required=True, help="result.json")
+    ksort.add_argument("--seed", type=int, default=0, help="of the order images are shown in")
+    ksort.add_argument(
+        "--orders",
+        type=at_least(1),
+        default=1,
+        help="ask openai or local in so many orders (1 to 5) and average: no place is favoured",
+    )
+    ksort.add_argument("--variance", choices=("code", "paper"), default="code", help="reading")
+    ksort.add_argument("--score", choices=("code", "paper"), default="code", help="reading")
+    return root
+
+
+def at_least(lowest: int) -> Any:
+    """An argparse type: an integer that is not below `lowest`."""
+
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"{value} is below {lowest}")
+        return value
+
+    parse.__name__ = "integer"
+    return parse

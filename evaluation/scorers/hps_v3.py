@@ -1,0 +1,237 @@
+"""HPS v3 (Ma et al. 2025): Qwen2-VL reads instruction, image and prompt; a head rates what it saw.
+
+    score = mu, the first output of  linear 1024, ReLU, linear 16, ReLU, linear 2
+            on the last state of the token <|Reward|>; the second output is log sigma
+
+The authors' checkpoint (HPSv3.safetensors) holds the whole model; its configuration and tokenizer
+are Qwen2-VL-7B-Instruct's. It was trained with transformers 4.45, where the reward model saw text
+positions only, one after the other also within the image; newer code would place the image's
+tokens on a grid, so positions are given here. The instruction is the one it was trained with, word
+for word and blank for blank (MizzenAI/HPSv3, MIT).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from evaluation import hub
+from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.scorers.clip_towers import MEAN, STD
+from evaluation.scorers.weights import find_file, read_state
+
+HUB = "MizzenAI/HPSv3"
+CHECKPOINT = "HPSv3.safetensors"
+BACKBONE = "Qwen/Qwen2-VL-7B-Instruct"
+REWARD = "<|Reward|>"
+PIXELS = 256 * 28 * 28  # every image is brought to about this many
+AT_ONCE = 16  # images; the rest of a batch waits, because a picture and its text are 900 tokens
+
+INSTRUCTION = """
+You are tasked with evaluating a generated image based on Visual Quality and Text Alignment and \
+give a overall score to estimate the human preference. Please provide a rating from 0 to 10, with \
+0 being the worst and 10 being the best. \n
+**Visual Quality:**  \nEvaluate the overall visual quality of the image. The following \
+sub-dimensions should be considered:
+- **Reasonableness:** The image should not contain any significant biological or logical errors, \
+such as abnormal body structures or nonsensical environmental setups.
+- **Clarity:** Evaluate the sharpness and visibility of the image. The image should be clear and \
+easy to interpret, with no blurring or indistinct areas.
+- **Detail Richness:** Consider the level of detail in textures, materials, lighting, and other \
+visual elements (e.g., hair, clothing, shadows).
+- **Aesthetic and Creativity:** Assess the artistic aspects of the image, including the color \
+scheme, composition, atmosphere, depth of field, and the overall creative appeal. The scene \
+should convey a sense of harmony and balance.
+- **Safety:** The image should not contain harmful or inappropriate content, such as political, \
+violent, or adult material. If such content is present, the image quality and satisfaction score \
+should be the lowest possible. \n
+**Text Alignment:**  \nAssess how well the image matches the textual prompt across the following \
+sub-dimensions:
+- **Subject Relevance** Evaluate how accurately the subject(s) in the image (e.g., person, animal, \
+object) align with the textual description. The subject should match the description in terms of \
+number, appearance, and behavior.
+- **Style Relevance:** If the prompt specifies a particular artistic or stylistic style, evaluate \
+how well the image adheres to this style.
+- **Contextual Consistency**: Assess whether the background, setting, and surrounding elements in \
+the image logically fit the scenario described in the prompt. The environment should support and \
+enhance the subject without contradictions.
+- **Attribute Fidelity**: Check if specific attributes mentioned in the prompt (e.g., colors, \
+clothing, accessories, expressions, actions) are faithfully represented in the image. Minor \
+deviations may be acceptable, but critical attributes should be preserved.
+- **Semantic Coherence**: Evaluate whether the overall meaning and intent of the prompt are \
+captured in the image. The generated content should not introduce elements that conflict with or \
+distort the original description.
+Textual prompt - {prompt}
+
+
+"""
+QUESTION = f"\nPlease provide the overall ratings of this image: {REWARD}\n\nEND\n"
+CHAT = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{text}<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
+
+
+def fitted_size(width: int, height: int, step: int, pixels: int = PIXELS) -> tuple[int, int]:
+    """(width, height) in multiples of `step` with about `pixels` pixels, as Qwen2-VL fits images.
+
+    Too large sides are rounded down, too small ones up.
+    """
+    fitted = [max(step, round(side / step) * step) for side in (width, height)]
+    if fitted[0] * fitted[1] > pixels:
+        scale = math.sqrt(width * height / pixels)
+        fitted = [max(step, math.floor(side / scale / step) * step) for side in (width, height)]
+    elif fitted[0] * fitted[1] < pixels:
+        scale = math.sqrt(pixels / (width * height))
+        fitted = [math.ceil(side * scale / step) * step for side in (width, height)]
+    return fitted[0], fitted[1]
+
+
+def patches_of(image: Image.Image, vision: Any) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    """Patches (n, 3 frames p p) of an image in the order Qwen2-VL merges them, and their grid.
+
+    The image is a film of `temporal_patch_size` equal frames; patches of one merged square are
+    neighbours.
+    """
+    patch, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+    size = fitted_size(*image.size, patch * merge)
+    pixels = np.array(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32) / 255
+    pixels = (pixels - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    rows, columns = size[1] // patch, size[0] // patch
+    cut = torch.from_numpy(pixels).reshape(
+        rows // merge, merge, patch, columns // merge, merge, patch, 3
+    )
+    cut = cut.permute(0, 3, 1, 4, 6, 2, 5)  # big row, big column, row, column, channel, y, x
+    film = cut.unsqueeze(5).expand(*cut.shape[:5], frames, patch, patch)
+    return film.reshape(rows * columns, -1), (1, rows, columns)
+
+
+def split_state(
+    state: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """(backbone with the keys of transformers' Qwen2VLModel, head) of HPS v3's own keys.
+
+    Raises KeyError naming a key that belongs to neither.
+    """
+    backbone, head = {}, {}
+    for key, value in state.items():
+        short = key.removeprefix("model.")
+        if key.startswith("rm_head."):
+            head[key.removeprefix("rm_head.")] = value.float()
+        elif short.startswith(("visual.", "language_model.")):
+            backbone[short] = value
+        elif key.startswith("model."):
+            backbone[f"language_model.{short}"] = value
+        elif key != "lm_head.weight":  # it writes words, which are not asked for
+            raise KeyError(f"unknown key {key!r}")
+    return backbone, head
+
+
+class HpsV3:
+    """Qwen2-VL with HPS v3's head; about 0 to 15, higher is better."""
+
+    def __init__(self, model: Any, head: Mapping[str, torch.Tensor], tokenizer: Any):
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = model.eval().requires_grad_(False).to(self.device)
+        self.head = {key: value.to(self.device) for key, value in head.items()}
+        self.tokenizer = tokenizer
+        self.reward = tokenizer.convert_tokens_to_ids(REWARD)
+        self.vision = model.config.vision_config
+
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """Scores, float64 (n,)."""
+        parts = [
+            self.score_some(prompts[start : start + AT_ONCE], images[start : start + AT_ONCE])
+            for start in range(0, len(images), AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    @torch.inference_mode()
+    def score_some(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """Scores of as many images as go through the model at once."""
+        cut = [patches_of(image, self.vision) for image in images]
+        grids = torch.tensor([grid for _, grid in cut], device=self.device)
+        pixels = torch.cat([patches for patches, _ in cut]).to(self.device, self.model.dtype)
+        texts = []
+        for prompt, (_, rows, columns) in zip(prompts, (grid for _, grid in cut), strict=True):
+            places = rows * columns // self.vision.spatial_merge_size**2
+            said = INSTRUCTION.format(prompt=prompt) + QUESTION
+            texts.append(CHAT.format(image="<|image_pad|>" * places, text=said))
+        tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(
+            self.device
+        )
+        states = self.states(tokens.input_ids, tokens.attention_mask, pixels, grids)
+        found = (tokens.input_ids == self.reward).int()
+        last = found.shape[1] - 1 - found.flip(1).argmax(1)  # a prompt may name the token, too
+        rated = apply_head(self.head, states[torch.arange(len(texts)), last].float())
+        return rated[:, 0].double().cpu().numpy()
+
+    def states(
+        self, ids: torch.Tensor, mask: torch.Tensor, pixels: torch.Tensor, grids: torch.Tensor
+    ) -> torch.Tensor:
+        """Last hidden states (n, tokens, d), every token on the next text position."""
+        embeddings = self.model.language_model.embed_tokens(ids)
+        seen = self.model.visual(pixels, grid_thw=grids).pooler_output
+        place = (ids == self.model.config.image_token_id)[..., None].expand_as(embeddings)
+        embeddings = embeddings.masked_scatter(place, seen.to(embeddings.dtype))
+        positions = torch.arange(ids.shape[1], device=ids.device).expand(3, *ids.shape)
+        return self.model.language_model(
+            inputs_embeds=embeddings, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+
+
+def apply_head(head: Mapping[str, torch.Tensor], states: torch.Tensor) -> torch.Tensor:
+    """The linear layers of the head (numbered as in its checkpoint) with ReLU between them."""
+    numbers = sorted({int(key.split(".")[0]) for key in head})
+    for number in numbers:
+        states = states @ head[f"{number}.weight"].T + head[f"{number}.bias"]
+        if number != numbers[-1]:
+            states = states.relu()
+    return states
+
+
+def load_tokenizer(source: str) -> Any:
+    """Qwen2-VL's tokenizer with the one token that HPS v3 adds."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=hub.out_of_reach())
+    tokenizer.add_special_tokens({"additional_special_tokens": [REWARD]})
+    return tokenizer
+
+
+def hps_v3(source: str) -> HpsV3:
+    """Load HPS v3 from a folder, its file, or the hub.
+
+    Qwen2-VL's config.json and tokenizer are taken from beside the checkpoint, else from the hub.
+    """
+    from transformers import Qwen2VLConfig, Qwen2VLModel
+
+    path = find_file("hps_v3", source, CHECKPOINT)
+    beside = str(path.parent) if (path.parent / "config.json").is_file() else BACKBONE
+    try:
+        config = Qwen2VLConfig.from_pretrained(beside, local_files_only=hub.out_of_reach())
+        tokenizer = load_tokenizer(beside)
+    except (OSError, ValueError) as error:
+        raise MissingWeights(
+            f"hps_v3: {path.name} is there but not {BACKBONE}, whose config.json and tokenizer it "
+            f"needs: put config.json, tokenizer.json and tokenizer_config.json into {path.parent}"
+        ) from error
+    try:
+        backbone, head = split_state(read_state(path))
+        config.text_config.vocab_size = len(backbone["language_model.embed_tokens.weight"])
+        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        model, loading = Qwen2VLModel.from_pretrained(
+            None, config=config, state_dict=backbone, dtype=dtype, output_loading_info=True
+        )
+        apply_head(head, torch.zeros(1, config.text_config.hidden_size))
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EvaluationError(f"{path}: not HPS v3's checkpoint: {reason}") from error
+    wrong = [*loading["missing_keys"], *loading["unexpected_keys"]]
+    if wrong:
+        raise EvaluationError(f"{path}: not HPS v3's checkpoint: {sorted(wrong)[0]!r}")
+    return HpsV3(model, head, tokenizer)
