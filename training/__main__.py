@@ -170,7 +170,9 @@ class _Progress:
             if "implicit_accuracy" in line:
                 text += f"  accuracy {line['implicit_accuracy']:.0%}"
             end = "\r" if terminal and step < self._steps else "\n"
-            print(f"{text}  {rate:.0f} pairs/s", end=end, file=sys.stderr, flush=True)
+            minutes = line["seconds_left"] / 60
+            text += f"  {rate:.3g} pairs/s  {minutes:.0f} min left"
+            print(text, end=end, file=sys.stderr, flush=True)
 
 
 def _is_full_disk(error: Exception) -> bool:

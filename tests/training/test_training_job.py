@@ -123,6 +123,18 @@ def test_bad_input_is_one_sentence_and_exit_1(policy, options, message, toy, tmp
     assert result.stdout == ""
 
 
+def test_a_plan_is_printed_and_nothing_is_done(toy, tmp_path):
+    result = job(toy.study, "arenapo", tmp_path / "out", "--plan")
+    assert result.returncode == 0, result.stderr
+    for part in ("GiB  activations, 4 pairs at once", "embeddings of 12 prompts", "one A100"):
+        assert part in result.stdout
+    assert not (tmp_path / "out").exists()
+    gone = ["--plan", "--set", f"model.base={tmp_path}/gone"]
+    missing = job(toy.study, "arenapo", tmp_path / "out", *gone)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: model.base: there is no folder")
+
+
 def test_help_is_instant_and_has_an_example():
     begun = time.monotonic()
     result = subprocess.run(
