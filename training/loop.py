@@ -84,11 +84,12 @@ def train(
     source = pairs.train.unique_winners() if config.objective == "sft" else pairs.train
     if config.shuffle_gaps:
         source = source.shuffled_gaps(config.seed)
-    steps = range(checkpoint.step if checkpoint else 0, config.steps)
+    job = _Job(config, run, learner, inputs, pairs.held_out, sampler, watch, say)
+    first = checkpoint.step if checkpoint else 0
+    steps = range(first, first if job.patience.over else config.steps)
     fetch = _fetcher(config, data, origin, pairs.content, source, inputs, learner, steps, say)
     size, where = config.batch_size, f"{processes.count} x {processes.device.type}"
     say(f"{len(source)} examples, {config.steps} steps of {size} on {where}")
-    job = _Job(config, run, learner, inputs, pairs.held_out, sampler, watch, say)
     with _held_signals() as signals, out_of_memory(config):
         begun = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
         done = steps.start
@@ -141,7 +142,7 @@ class _Job:
         self._config, self._run, self._learner, self._inputs = config, run, learner, inputs
         self._held_out, self._sampler, self._say = held_out, sampler, say
         self.log = Log(run.metrics, config, learner.processes, watch)
-        self._patience = Patience(config.patience, run.metrics)
+        self.patience = Patience(config.patience, run.metrics)
         self.validated: dict[str, float] = {}
 
     def validate(self) -> dict[str, float]:
@@ -158,7 +159,7 @@ class _Job:
         self.validated, over = {}, False
         if last or _due(done, config.validate_every):
             self.validated = self.validate()
-            over = bool(self.validated) and self._patience.is_over(self.validated["held_out_loss"])
+            over = bool(self.validated) and self.patience.is_over(self.validated["held_out_loss"])
         if self._sampler and (last or _due(done, config.sample_every)):
             with self._learner.averaged():
                 self._sampler(self._learner.policy, self._run.folder / "samples", done)

@@ -117,6 +117,7 @@ class Patience:
 
     def __init__(self, limit: int, metrics: Path) -> None:
         self._limit, self._least, self._since = limit, float("inf"), 0
+        self.over = False
         if metrics.exists():  # a run that is continued has waited already
             for line in map(json.loads, metrics.read_text().splitlines()):
                 if "held_out_loss" in line:
@@ -126,7 +127,8 @@ class Patience:
         """Take in a held-out loss; return whether to stop."""
         self._since = 0 if loss < self._least else self._since + 1
         self._least = min(self._least, loss)
-        return bool(self._limit) and self._since >= self._limit
+        self.over = bool(self._limit) and self._since >= self._limit
+        return self.over
 
 
 def validate(learner: Learner, inputs: Inputs, pairs: Pairs) -> Line:

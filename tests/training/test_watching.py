@@ -54,6 +54,10 @@ def test_a_run_stops_after_validations_without_a_new_least_loss(toy, tmp_path, m
     assert (result["steps"], result["stopped_early"]) == (8, True)
     assert "stopped after step 8: 2 validations without a new least held-out loss" in said
     assert run(toy.study, tmp_path, overrides=options, resume=True) == result  # it is finished
+    (tmp_path / "result.json").unlink()  # as if killed between the last checkpoint and the end
+    losses = iter([2.0])
+    again = run(toy.study, tmp_path, overrides=options, resume=True)
+    assert (again["steps"], again["data_version"]) == (8, result["data_version"])
 
 
 def test_patience_is_remembered_by_the_run_that_continues(tmp_path):
