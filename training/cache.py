@@ -100,15 +100,18 @@ def latents(
     dtype: torch.dtype,
     device: torch.device,
     say: Say,
+    *,
+    mirrored: bool = False,
 ) -> tuple[Rows, str]:
     """Return the latent of every image, in order, and a digest of all images' bytes.
 
     `source` is the Parquet (image, bytes) that holds them, or None where `images` are paths. The
     bytes are read only when the source has changed since the last time; the VAE is loaded only when
-    a latent is missing. Raises ImageError naming an image that is not there or cannot be decoded.
+    a latent is missing. With `mirrored` the latents are of the images turned left to right. Raises
+    ImageError naming an image that is not there or cannot be decoded.
     """
     kind = f"{family.digest('vae')[:16]}-{resolution}-{str(dtype).removeprefix('torch.')}"
-    store = Store(root / "latents" / kind)
+    store = Store(root / "latents" / (f"{kind}-mirrored" if mirrored else kind))
     memo = root / "digests" / f"{_source_stamp(images, source)}.txt"
     if memo.exists():
         digests = memo.read_text().split()
@@ -145,7 +148,8 @@ def latents(
         digest = hashlib.sha256(content).hexdigest()
         found[image] = digest
         if digest not in store and digest not in batch and digest not in names:
-            batch[digest] = _pixels(image, content, resolution)
+            pixels = _pixels(image, content, resolution)
+            batch[digest] = pixels.flip(2) if mirrored else pixels
             flush(everything=False)
     flush(everything=True)
     digests = [found[image] for image in images]

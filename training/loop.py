@@ -194,10 +194,11 @@ def _inputs(
     dtype = torch.float32 if config.precision == "fp32" else torch.float16
     device = processes.device
 
-    def encode(images: list[str], prompts: list[str]) -> tuple[cache.Rows, str, Any]:
-        latents, digest = cache.latents(
-            family, images, data.images, data.cache, config.resolution, dtype, device, say
-        )
+    def encode(
+        images: list[str], prompts: list[str], mirrored: bool = False
+    ) -> tuple[cache.Rows, str, Any]:
+        given = (family, images, data.images, data.cache, config.resolution, dtype, device, say)
+        latents, digest = cache.latents(*given, mirrored=mirrored)
         return (
             latents,
             digest,
@@ -206,7 +207,8 @@ def _inputs(
 
     if processes.count > 1:
         mine = slice(processes.rank, None, processes.count)
-        encode(pairs.images[mine], pairs.prompts[mine])
+        for turned in (False, True)[: 1 + config.mirror]:
+            encode(pairs.images[mine], pairs.prompts[mine], turned)
         processes.wait()
     latents, images, texts = encode(pairs.images, pairs.prompts)
     origin = {
@@ -220,7 +222,8 @@ def _inputs(
         empty = cache.prompt_embeddings(family, [""], data.cache, dtype, device, say)
         prompts = list(dict.fromkeys(shown.prompt.tolist()))[:IMAGES]
         sampler = Sampler(family, texts, prompts, empty, config.resolution)
-    return Inputs(family, latents, texts, device), origin, sampler
+    mirrored = encode(pairs.images, pairs.prompts, mirrored=True)[0] if config.mirror else None
+    return Inputs(family, latents, texts, device, mirrored), origin, sampler
 
 
 def _fetcher(
@@ -242,7 +245,8 @@ def _fetcher(
         def live(step: int) -> Batch:
             rows = rows_of_step(seed, step, size, n)[share]
             noise, times = inputs.new_draws(size, step_generator(seed, step, learner.device))
-            return inputs.batch(source, rows, (noise[share], times[share]))
+            turns = (np.arange(step * size, (step + 1) * size) // n)[share]
+            return inputs.batch(source, rows, (noise[share], times[share]), turns=turns)
 
         return live
 
@@ -263,7 +267,7 @@ def _fetcher(
         rows, draws = (part[share] for part in places(step))
         fixed = inputs.fixed_draws(source.vote_id[rows], draws, seed)
         reference = errors.at(rows, draws) if has_reference else None
-        return inputs.batch(source, rows, fixed, reference)
+        return inputs.batch(source, rows, fixed, reference, turns=draws)
 
     return known
 

@@ -1,5 +1,6 @@
 """Latents and embeddings are computed once, named by content, and survive a kill and a rival."""
 
+import io
 import multiprocessing
 from pathlib import Path
 from types import SimpleNamespace
@@ -214,3 +215,19 @@ def test_a_damaged_shard_and_a_disk_too_small_are_named(family, toy, tmp_path, m
     monkeypatch.undo()
     encode(family, ["w0"], toy.images, tmp_path)
     assert shard.read_bytes() == whole
+
+
+def test_mirrored_latents_are_those_of_the_mirrored_image(family, toy, tmp_path):
+    from PIL import Image, ImageOps
+
+    table = pq.read_table(toy.images)
+    image = io.BytesIO(table["bytes"][0].as_py())
+    ImageOps.mirror(Image.open(image)).save(tmp_path / "mirrored.png")
+    name = table["image"][0].as_py()
+    whole, digest = encode(family, [name], toy.images, tmp_path)
+    turned, same = encode(family, [name], toy.images, tmp_path, mirrored=True)
+    expected, _ = encode(family, [str(tmp_path / "mirrored.png")], None, tmp_path)
+    row = np.array([0])
+    assert torch.equal(turned.take(row), expected.take(row))
+    assert not torch.equal(turned.take(row), whole.take(row))
+    assert digest == same
