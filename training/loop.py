@@ -158,6 +158,7 @@ class _Job:
         last = done == config.steps
         self.validated, over = {}, False
         if last or _due(done, config.validate_every):
+            self.log.pause()
             self.validated = self.validate()
             over = bool(self.validated) and self.patience.is_over(self.validated["held_out_loss"])
         if self._sampler and (last or _due(done, config.sample_every)):

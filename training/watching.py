@@ -42,6 +42,7 @@ class Log:
         self._path, self._config, self._processes, self._watch = path, config, processes, watch
         self._window: list[tuple[int, dict[str, Tensor], np.ndarray]] = []
         self._begun = time.monotonic()
+        self._ended: float | None = None
 
     def add(self, step: int, measured: dict[str, Tensor], vote_ids: np.ndarray) -> None:
         """Note a step's measures, per pair or for the step, without waiting for them.
@@ -70,6 +71,11 @@ class Log:
                 "it with a lower train.learning_rate in a new --out, or look at those images"
             )
 
+    def pause(self) -> None:
+        """End the window's time here: what follows until its line is written is no training."""
+        self.check()
+        self._ended = time.monotonic()
+
     def write(self, *, learning_rate: float, validated: Line | None = None) -> None:
         """Write one line, with what a validation found, and hand it to `watch`."""
         self.check()
@@ -87,8 +93,8 @@ class Log:
             at = torch.tensor(list(QUANTILES.values()), device=pairs.device)
             found = torch.quantile(pairs, at).tolist()
             line |= {f"{name}_{q}": value for q, value in zip(QUANTILES, found, strict=True)}
-        now = time.monotonic()
-        step, each = self._window[-1][0], (now - self._begun) / len(self._window)
+        ended = self._ended or time.monotonic()
+        step, each = self._window[-1][0], (ended - self._begun) / len(self._window)
         line = {"step": step, **line, "learning_rate": learning_rate}
         line |= {
             "pairs_per_second": self._config.batch_size / each,
@@ -97,7 +103,7 @@ class Log:
             **(validated or {}),
         }
         self._window.clear()
-        self._begun = time.monotonic()
+        self._begun, self._ended = time.monotonic(), None
         if self._processes.rank == 0:
             with self._path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
