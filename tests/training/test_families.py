@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_pipelines
 import torch
+from safetensors.torch import load_file
 from slow_trainer import SlowFlux, SlowSD3, SlowXL, assert_steps_equal
 
 from training.config import data_config, policy_config, read_study
@@ -77,6 +78,23 @@ def test_it_learns_the_votes_and_diffusers_draws_with_it(name, adaptation, bases
         pipeline.unload_lora_weights()
         np.testing.assert_array_equal(image(pipeline), before)
     assert np.abs(after - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", SAVE)
+def test_diffusers_loads_every_addition_and_no_other(name, bases, toy, tmp_path):
+    """An addition that is named wrongly is skipped in silence: compare each with the checkpoint."""
+    study = toy.write_study(tmp_path / "study.toml", bases[name], learning_rate=0.01)
+    run(study, tmp_path / "out")
+    state = load_file(tmp_path / "out/checkpoints/step-00000004.safetensors")
+    trained = {k.removeprefix("weights."): v for k, v in state.items() if k.startswith("weights.")}
+    family = open_family(str(bases[name]))
+    pipeline = getattr(diffusers, family.pipeline).from_pretrained(bases[name])
+    pipeline.load_lora_weights(tmp_path / "out" / "policy", adapter_name="default")
+    parameters = dict(getattr(pipeline, family.trained).named_parameters())
+    found = {key: value for key, value in parameters.items() if "lora_" in key}
+    assert found.keys() == trained.keys()
+    for key, value in trained.items():
+        assert torch.equal(found[key], value), key
 
 
 def test_a_unets_lora_in_kohyas_layout_draws_the_same(bases, toy, tmp_path):

@@ -182,10 +182,10 @@ class Family(ABC):
         from safetensors.torch import save_file
 
         layers = {k: v.float() for k, v in get_peft_model_state_dict(denoiser).items()}
+        # Of a transformer, diffusers loads PEFT's own names alone and skips others without a word.
+        named = convert_state_dict_to_diffusers(dict(layers)) if self.trained == "unet" else layers
         getattr(diffusers, self.pipeline).save_lora_weights(
-            folder,
-            **{f"{self.trained}_lora_layers": convert_state_dict_to_diffusers(dict(layers))},
-            weight_name=ADAPTER_FILE,
+            folder, **{f"{self.trained}_lora_layers": named}, weight_name=ADAPTER_FILE
         )
         if self.trained == "unet":
             (folder / "kohya").mkdir()
