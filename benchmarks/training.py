@@ -1,18 +1,23 @@
-"""Our training step beside the plain one of the public Diffusion-DPO scripts.
+"""Our training step beside the plain one of the public Diffusion-DPO scripts and diffusers' own.
 
     python benchmarks/training.py [--steps 5] [--batch-size 4] [--adaptation lora|full] [--width 4]
+    python benchmarks/training.py --study
 
-The plain step encodes both images and the caption at every step and holds a second UNet; ours
-reads cached latents and embeddings and, for LoRA, switches the adapter off. Both get one model of
-Stable Diffusion 1.5's shape with its widths divided by `--width` (random weights serve), the same
-pairs, batch, precision (fp32), optimiser and device, each in a process of its own. Printed: pairs a
-second (from the median step after one that warms up), peak memory beyond the libraries' own, and
-the ratios. How good the policy becomes is not measured here: tests/training shows that our step
-equals a plain one.
+`plain` is the step of the public scripts: it encodes both images and the caption at every step and
+holds a second UNet. `script` is diffusers' Diffusion-DPO LoRA script's: the same, but the reference
+is the UNet with its adapters off. `ours` reads cached latents and embeddings and switches the
+adapter off; `known` also has the reference's errors from the cache. All get one model of Stable
+Diffusion 1.5's shape with its widths divided by `--width` (random weights serve), the same pairs,
+batch, precision (fp32), optimiser and device, each in a process of its own. Printed: pairs a second
+(from the median step after one that warms up; of processor time where there is no GPU), peak memory
+beyond the libraries' own, and ratios to `plain`. `--study` times four whole policies with the
+reference cache against four without. How good a policy becomes is not measured here:
+tests/training shows that our step equals a plain one.
 """
 
 import argparse
 import copy
+import dataclasses
 import io
 import json
 import resource
@@ -26,12 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-RESOLUTION = 128
-PROMPTS = 16
-PAIRS = 64
+sys.path[0] = str(Path(__file__).parents[1])  # else this file would hide the package `training`
+
+from benchmarks.random_world import PAIRS, build  # noqa: E402
 
 
 def main() -> None:
@@ -41,112 +45,44 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4, help="pairs")
     parser.add_argument("--adaptation", choices=("lora", "full"), default="lora")
     parser.add_argument("--width", type=int, default=4, help="SD 1.5's widths are divided by it")
-    parser.add_argument("--only", choices=("encode", "plain", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--study", action="store_true", help="four policies, reference cached")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.only:
-        print(json.dumps(measure(options)))
+    if options.only == "build":
+        build(options.folder, options)
+        print("{}")
         return
+    if options.only:
+        print(json.dumps(study(options) if options.study else measure(options)))
+        return
+    # A process counts the peak of the one that started it as its own, so that one does nothing.
+    kinds = ["build", "encode", "plain", "script", "ours", "known"]
+    if options.adaptation == "full":
+        kinds.remove("script")  # it trains a LoRA alone
+    if options.study:
+        kinds = ["build", "encode", "live", "known"]
     with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder), options)
         found = {}
-        for which in ("encode", "plain", "ours"):
+        for which in kinds:
             command = [sys.executable, *sys.argv, "--only", which, "--folder", folder]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[which] = json.loads(done.stdout.splitlines()[-1])
-    found.pop("encode")  # what ours has done once, before the first of its runs
-    print(f"{'':8}{'pairs/s':>10}{'ms a step':>12}{'peak MiB':>10}")
+    for once in ("build", "encode"):  # what is done before the first run
+        found.pop(once)
+    if options.study:
+        live, known = found["live"]["seconds"], found["known"]["seconds"]
+        print(f"four policies: {live:.1f} s live, {known:.1f} s known, {known / live:.2f}x")
+        return
+    print(f"{'':8}{'pairs/s':>10}{'ms a step':>12}{'peak MiB':>10}{'speed':>9}{'memory':>9}")
     for which, row in found.items():
-        rate, ms, mib = row["rate"], 1000 * row["seconds"], row["memory"]
-        print(f"{which:8}{rate:10.2f}{ms:12.0f}{mib:10.0f}")
-    speed = found["ours"]["rate"] / found["plain"]["rate"]
-    memory = found["ours"]["memory"] / found["plain"]["memory"]
-    print(f"{'ratio':8}{speed:9.2f}x{'':12}{memory:9.2f}x")
-
-
-def build(folder: Path, options: argparse.Namespace) -> None:
-    """Write a random pipeline of SD 1.5's shape, random images and pairs, and a study over them."""
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from PIL import Image
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-    def narrow(*widths: int) -> list[int]:
-        return [width // options.width for width in widths]
-
-    (text_width,) = narrow(768)
-    letters = [chr(i) for i in range(97, 123)]
-    tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{x}</w>" for x in letters)]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=narrow(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=RESOLUTION,
-        ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokens), hidden_size=text_width, intermediate_size=4 * text_width,
-                num_hidden_layers=12, num_attention_heads=12, eos_token_id=1, bos_token_id=0,
-            )
-        ),
-        tokenizer=CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77),
-        unet=UNet2DConditionModel(
-            sample_size=RESOLUTION // 8,
-            block_out_channels=narrow(320, 640, 1280, 1280),
-            cross_attention_dim=text_width,
-            norm_num_groups=16,
-        ),
-        scheduler=DDIMScheduler(
-            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder / "base")  # fmt: skip
-
-    random = np.random.default_rng(0)
-    contents = []
-    for _ in range(2 * PAIRS):
-        buffer = io.BytesIO()
-        pixels = random.integers(0, 256, (RESOLUTION, RESOLUTION, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(buffer, "png")
-        contents.append(buffer.getvalue())
-    names = [str(i) for i in range(2 * PAIRS)]
-    pq.write_table(pa.table({"image": names, "bytes": contents}), folder / "images.parquet")
-    pairs = {
-        "vote_id": names[:PAIRS],
-        "prompt": ["an image " * 8 + letters[i % PROMPTS] for i in range(PAIRS)],
-        "image_winner": names[:PAIRS], "image_loser": names[PAIRS:],
-        "model_winner": ["a"] * PAIRS, "model_loser": ["b"] * PAIRS,
-        "gap": np.linspace(0.5, 1.5, PAIRS), "gap_sd": np.ones(PAIRS),
-        "probability": np.full(PAIRS, 0.5), "split": ["train"] * PAIRS,
-    }  # fmt: skip
-    pq.write_table(pa.table(pairs), folder / "pairs.parquet")
-    (folder / "study.toml").write_text(f"""
-        [lake]
-        root = "lake"
-        [votes]
-        images = "images.parquet"
-        [training_set]
-        pairs = "pairs.parquet"
-        [model]
-        base = "base"
-        resolution = {RESOLUTION}
-        [train]
-        adaptation = "{options.adaptation}"
-        batch_size = {options.batch_size}
-        [[policy]]
-        name = "arenapo"
-        objective = "arenapo"
-    """)
+        speed = row["rate"] / found["plain"]["rate"]
+        memory = row["memory"] / found["plain"]["memory"]
+        print(
+            f"{which:8}{row['rate']:10.2f}{1000 * row['seconds']:12.0f}{row['memory']:10.0f}"
+            f"{speed:8.2f}x{memory:8.2f}x"
+        )
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -156,24 +92,28 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     from peft import LoraConfig  # noqa: F401
     from transformers import CLIPTextModel  # noqa: F401
 
+    from training.batches import rows_of_step
     from training.config import policy_config
-    from training.loop import rows_of_step, step_generator
 
     libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     config = policy_config(options.folder / "study.toml", "arenapo")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    make = plain_step if options.only == "plain" else our_step
-    step = make(options.folder, config, device)
+    if options.only in ("plain", "script"):
+        step = plain_step(options.folder, config, device, copy_unet=options.only == "plain")
+    else:
+        step = our_step(options.folder, config, device, known=options.only == "known")
     if options.only == "encode":
         return {}
+    # On a processor its own time is taken, so that what else runs on the machine does not count.
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     seconds = []
     for i in range(options.steps + 1):
         rows = rows_of_step(0, i, config.batch_size, PAIRS)
-        begun = time.perf_counter()
-        step(i, rows, step_generator(0, i, device))
+        begun = clock()
+        step(i, rows)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(clock() - begun)
     median = statistics.median(seconds[1:])
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - libraries) / 1024
     if device.type == "cuda":
@@ -181,40 +121,66 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     return {"seconds": median, "rate": config.batch_size / median, "memory": memory}
 
 
-def our_step(folder: Path, config: Any, device: Any) -> Callable[..., None]:
+def study(options: argparse.Namespace) -> dict[str, float]:
+    """Train four policies for three epochs, each from start to saved, and time all of it."""
+    import torch
+
+    from training.config import data_config, policy_config, read_study
+    from training.loop import train
+    from training.pairs import open_pairs
+
+    file = options.folder / "study.toml"
+    draws = 1 if options.only == "known" else 0
+    steps = 1 if options.only == "encode" else 3 * PAIRS // options.batch_size
+    overrides = [f"train.reference_draws={draws}", f"train.steps={steps}"]
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    begun = clock()
+    for objective in ("dpo", "fixed_margin", "arenapo", "cdpo"):
+        config = policy_config(file, "arenapo", overrides)
+        config = dataclasses.replace(config, objective=objective)
+        data = data_config(read_study(file))
+        out = options.folder / options.only / objective
+        train(config, data, open_pairs(data.pairs), out)
+    return {"seconds": clock() - begun}
+
+
+def our_step(folder: Path, config: Any, device: Any, *, known: bool) -> Callable[..., None]:
     """The step of training/loop.py, over inputs that an earlier process has cached."""
     import torch
 
     from training import cache
+    from training.batches import Inputs, step_generator
     from training.families import open_family
-    from training.learner import Batch, Learner
+    from training.learner import Learner
     from training.pairs import open_pairs
+    from training.processes import Processes
 
     family = open_family(config.base)
     pairs = open_pairs(folder / "pairs.parquet")
-    kept = (folder / "cache", config.resolution, torch.float32, device, print)
-    latents, _ = cache.latents(family, pairs.images, folder / "images.parquet", *kept)
-    prompts = cache.prompt_embeddings(
-        family, pairs.prompts, folder / "cache", torch.float32, device, print
-    )
-    learner = Learner(config, family, device)
+    kept = (torch.float32, device, print)
+    images = (pairs.images, folder / "images.parquet", folder / "cache", config.resolution)
+    latents, _ = cache.latents(family, *images, *kept)
+    texts = cache.prompt_embeddings(family, pairs.prompts, folder / "cache", *kept)
+    inputs = Inputs(family, latents, texts, device)
+    learner = Learner(config, family, Processes(0, 1, device))
+    reference = torch.ones(PAIRS, 2)  # any numbers: what is timed is reading them
 
-    def step(i: int, rows: np.ndarray, generator: Any) -> None:
-        taken = pairs.train.rows(rows)
-        winner, loser = latents.take(taken.winner), latents.take(taken.loser)
-        tensors = (winner, loser, prompts.take(taken.prompt), torch.from_numpy(taken.gap))
-        learner.step(i, Batch(*(tensor.to(device) for tensor in tensors)), generator)
+    def step(i: int, rows: np.ndarray) -> None:
+        draws = inputs.new_draws(len(rows), step_generator(0, i, device))
+        learner.step(i, inputs.batch(pairs.train, rows, draws, reference[rows] if known else None))
 
     return step
 
 
-def plain_step(folder: Path, config: Any, device: Any) -> Callable[..., None]:
-    """The step of the public scripts: everything encoded again, a second UNet resident."""
+def plain_step(folder: Path, config: Any, device: Any, *, copy_unet: bool) -> Callable[..., None]:
+    """The step of the public scripts: everything encoded again; a second UNet, or adapters off."""
     import torch
     import torch.nn.functional as F
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from PIL import Image
     from transformers import CLIPTextModel, CLIPTokenizer
+
+    from training.batches import step_generator
 
     base = folder / "base"
     vae = AutoencoderKL.from_pretrained(base / "vae").to(device).requires_grad_(False)
@@ -222,7 +188,7 @@ def plain_step(folder: Path, config: Any, device: Any) -> Callable[..., None]:
     tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
     schedule = DDPMScheduler.from_pretrained(base / "scheduler")
     unet = UNet2DConditionModel.from_pretrained(base / "unet").to(device)
-    reference = copy.deepcopy(unet).requires_grad_(False)
+    reference = copy.deepcopy(unet).requires_grad_(False) if copy_unet else unet
     if config.adaptation == "lora":
         from peft import LoraConfig
 
@@ -241,7 +207,8 @@ def plain_step(folder: Path, config: Any, device: Any) -> Callable[..., None]:
         picture = Image.open(io.BytesIO(contents[image])).convert("RGB")
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
 
-    def step(i: int, rows: np.ndarray, generator: Any) -> None:
+    def step(i: int, rows: np.ndarray) -> None:
+        generator = step_generator(0, i, device)
         batch = [pairs[row] for row in rows]
         images = [p["image_winner"] for p in batch] + [p["image_loser"] for p in batch]
         with torch.no_grad():
@@ -257,9 +224,13 @@ def plain_step(folder: Path, config: Any, device: Any) -> Callable[..., None]:
         t = torch.randint(0, 1000, (len(rows),), generator=generator, device=device).repeat(2)
         noisy = schedule.add_noise(latents, noise, t)
         errors = (unet(noisy, t, texts).sample - noise).square().mean(dim=(1, 2, 3))
+        if not copy_unet:
+            unet.disable_adapters()
         with torch.no_grad():
             output = reference(noisy, t, texts).sample
             reference_errors = (output - noise).square().mean(dim=(1, 2, 3))
+        if not copy_unet:
+            unet.enable_adapters()
         winner, loser = (errors - reference_errors).chunk(2)
         gap = torch.tensor([p["gap"] for p in batch], device=device)
         inside = -0.5 * config.beta_dpo * (winner - loser)

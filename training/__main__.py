@@ -7,6 +7,7 @@ how is `loop.py`'s; torch is imported only once the configuration and the pairs 
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ from training import TrainingError, config, pairs, report
 EXAMPLE = """example:
   python -m training experiments/miniature.toml --policy arenapo --out runs/arenapo
   python -m training experiments/miniature.toml --policy dpo --out runs/dpo --set train.steps=40
+  python -m training experiments/sdxl_pickapic.toml --policy arenapo --out runs/xl --plan
+  accelerate launch --num_processes 8 -m training experiments/sdxl_pickapic.toml ...
 
 DIR/policy is what diffusers loads: pipe.load_lora_weights("runs/arenapo/policy"), or with
 adaptation = "full" StableDiffusionPipeline.from_pretrained("runs/arenapo/policy").
@@ -37,6 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="TOML file of the study")
     parser.add_argument("--policy", required=True, help="name of the [[policy]] to train")
     parser.add_argument("--out", required=True, type=Path, help="folder of this run")
+    parser.add_argument(
+        "--plan", action="store_true", help="print memory, disk and hours that it takes; do nothing"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, if any")
     parser.add_argument(
         "--overwrite",
@@ -54,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if options.plan:
+            print(_plan(options))
+            return 0
         with _pipes() as context:
             result = _run(options)
             if context is not None:
@@ -67,6 +76,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         print(f"\n{interrupt or 'stopped by a signal before the first step'}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        print(
+            f"error: the disk is full ({error}): what was finished is whole; make room, or lower "
+            f"what is written, and continue the run in {options.out} with --resume",
+            file=sys.stderr,
+        )
+        return 1
+    if _rank():
+        return 0
     accuracy = result.get("held_out_accuracy")
     print(
         f"{result['policy']}: {result['steps']} steps, loss {result['loss']:.4f}"
@@ -75,6 +95,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(options.out / "policy")
     return 0
+
+
+def _plan(options: argparse.Namespace) -> str:
+    """Count what the run would take, from the configuration of its model alone."""
+    study = config.read_study(options.study, options.overrides)
+    policy = config.policy_config(options.study, options.policy, options.overrides)
+    from training.plan import plan
+
+    return plan(policy, config.data_config(study), options.out)
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
@@ -141,11 +170,27 @@ class _Progress:
             if "implicit_accuracy" in line:
                 text += f"  accuracy {line['implicit_accuracy']:.0%}"
             end = "\r" if terminal and step < self._steps else "\n"
-            print(f"{text}  {rate:.0f} pairs/s", end=end, file=sys.stderr, flush=True)
+            minutes = line["seconds_left"] / 60
+            text += f"  {rate:.3g} pairs/s  {minutes:.0f} min left"
+            print(text, end=end, file=sys.stderr, flush=True)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether a write failed for want of room; safetensors gives the number in its text alone."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if isinstance(error, OSError) and error.errno in numbers:
+        return True
+    return any(f"(os error {number})" in str(error) for number in numbers)
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if not _rank():
+        print(text, file=sys.stderr, flush=True)
+
+
+def _rank() -> int:
+    """Of several processes that accelerate or torchrun started, the first one speaks."""
+    return int(os.environ.get("RANK", "0"))
 
 
 @contextlib.contextmanager

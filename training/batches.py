@@ -26,18 +26,39 @@ class Inputs:
     """Latents and embeddings by row, as batches on a device."""
 
     def __init__(
-        self, family: Family, latents: Rows, texts: Sequence[Rows], device: torch.device
+        self,
+        family: Family,
+        latents: Rows,
+        texts: Sequence[Rows],
+        device: torch.device,
+        mirrored: Rows | None = None,
     ) -> None:
-        self._family, self._device = family, device
+        """`mirrored` are the latents of the images turned left to right, where these are shown."""
+        self._family, self._device, self._mirrored = family, device, mirrored
         self._latents, self._texts = latents, texts
         self._shape = tuple(latents.take(np.zeros(1, dtype=np.int64)).shape[1:])
 
     def batch(
-        self, pairs: Pairs, rows: np.ndarray, draws: Draws, reference: Tensor | None = None
+        self,
+        pairs: Pairs,
+        rows: np.ndarray,
+        draws: Draws,
+        reference: Tensor | None = None,
+        turns: np.ndarray | None = None,
     ) -> Batch:
-        """Return the pairs at `rows` (B,) with their noise and times, on the device, in fp32."""
+        """Return the pairs at `rows` (B,) with their noise and times, on the device, in fp32.
+
+        `turns` (B,) counts how often each pair was shown before; at odd ones both of its images are
+        mirrored, where the run has mirrored ones.
+        """
         taken = pairs.rows(rows)
-        both = self._move(self._latents.take(np.concatenate([taken.winner, taken.loser])))
+        images = np.concatenate([taken.winner, taken.loser])
+        latents = self._latents.take(images)
+        if self._mirrored and turns is not None:
+            odd = np.flatnonzero(np.tile(turns % 2 == 1, 2))
+            if len(odd):
+                latents[odd] = self._mirrored.take(images[odd])
+        both = self._move(latents)
         return Batch(
             winner=both[: len(rows)],
             loser=both[len(rows) :],

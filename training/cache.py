@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -66,10 +66,15 @@ class Store:
         return Rows(self._shards, where)
 
     def _open(self, path: Path) -> None:
-        with safe_open(path, "pt") as file:  # maps the file: rows are read when they are used
-            self._shards.append(file.get_tensor("values"))
-            for row, name in enumerate(json.loads(file.metadata()["names"])):
-                self._rows[name] = (len(self._shards) - 1, row)
+        try:
+            with safe_open(path, "pt") as file:  # maps the file: rows are read when they are used
+                values, names = file.get_tensor("values"), json.loads(file.metadata()["names"])
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"cache.root: {path} is damaged ({error}): delete it and it is made again"
+            ) from error
+        self._shards.append(values)
+        self._rows.update({name: (len(self._shards) - 1, row) for row, name in enumerate(names)})
 
 
 class Rows:
@@ -95,15 +100,18 @@ def latents(
     dtype: torch.dtype,
     device: torch.device,
     say: Say,
+    *,
+    mirrored: bool = False,
 ) -> tuple[Rows, str]:
     """Return the latent of every image, in order, and a digest of all images' bytes.
 
     `source` is the Parquet (image, bytes) that holds them, or None where `images` are paths. The
     bytes are read only when the source has changed since the last time; the VAE is loaded only when
-    a latent is missing. Raises ImageError naming an image that is not there or cannot be decoded.
+    a latent is missing. With `mirrored` the latents are of the images turned left to right. Raises
+    ImageError naming an image that is not there or cannot be decoded.
     """
     kind = f"{family.digest('vae')[:16]}-{resolution}-{str(dtype).removeprefix('torch.')}"
-    store = Store(root / "latents" / kind)
+    store = Store(root / "latents" / (f"{kind}-mirrored" if mirrored else kind))
     memo = root / "digests" / f"{_source_stamp(images, source)}.txt"
     if memo.exists():
         digests = memo.read_text().split()
@@ -111,8 +119,6 @@ def latents(
             return store.select(digests), _digest(digests)
 
     row = family.latent_channels * (resolution // family.downscale) ** 2 * dtype.itemsize
-    what = f"up to {len(images)} images at {resolution} px"
-    announce(what, row * len(images), store.folder, say)
     found: dict[str, str] = {}
     batch: dict[str, Tensor] = {}
     encoder = None
@@ -124,7 +130,10 @@ def latents(
     def flush(everything: bool) -> None:
         nonlocal encoder
         if batch and (everything or len(batch) == at_once):
-            encoder = encoder or family.image_encoder(device)
+            if encoder is None:
+                what = f"up to {len(images)} images at {resolution} px"
+                announce(what, row * len(images), store.folder, say)
+                encoder = family.image_encoder(device)
             shard.append(encoder(torch.stack(list(batch.values()))).to("cpu", dtype))
             names.extend(batch)
             batch.clear()
@@ -139,7 +148,8 @@ def latents(
         digest = hashlib.sha256(content).hexdigest()
         found[image] = digest
         if digest not in store and digest not in batch and digest not in names:
-            batch[digest] = _pixels(image, content, resolution)
+            pixels = _pixels(image, content, resolution)
+            batch[digest] = pixels.flip(2) if mirrored else pixels
             flush(everything=False)
     flush(everything=True)
     digests = [found[image] for image in images]

@@ -72,8 +72,8 @@ class RunFolder:
         if not self._result.exists():
             return None
         result = json.loads(self._result.read_text())
-        whole = result["steps"] == steps or (result["stopped_early"] and result["steps"] < steps)
-        return result if whole else None
+        stopped = result.get("stopped_early") and result["steps"] < steps
+        return result if stopped or result["steps"] == steps else None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Note that the policy is written and the run over."""
@@ -85,7 +85,11 @@ class RunFolder:
         path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
         aside = path.with_suffix(".partial")
         state = {"step": str(checkpoint.step), "seconds": repr(checkpoint.seconds)}
-        save_file({k: v.contiguous() for k, v in checkpoint.tensors.items()}, aside, state)
+        try:
+            save_file({k: v.contiguous() for k, v in checkpoint.tensors.items()}, aside, state)
+        except BaseException:
+            aside.unlink(missing_ok=True)  # on a full disk its room is what is needed
+            raise
         for target in (aside, self._checkpoints):
             handle = os.open(target, os.O_RDONLY)
             os.fsync(handle)

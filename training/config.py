@@ -102,6 +102,9 @@ class PolicyConfig:
     shuffle_gaps: bool = False
     """Control: every training pair gets the gap and probability of another one. The other control,
     equal gaps, is `fixed_margin`."""
+    mirror: bool = False
+    """Every other time that a pair has its turn, both of its images are mirrored, left to right:
+    more to learn from where votes are few, at the price of letters. Twice the latents are kept."""
     reference_draws: int = field(default=0, metadata={"least": 0})
     """0: every step draws new times and noises. n: a pair's times and noises come from n fixed
     ones, and the reference's errors at these are computed once for all policies of a study."""

@@ -19,19 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from training import TrainingError, cache
+from training import cache
 from training.batches import Inputs, prefetched, rows_of_step, step_generator
 from training.card import write_card
 from training.checkpoint import Checkpoint, RunFolder
 from training.config import DataConfig, PolicyConfig
 from training.families import Family, open_family
 from training.learner import Batch, Learner
+from training.memory import out_of_memory, peak_memory
 from training.optimizer import learning_rate
 from training.pairs import Pairs, TrainingSet
 from training.processes import Processes, join_processes
 from training.reference import ReferenceErrors
 from training.samples import IMAGES, Sampler
-from training.watching import Log, Patience, Watch, peak_memory, validate
+from training.watching import Log, Patience, Watch, validate
 
 Say = Callable[[str], None]
 
@@ -83,47 +84,24 @@ def train(
     source = pairs.train.unique_winners() if config.objective == "sft" else pairs.train
     if config.shuffle_gaps:
         source = source.shuffled_gaps(config.seed)
+    job = _Job(config, run, learner, inputs, pairs.held_out, sampler, watch, say)
     first = checkpoint.step if checkpoint else 0
-    steps = range(first, config.steps)
+    steps = range(first, first if job.patience.over else config.steps)
     fetch = _fetcher(config, data, origin, pairs.content, source, inputs, learner, steps, say)
-
-    say(f"{len(source)} examples, {config.steps} steps of {config.batch_size} on "
-        f"{processes.count} x {processes.device.type}")  # fmt: skip
-    log = Log(run.metrics, config, processes, watch)
-    patience = Patience(config.patience, run.metrics)
-    done, validated = first, dict[str, float]()
-    with _held_signals() as signals, _out_of_memory(config):
+    size, where = config.batch_size, f"{processes.count} x {processes.device.type}"
+    say(f"{len(source)} examples, {config.steps} steps of {size} on {where}")
+    with _held_signals() as signals, out_of_memory(config):
         begun = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
+        done = steps.start
         for step, batch in prefetched(fetch, steps):
             measured = learner.step(step, batch)
+            rows = rows_of_step(config.seed, step, size, len(source))
             done = step + 1
-            rows = rows_of_step(config.seed, step, config.batch_size, len(source))
-            log.add(done, measured, source.vote_id[rows])
-            last = done == config.steps
-            over = False
-            validated = {}
-            if len(pairs.held_out) and (last or _due(done, config.validate_every)):
-                validated = validate(learner, inputs, pairs.held_out)
-                over = patience.is_over(validated["held_out_loss"])
-            if sampler and (last or _due(done, config.sample_every)) and not processes.rank:
-                with learner.averaged():
-                    sampler(learner.policy, out / "samples", done)
-            if last or validated or done % config.log_every == 0:
-                log.write(learning_rate=learning_rate(config, step), validated=validated)
-            stop = _agreed(signals, processes, done, config.log_every)
-            if last or over or stop or done % config.checkpoint_every == 0:
-                log.check()  # a poisoned state must never replace the last good one
-                if processes.rank == 0:
-                    run.save(Checkpoint(done, time.monotonic() - begun, learner.tensors()))
-            if stop and not last:
-                raise Interrupted(f"stopped by a signal after step {done}; --resume goes on")
-            if over and not last:
-                say(f"stopped after step {done}: {config.patience} validations without a new "
-                    "least held-out loss")  # fmt: skip
+            job.log.add(done, measured, source.vote_id[rows])
+            if job.is_over_after(step, begun, signals):
                 break
         seconds = time.monotonic() - begun
-    if not validated and len(pairs.held_out):  # the last checkpoint was of the last step
-        validated = validate(learner, inputs, pairs.held_out)
+        validated = job.validated or job.validate()  # not yet where no step was left to take
     result = {
         "policy": config.name,
         "objective": config.objective,
@@ -132,19 +110,77 @@ def train(
         "stopped_early": done < config.steps,
         "pairs": len(source),
         "held_out_pairs": len(pairs.held_out),
-        "pairs_per_second": done * config.batch_size / seconds,
+        "pairs_per_second": done * size / seconds,
         "seconds": seconds,
         "peak_memory_gib": peak_memory() / 2**30,
         **validated,
     }
     if processes.rank == 0:
-        result |= log.summary(run.metrics)
+        result |= job.log.summary(run.metrics)
         with learner.averaged():
             result["data_version"] = learner.save(run.policy, origin)
         write_card(run.policy, config, family, origin, result)
         run.finish(result)
     processes.wait()
-    return result
+    return result if processes.rank == 0 else (run.result(config.steps) or result)
+
+
+class _Job:
+    """What follows a step: validation, samples, the log's line, a checkpoint, perhaps the end."""
+
+    def __init__(
+        self,
+        config: PolicyConfig,
+        run: RunFolder,
+        learner: Learner,
+        inputs: Inputs,
+        held_out: Pairs,
+        sampler: Sampler | None,
+        watch: Watch,
+        say: Say,
+    ) -> None:
+        self._config, self._run, self._learner, self._inputs = config, run, learner, inputs
+        self._held_out, self._sampler, self._say = held_out, sampler, say
+        self.log = Log(run.metrics, config, learner.processes, watch)
+        self.patience = Patience(config.patience, run.metrics)
+        self.validated: dict[str, float] = {}
+
+    def validate(self) -> dict[str, float]:
+        """Judge the policy by the held-out pairs, if there are any."""
+        return validate(self._learner, self._inputs, self._held_out) if len(self._held_out) else {}
+
+    def is_over_after(self, step: int, begun: float, signals: list[int]) -> bool:
+        """Do what is due after `step` (from 0); return whether patience is at its end.
+
+        Raises Diverged, and Interrupted once the state is in a checkpoint.
+        """
+        config, done, processes = self._config, step + 1, self._learner.processes
+        last = done == config.steps
+        self.validated, over = {}, False
+        if last or _due(done, config.validate_every):
+            self.log.pause()
+            self.validated = self.validate()
+            over = bool(self.validated) and self.patience.is_over(self.validated["held_out_loss"])
+        if self._sampler and (last or _due(done, config.sample_every)):
+            with self._learner.averaged():
+                self._sampler(self._learner.policy, self._run.folder / "samples", done)
+        if last or self.validated or _due(done, config.log_every):
+            rate = learning_rate(config, step)
+            self.log.write(learning_rate=rate, validated=self.validated)
+        stop = _agreed(signals, processes, done, config.log_every)
+        if last or over or stop or _due(done, config.checkpoint_every):
+            self.log.check()  # a poisoned state must never replace the last good one
+            if processes.rank == 0:
+                seconds = time.monotonic() - begun
+                self._run.save(Checkpoint(done, seconds, self._learner.tensors()))
+        if stop and not last:
+            raise Interrupted(f"stopped by a signal after step {done}; --resume goes on")
+        if over and not last:
+            self._say(
+                f"stopped after step {done}: {config.patience} validations without a new least "
+                "held-out loss"
+            )
+        return over
 
 
 def _inputs(
@@ -159,10 +195,11 @@ def _inputs(
     dtype = torch.float32 if config.precision == "fp32" else torch.float16
     device = processes.device
 
-    def encode(images: list[str], prompts: list[str]) -> tuple[cache.Rows, str, Any]:
-        latents, digest = cache.latents(
-            family, images, data.images, data.cache, config.resolution, dtype, device, say
-        )
+    def encode(
+        images: list[str], prompts: list[str], mirrored: bool = False
+    ) -> tuple[cache.Rows, str, Any]:
+        given = (family, images, data.images, data.cache, config.resolution, dtype, device, say)
+        latents, digest = cache.latents(*given, mirrored=mirrored)
         return (
             latents,
             digest,
@@ -171,7 +208,8 @@ def _inputs(
 
     if processes.count > 1:
         mine = slice(processes.rank, None, processes.count)
-        encode(pairs.images[mine], pairs.prompts[mine])
+        for turned in (False, True)[: 1 + config.mirror]:
+            encode(pairs.images[mine], pairs.prompts[mine], turned)
         processes.wait()
     latents, images, texts = encode(pairs.images, pairs.prompts)
     origin = {
@@ -185,7 +223,8 @@ def _inputs(
         empty = cache.prompt_embeddings(family, [""], data.cache, dtype, device, say)
         prompts = list(dict.fromkeys(shown.prompt.tolist()))[:IMAGES]
         sampler = Sampler(family, texts, prompts, empty, config.resolution)
-    return Inputs(family, latents, texts, device), origin, sampler
+    mirrored = encode(pairs.images, pairs.prompts, mirrored=True)[0] if config.mirror else None
+    return Inputs(family, latents, texts, device, mirrored), origin, sampler
 
 
 def _fetcher(
@@ -207,7 +246,8 @@ def _fetcher(
         def live(step: int) -> Batch:
             rows = rows_of_step(seed, step, size, n)[share]
             noise, times = inputs.new_draws(size, step_generator(seed, step, learner.device))
-            return inputs.batch(source, rows, (noise[share], times[share]))
+            turns = (np.arange(step * size, (step + 1) * size) // n)[share]
+            return inputs.batch(source, rows, (noise[share], times[share]), turns=turns)
 
         return live
 
@@ -228,7 +268,7 @@ def _fetcher(
         rows, draws = (part[share] for part in places(step))
         fixed = inputs.fixed_draws(source.vote_id[rows], draws, seed)
         reference = errors.at(rows, draws) if has_reference else None
-        return inputs.batch(source, rows, fixed, reference)
+        return inputs.batch(source, rows, fixed, reference, turns=draws)
 
     return known
 
@@ -244,34 +284,6 @@ def _agreed(signals: list[int], processes: Processes, step: int, log_every: int)
     if step % log_every:
         return False
     return bool(processes.gather(torch.tensor([len(signals)], device=processes.device)).any())
-
-
-@contextlib.contextmanager
-def _out_of_memory(config: PolicyConfig) -> Iterator[None]:
-    """Turn a full GPU into the settings to lower, and by how much."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        part = config.batch_size // config.accumulation
-        ways = []
-        if part > 1:
-            least = next(n for n in range(2, part + 1) if part % n == 0)
-            ways.append(
-                f"train.accumulation = {config.accumulation * least} instead of "
-                f"{config.accumulation} ({part // least} pairs at once instead of {part}, the same "
-                "step)"
-            )
-        if not config.gradient_checkpointing:
-            ways.append("train.gradient_checkpointing = true")
-        if config.precision == "fp32":
-            ways.append('train.precision = "bf16"')
-        if config.adaptation == "full":
-            ways.append('train.optimizer = "adamw_8bit"')
-            ways.append('train.adaptation = "lora"')
-        raise TrainingError(
-            f"out of GPU memory with {part} pairs at once ({str(error).split('.')[0]}): "
-            f"set {', or '.join(ways) or 'a smaller model.resolution'}"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def join_processes(batch_size: int, accumulation: int) -> Processes:
     if "RANK" not in os.environ:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return Processes(0, 1, device)
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     if batch_size % (state.num_processes * accumulation):
         raise TrainingError(
             f"train.batch_size = {batch_size} cannot be shared by {state.num_processes} processes "

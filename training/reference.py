@@ -36,6 +36,7 @@ class ReferenceErrors:
         self._pairs, self._inputs, self._seed = pairs, inputs, config.seed
         self._draws = config.reference_draws
         decided_by = [shown, config.resolution, config.precision, config.seed, self._draws]
+        decided_by.append(config.mirror)
         name = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()
         self.path = root / "reference" / f"{name}.safetensors"
         self._errors = torch.full((len(pairs), self._draws, 2), torch.nan)
@@ -71,7 +72,8 @@ class ReferenceErrors:
                 at = mine[part : part + learner.part]
                 taken, drawn = at // self._draws, at % self._draws
                 fixed = self._inputs.fixed_draws(self._pairs.vote_id[taken], drawn, self._seed)
-                errors = learner.reference_errors(self._inputs.batch(self._pairs, taken, fixed))
+                batch = self._inputs.batch(self._pairs, taken, fixed, turns=drawn)
+                errors = learner.reference_errors(batch)
                 found[part : part + len(at)] = errors.cpu()
             every = processes.gather(found.to(processes.device)).cpu()
             every = every.view(processes.count, -1, 2).transpose(0, 1).reshape(-1, 2)

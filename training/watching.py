@@ -4,8 +4,6 @@ The device is asked for numbers once a line, never in a step.
 """
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from training import TrainingError
 from training.batches import Inputs, step_generator
 from training.config import PolicyConfig
 from training.learner import Learner
+from training.memory import peak_memory
 from training.objective import implicit_accuracy
 from training.pairs import Pairs
 from training.processes import Processes
@@ -43,6 +42,7 @@ class Log:
         self._path, self._config, self._processes, self._watch = path, config, processes, watch
         self._window: list[tuple[int, dict[str, Tensor], np.ndarray]] = []
         self._begun = time.monotonic()
+        self._ended: float | None = None
 
     def add(self, step: int, measured: dict[str, Tensor], vote_ids: np.ndarray) -> None:
         """Note a step's measures, per pair or for the step, without waiting for them.
@@ -71,6 +71,11 @@ class Log:
                 "it with a lower train.learning_rate in a new --out, or look at those images"
             )
 
+    def pause(self) -> None:
+        """End the window's time here: what follows until its line is written is no training."""
+        self.check()
+        self._ended = time.monotonic()
+
     def write(self, *, learning_rate: float, validated: Line | None = None) -> None:
         """Write one line, with what a validation found, and hand it to `watch`."""
         self.check()
@@ -88,8 +93,8 @@ class Log:
             at = torch.tensor(list(QUANTILES.values()), device=pairs.device)
             found = torch.quantile(pairs, at).tolist()
             line |= {f"{name}_{q}": value for q, value in zip(QUANTILES, found, strict=True)}
-        now = time.monotonic()
-        step, each = self._window[-1][0], (now - self._begun) / len(self._window)
+        ended = self._ended or time.monotonic()
+        step, each = self._window[-1][0], (ended - self._begun) / len(self._window)
         line = {"step": step, **line, "learning_rate": learning_rate}
         line |= {
             "pairs_per_second": self._config.batch_size / each,
@@ -98,7 +103,7 @@ class Log:
             **(validated or {}),
         }
         self._window.clear()
-        self._begun = time.monotonic()
+        self._begun, self._ended = time.monotonic(), None
         if self._processes.rank == 0:
             with self._path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -118,6 +123,7 @@ class Patience:
 
     def __init__(self, limit: int, metrics: Path) -> None:
         self._limit, self._least, self._since = limit, float("inf"), 0
+        self.over = False
         if metrics.exists():  # a run that is continued has waited already
             for line in map(json.loads, metrics.read_text().splitlines()):
                 if "held_out_loss" in line:
@@ -127,7 +133,8 @@ class Patience:
         """Take in a held-out loss; return whether to stop."""
         self._since = 0 if loss < self._least else self._since + 1
         self._least = min(self._least, loss)
-        return bool(self._limit) and self._since >= self._limit
+        self.over = bool(self._limit) and self._since >= self._limit
+        return self.over
 
 
 def validate(learner: Learner, inputs: Inputs, pairs: Pairs) -> Line:
@@ -157,11 +164,3 @@ def validate(learner: Learner, inputs: Inputs, pairs: Pairs) -> Line:
     means = (implicit_accuracy(inside).mean(), loss.mean(), winner.mean(), loser.mean())
     names = ("accuracy", "loss", "winner_error", "loser_error")
     return {f"held_out_{n}": value.item() for n, value in zip(names, means, strict=True)}
-
-
-def peak_memory() -> int:
-    """Bytes: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,6 +1,7 @@
 """A toy study for the training tests: winners are bright, losers dark, and the prompt says so."""
 
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -38,7 +39,7 @@ class Toy:
             "warmup_steps": 2, "beta_dpo": 200.0, "gamma": 0.5, "checkpoint_every": 2,
             "log_every": 2, **train,
         }  # fmt: skip
-        lines = [f"{k} = {v!r}".replace("'", '"') for k, v in keys.items()]
+        lines = [f"{k} = {json.dumps(v)}" for k, v in keys.items()]
         names = get_args(ObjectiveName)
         policies = [f'[[policy]]\nname = "{name}"\nobjective = "{name}"' for name in names]
         path.write_text(

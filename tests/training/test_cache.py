@@ -1,7 +1,9 @@
 """Latents and embeddings are computed once, named by content, and survive a kill and a rival."""
 
+import io
 import multiprocessing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from training import cache
+from training import TrainingError, cache
 from training.families import StableDiffusion
 
 CPU = torch.device("cpu")
@@ -177,3 +179,55 @@ def test_a_missing_or_broken_image_is_named(family, toy, tmp_path):
         encode(family, ["x"], broken, tmp_path)
     with pytest.raises(cache.ImageError, match=r"gone.png: No such file"):
         encode(family, [str(tmp_path / "gone.png")], None, tmp_path)
+
+
+def test_latents_of_another_vae_are_never_taken_for_this_ones(family, toy, tmp_path):
+    import shutil
+
+    from diffusers import AutoencoderKL
+
+    one, _ = encode(family, ["w0", "l0"], toy.images, tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(family.folder, other)
+    vae = AutoencoderKL.from_pretrained(other / "vae")
+    with torch.no_grad():
+        vae.quant_conv.bias += 1
+    vae.save_pretrained(other / "vae")
+    two, _ = encode(StableDiffusion(other), ["w0", "l0"], toy.images, tmp_path)
+    rows = np.arange(2)
+    shift = vae.config.scaling_factor
+    torch.testing.assert_close(two.take(rows), one.take(rows) + shift, atol=1e-5, rtol=1e-5)
+    again, _ = encode(family, ["w0", "l0"], toy.images, tmp_path)
+    assert torch.equal(again.take(rows), one.take(rows))
+
+
+def test_a_damaged_shard_and_a_disk_too_small_are_named(family, toy, tmp_path, monkeypatch):
+    encode(family, ["w0"], toy.images, tmp_path)
+    (shard,) = tmp_path.rglob("latents/*/*.safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-10])
+    with pytest.raises(TrainingError, match=r"safetensors is damaged .*: delete it"):
+        encode(family, ["w0"], toy.images, tmp_path)
+    shard.unlink()
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match=r"up to 1 images at 32 px need .* are free: make room"):
+        encode(family, ["w0"], toy.images, tmp_path)
+    monkeypatch.undo()
+    encode(family, ["w0"], toy.images, tmp_path)
+    assert shard.read_bytes() == whole
+
+
+def test_mirrored_latents_are_those_of_the_mirrored_image(family, toy, tmp_path):
+    from PIL import Image, ImageOps
+
+    table = pq.read_table(toy.images)
+    image = io.BytesIO(table["bytes"][0].as_py())
+    ImageOps.mirror(Image.open(image)).save(tmp_path / "mirrored.png")
+    name = table["image"][0].as_py()
+    whole, digest = encode(family, [name], toy.images, tmp_path)
+    turned, same = encode(family, [name], toy.images, tmp_path, mirrored=True)
+    expected, _ = encode(family, [str(tmp_path / "mirrored.png")], None, tmp_path)
+    row = np.array([0])
+    assert torch.equal(turned.take(row), expected.take(row))
+    assert not torch.equal(turned.take(row), whole.take(row))
+    assert digest == same

@@ -123,6 +123,18 @@ def test_bad_input_is_one_sentence_and_exit_1(policy, options, message, toy, tmp
     assert result.stdout == ""
 
 
+def test_a_plan_is_printed_and_nothing_is_done(toy, tmp_path):
+    result = job(toy.study, "arenapo", tmp_path / "out", "--plan")
+    assert result.returncode == 0, result.stderr
+    for part in ("GiB  activations, 4 pairs at once", "embeddings of 12 prompts", "one A100"):
+        assert part in result.stdout
+    assert not (tmp_path / "out").exists()
+    gone = ["--plan", "--set", f"model.base={tmp_path}/gone"]
+    missing = job(toy.study, "arenapo", tmp_path / "out", *gone)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: model.base: there is no folder")
+
+
 def test_help_is_instant_and_has_an_example():
     begun = time.monotonic()
     result = subprocess.run(
@@ -134,3 +146,25 @@ def test_help_is_instant_and_has_an_example():
         line.split("|")[-1].strip() for line in result.stderr.splitlines()
     }
     assert time.monotonic() - begun < 20
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(toy, tmp_path):
+    study = toy.write_study(tmp_path / "study.toml", _base(toy), steps=4, checkpoint_every=2)
+    out = tmp_path / "out"
+    assert job(study, "dpo", out, "--set", "train.steps=2").returncode == 0
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    # No file may grow past 20 kB, which a checkpoint does and what leads up to it does not.
+    limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "-"]
+    full = subprocess.run(
+        [*limited, *command(study, "dpo", out, "--resume")],
+        cwd=ROOT, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert full.returncode == 1, full.stderr
+    assert "error: the disk is full" in full.stderr
+    assert "--resume" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert list((out / "checkpoints").iterdir()) == [checkpoint]
+    finished = job(study, "dpo", out, "--resume")
+    assert finished.returncode == 0, finished.stderr
+    assert "continuing after step 2" in finished.stderr

@@ -24,16 +24,17 @@ FAMILIES: dict[str, type[Family]] = {
 """By `_class_name` of model_index.json."""
 
 
-def open_family(base: str) -> Family:
+def open_family(base: str, *, weights: bool = True) -> Family:
     """Return the family of the pipeline at `base`, a folder or a name on the hub.
 
-    Raises ModelError when there is no pipeline or its class is not among FAMILIES.
+    Without `weights` only configurations are fetched from the hub: enough for a plan. Raises
+    ModelError when there is no pipeline or its class is not among FAMILIES.
     """
     folder = Path(base)
     if not folder.is_dir():
         if folder.is_absolute():
             raise ModelError(f"model.base: there is no folder {base}")
-        folder = _download(base)
+        folder = _download(base, weights)
     index = folder / "model_index.json"
     try:
         pipeline = json.loads(index.read_text()).get("_class_name")
@@ -45,12 +46,14 @@ def open_family(base: str) -> Family:
     return FAMILIES[pipeline](folder)
 
 
-def _download(name: str) -> Path:
+def _download(name: str, weights: bool) -> Path:
     """Fetch a pipeline's configuration and safetensors from the hub (or its local cache)."""
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
+        patterns = ["*.json", "*/*config.json"]
+        if weights:
+            patterns += ["*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
         return Path(
             snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*.fp16.*", "*ema*"])
         )

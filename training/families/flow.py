@@ -6,7 +6,6 @@ sigma is logit-normal (there, section 3.1), then shifted towards noise as the pi
 shifts it when it samples. The scheduler's own steps play no part: sigma is continuous.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from training.families import text
-from training.families.pipeline import Family, ModelError, Texts, config_of, loaded
+from training.families.pipeline import Family, ModelError, Texts, config_of
 
 T5_LENGTH = {"StableDiffusion3Pipeline": 256, "FluxPipeline": 512}  # the pipelines' defaults
 
@@ -56,10 +55,6 @@ class Flow(Family):
         """The velocity d x_sigma / d sigma = eps - x_0, the same at every sigma."""
         return noise - latents
 
-    def _transformer(self, kind: Any, device: torch.device, dtype: torch.dtype) -> Any:
-        model = loaded(kind, self.folder / "transformer", dtype)
-        return model.to(device).eval().requires_grad_(False)
-
 
 class StableDiffusion3(Flow):
     """Stable Diffusion 3 and 3.5: MMDiT with two CLIP towers and T5, which may be missing."""
@@ -70,11 +65,17 @@ class StableDiffusion3(Flow):
         *("text_encoder", "text_encoder_2", "text_encoder_3"),
     )
 
-    def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
-        """Load the MMDiT, frozen."""
+    def denoiser_class(self) -> Any:
+        """The MMDiT."""
         from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 
-        return self._transformer(SD3Transformer2DModel, device, dtype)
+        return SD3Transformer2DModel
+
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """CLIP's and T5's hidden states one after the other, and CLIP's pooled texts."""
+        length = config_of(self.folder / "text_encoder")["max_position_embeddings"]
+        hidden = (length + T5_LENGTH[self.pipeline], self.config["joint_attention_dim"])
+        return hidden, (self.config["pooled_projection_dim"],)
 
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w); the transformer counts time from 0 to 1000."""
@@ -97,9 +98,8 @@ class StableDiffusion3(Flow):
             for n in ("", "_2")
         ]
         length, width = T5_LENGTH[self.pipeline], self.config["joint_attention_dim"]
-        index = json.loads((self.folder / "model_index.json").read_text())
         t5 = None
-        if index.get("text_encoder_3", [None])[0]:
+        if (self.folder / "text_encoder_3").is_dir():
             t5 = text.t5(self.folder, "tokenizer_3", "text_encoder_3", length, device)
 
         def encode(prompts: Sequence[str]) -> Texts:
@@ -132,11 +132,16 @@ class Flux(Flow):
         patches = shape[2] * shape[3] // 4
         return math.exp(s.get("base_shift", 0.5) + slope * (patches - low))
 
-    def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
-        """Load the transformer, frozen."""
+    def denoiser_class(self) -> Any:
+        """The transformer."""
         from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
 
-        return self._transformer(FluxTransformer2DModel, device, dtype)
+        return FluxTransformer2DModel
+
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """T5's hidden states and CLIP's pooled text."""
+        hidden = (T5_LENGTH[self.pipeline], self.config["joint_attention_dim"])
+        return hidden, (self.config["pooled_projection_dim"],)
 
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w), packed and unpacked on the way."""

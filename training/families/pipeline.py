@@ -76,8 +76,12 @@ class Family(ABC):
         """Return what the denoiser should give for x_t: noise or velocity (n, c, h, w)."""
 
     @abstractmethod
-    def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
-        """Load the component that is trained, frozen."""
+    def denoiser_class(self) -> Any:
+        """Return diffusers' class of the component that is trained."""
+
+    @abstractmethod
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of one prompt's embeddings."""
 
     @abstractmethod
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
@@ -96,6 +100,22 @@ class Family(ABC):
                 self._digests[component] = "\n".join([component, *files])
         text = "\n".join(self._digests[component] for component in components)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
+        """Load the component that is trained, frozen."""
+        model = loaded(self.denoiser_class(), self.folder / self.trained, dtype)
+        return model.to(device, memory_format=self.layout(device)).eval().requires_grad_(False)
+
+    def layout(self, device: torch.device) -> torch.memory_format:
+        """Return the layout of the denoiser's weights and of what it is given."""
+        return torch.contiguous_format
+
+    def empty_denoiser(self, dtype: torch.dtype) -> Any:
+        """Return the denoiser without values, on the `meta` device: its shapes alone, frozen."""
+        kind = self.denoiser_class()
+        with torch.device("meta"):
+            model = kind.from_config(kind.load_config(self.folder / self.trained))
+        return torch.nn.Module.to(model, dtype).eval().requires_grad_(False)
 
     def check_resolution(self, resolution: int) -> None:
         """Raise ModelError unless the model can draw images of this many pixels a side."""
@@ -162,10 +182,10 @@ class Family(ABC):
         from safetensors.torch import save_file
 
         layers = {k: v.float() for k, v in get_peft_model_state_dict(denoiser).items()}
+        # Of a transformer, diffusers loads PEFT's own names alone and skips others without a word.
+        named = convert_state_dict_to_diffusers(dict(layers)) if self.trained == "unet" else layers
         getattr(diffusers, self.pipeline).save_lora_weights(
-            folder,
-            **{f"{self.trained}_lora_layers": convert_state_dict_to_diffusers(dict(layers))},
-            weight_name=ADAPTER_FILE,
+            folder, **{f"{self.trained}_lora_layers": named}, weight_name=ADAPTER_FILE
         )
         if self.trained == "unet":
             (folder / "kohya").mkdir()

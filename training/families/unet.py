@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.families import text
-from training.families.pipeline import Family, ModelError, Texts, config_of, loaded
+from training.families.pipeline import Family, ModelError, Texts, config_of
 
 
 class StableDiffusion(Family):
@@ -37,7 +37,7 @@ class StableDiffusion(Family):
                 f"model.base: {folder} predicts {self.prediction_type!r}; "
                 "supported: epsilon, v_prediction"
             )
-        unet = config_of(folder / "unet")
+        self.config = unet = config_of(folder / "unet")
         if unet["in_channels"] != unet["out_channels"]:
             raise ModelError(
                 f"model.base: the UNet of {folder} takes {unet['in_channels']} channels and gives "
@@ -61,16 +61,24 @@ class StableDiffusion(Family):
             return noise
         return self.schedule.get_velocity(latents, noise, times)
 
-    def denoiser(self, device: torch.device, dtype: torch.dtype = torch.float32) -> Any:
-        """Load the UNet, frozen, channels last: the layout convolutions compute in."""
+    def layout(self, device: torch.device) -> torch.memory_format:
+        """Channels last on a GPU, whose convolutions compute in it; a processor's are slower so."""
+        return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+    def denoiser_class(self) -> Any:
+        """The UNet."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        unet = loaded(UNet2DConditionModel, self.folder / "unet", dtype)
-        return unet.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        return UNet2DConditionModel
+
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """CLIP's hidden states."""
+        length = config_of(self.folder / "text_encoder")["max_position_embeddings"]
+        return ((length, self.config["cross_attention_dim"]),)
 
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return noise or velocity (n, c, h, w)."""
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        noisy = noisy.contiguous(memory_format=self.layout(noisy.device))
         return denoiser(noisy, times, texts[0], return_dict=False)[0]
 
     def prompt_encoder(self, device: torch.device) -> Callable[[Sequence[str]], Texts]:
@@ -86,6 +94,11 @@ class StableDiffusionXL(StableDiffusion):
     texts = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     embeddings = ("hidden", "pooled")
 
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Both encoders' hidden states side by side, and the second's pooled text."""
+        both = self.config["projection_class_embeddings_input_dim"]
+        return *super().text_shapes(), (both - 6 * self.config["addition_time_embed_dim"],)
+
     def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return noise (n, c, h, w), told that the image is whole and as large as it is asked for.
 
@@ -99,7 +112,7 @@ class StableDiffusionXL(StableDiffusion):
             "text_embeds": pooled,
             "time_ids": ids.to(noisy.device, non_blocking=True).expand(len(noisy), -1),
         }
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        noisy = noisy.contiguous(memory_format=self.layout(noisy.device))
         return denoiser(noisy, times, hidden, added_cond_kwargs=conditions, return_dict=False)[0]
 
     def prompt_encoder(self, device: torch.device) -> Callable[[Sequence[str]], Texts]:

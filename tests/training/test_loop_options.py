@@ -1,0 +1,225 @@
+"""What the loop offers beside the plain step: each changes what it says it does, and no more."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training import TrainingError
+from training.config import ConfigError, data_config, policy_config, read_study
+from training.learner import Learner
+from training.loop import train
+from training.optimizer import RunningMean, learning_rate
+from training.pairs import open_pairs
+
+ROOT = Path(__file__).parents[2]
+ADAPTER = "policy/pytorch_lora_weights.safetensors"
+
+
+def run(study, out, policy="arenapo", overrides=(), **options):
+    data = data_config(read_study(study, overrides))
+    config = policy_config(study, policy, overrides)
+    return train(config, data, open_pairs(data.pairs), out, **options)
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_equal_weights(one, two, tolerance=1e-5):
+    one, two = (load_file(out / ADAPTER) for out in (one, two))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path):
+    # beta_dpo multiplies rounding: at the toy's 200 it alone makes 1e-5 of it.
+    options = {"log_every": 1, "validate_every": 2, "beta_dpo": 8.0}
+    study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
+    run(study, tmp_path / "one")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]
+    launch += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    job = ["-m", "training", str(study), "--policy", "arenapo", "--out", str(tmp_path / "two")]
+    # A cache of its own: the two must also have shared the encoding.
+    job += ["--set", f"cache.root={tmp_path / 'cache'}"]
+    done = subprocess.run(
+        [*launch, sys.executable, *job], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 x cpu" in done.stderr
+    assert_equal_weights(tmp_path / "one", tmp_path / "two")
+    for one, two in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        for key in set(one) - {"pairs_per_second", "seconds_left", "peak_memory_gib"}:
+            assert two[key] == pytest.approx(one[key], rel=1e-5, abs=1e-6), key
+    # One process goes on where two stopped.
+    longer = run(study, tmp_path / "two", overrides=["train.steps=6"], resume=True)
+    assert longer["steps"] == 6
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
+    import accelerate
+
+    from training.processes import join_processes
+
+    class Three:
+        num_processes, process_index, device = 3, 0, torch.device("cpu")
+
+        def __init__(self, cpu: bool) -> None: ...
+
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(accelerate, "PartialState", Three)
+    with pytest.raises(TrainingError, match="batch_size = 32 cannot be shared by 3 processes"):
+        join_processes(32, 1)
+
+
+def test_checkpointed_activations_change_nothing(toy, tiny_pipeline, tmp_path):
+    for on in ("false", "true"):
+        run(toy.study, tmp_path / on, overrides=[f"train.gradient_checkpointing={on}"])
+    assert_equal_weights(tmp_path / "false", tmp_path / "true", 1e-6)
+
+
+@pytest.mark.slow
+def test_a_compiled_denoiser_takes_the_same_steps(toy, tmp_path, monkeypatch):
+    compile_whole = torch.nn.Module.compile
+    # Capture, guards on the adapters and the backward graph are what can go wrong here; making C++
+    # of the graphs takes minutes and is the compiler's own affair.
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compile_whole(self, backend="aot_eager")
+    )
+    for on in ("false", "true"):
+        overrides = [f"train.compile={on}", "train.steps=2"]
+        run(toy.study, tmp_path / on, overrides=overrides)
+    one, two = (load_file(tmp_path / on / ADAPTER) for on in ("false", "true"))
+    assert one.keys() == two.keys()
+    apart = torch.cat([(one[name] - two[name]).flatten() for name in one])
+    assert apart.norm() < 1e-2 * torch.cat([one[name].flatten() for name in one]).norm()
+
+
+def test_fp16_scales_its_loss_skips_overflows_and_resumes(toy, tiny_pipeline, tmp_path):
+    study = toy.write_study(
+        tmp_path / "study.toml", tiny_pipeline, precision="fp16", steps=3, batch_size=2,
+        log_every=1, checkpoint_every=1,
+    )  # fmt: skip
+    whole = run(study, tmp_path / "whole")
+    state = load_file(tmp_path / "whole/checkpoints/step-00000003.safetensors")
+    assert state["scaler.scale"] > 1
+    assert all(value.isfinite().all() for value in state.values())
+    assert all(v.dtype == torch.float32 for k, v in state.items() if k.startswith("weights."))
+    run(study, tmp_path / "parts", overrides=["train.steps=2"])
+    assert run(study, tmp_path / "parts", resume=True)["data_version"] == whole["data_version"]
+    fp32 = run(study, tmp_path / "fp32", overrides=["train.precision=fp32"])
+    assert whole["loss"] == pytest.approx(fp32["loss"], rel=0.05)
+
+
+def test_the_running_mean_is_its_recurrence_and_is_what_is_saved(toy, tiny_pipeline, tmp_path):
+    weights = {"w": torch.tensor([1.0])}
+    mean, expected = RunningMean(0.5, weights), 1.0
+    for step in range(4):
+        weights["w"] += 1
+        mean.update(step, weights)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * (step + 2)
+        assert mean.mean["w"].item() == pytest.approx(expected)
+
+    overrides = ["train.ema_decay=0.9"]
+    whole = run(toy.study, tmp_path / "mean", overrides=overrides)
+    state = load_file(tmp_path / "mean/checkpoints/step-00000004.safetensors")
+    saved = load_file(tmp_path / "mean" / ADAPTER)
+    down = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A"
+    layer = down.removesuffix(".lora_A")
+    (name,) = [key for key in saved if layer in key and ("lora_A" in key or "lora.down" in key)]
+    torch.testing.assert_close(saved[name], state[f"mean.{down}.default.weight"])
+    assert (saved[name] != state[f"weights.{down}.default.weight"]).any()
+    run(toy.study, tmp_path / "parts", overrides=[*overrides, "train.steps=2"])
+    parts = run(toy.study, tmp_path / "parts", overrides=overrides, resume=True)
+    assert parts["data_version"] == whole["data_version"]
+
+
+def test_schedules_rise_and_fall_by_their_formulas(toy):
+    def rates(schedule):
+        overrides = [f"train.schedule={schedule}", "train.steps=10", "train.warmup_steps=4"]
+        config = policy_config(toy.study, "dpo", [*overrides, "train.learning_rate=1.0"])
+        return [learning_rate(config, step) for step in range(10)]
+
+    assert rates("constant") == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 7])
+    assert rates("linear")[4:] == pytest.approx([1 - i / 6 for i in range(6)])
+    assert rates("cosine")[4:] == pytest.approx(
+        [(1 + math.cos(math.pi * i / 6)) / 2 for i in range(6)]
+    )
+
+
+def test_more_steps_are_another_run_where_the_rate_falls_to_the_last(toy, tmp_path):
+    overrides = ["train.schedule=cosine", "train.steps=2"]
+    run(toy.study, tmp_path, overrides=overrides)
+    with pytest.raises(TrainingError, match=r"differs in steps \(2 there, 4 here\)"):
+        run(toy.study, tmp_path, overrides=overrides[:1], resume=True)
+
+
+def test_the_8_bit_optimiser_says_what_it_needs(toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ConfigError, match=r"needs bitsandbytes .*: install it, or use adamw"):
+        run(toy.study, tmp_path, overrides=["train.optimizer=adamw_8bit"])
+
+
+def test_a_full_gpu_names_the_settings_to_lower_and_by_how_much(toy, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Learner, "step", full)
+    with pytest.raises(TrainingError) as caught:
+        run(toy.study, tmp_path / "lora")
+    assert str(caught.value) == (
+        "out of GPU memory with 4 pairs at once (CUDA out of memory): set train.accumulation = 2 "
+        "instead of 1 (2 pairs at once instead of 4, the same step), or "
+        'train.gradient_checkpointing = true, or train.precision = "bf16"'
+    )
+    overrides = ["train.adaptation=full", "train.accumulation=4", "train.precision=bf16"]
+    overrides.append("train.gradient_checkpointing=true")
+    with pytest.raises(TrainingError, match=r'set train.optimizer = "adamw_8bit", or train.adapt'):
+        run(toy.study, tmp_path / "full", overrides=overrides)
+
+
+def test_sdpo_keeps_the_winners_error_below_dpos(toy, tmp_path):
+    overrides = ["train.adaptation=full", "train.log_every=1", "train.learning_rate=0.01"]
+    overrides += ["train.steps=8"]
+    for policy in ("dpo", "sdpo"):
+        run(toy.study, tmp_path / policy, policy, overrides)
+    dpo, sdpo = (lines(tmp_path / policy) for policy in ("dpo", "sdpo"))
+    assert sdpo[0]["loss"] == pytest.approx(dpo[0]["loss"])
+    assert sdpo[-1]["winner_error"] < 0.8 * dpo[-1]["winner_error"]
+
+
+def test_shuffled_gaps_train_another_arenapo_and_the_same_dpo(toy, tmp_path):
+    versions = {
+        (policy, on): run(
+            toy.study, tmp_path / f"{policy}-{on}", policy,
+            [f"train.shuffle_gaps={on}", "train.steps=2"],
+        )["data_version"]
+        for policy in ("arenapo", "dpo")
+        for on in ("true", "false")
+    }  # fmt: skip
+    assert versions["arenapo", "true"] != versions["arenapo", "false"]
+    assert versions["dpo", "true"] == versions["dpo", "false"]
+
+
+def test_cdpo_refuses_pairs_without_a_probability(toy, tmp_path):
+    table = pq.read_table(toy.pairs)
+    probability = table["probability"].to_numpy().copy()
+    probability[5] = np.nan
+    index = table.column_names.index("probability")
+    bad = tmp_path / "pairs.parquet"
+    pq.write_table(table.set_column(index, "probability", [probability]), bad)
+    overrides = [f"training_set.pairs={bad}"]
+    vote = table["vote_id"][5].as_py()
+    with pytest.raises(TrainingError, match=f"which cdpo needs: {vote}"):
+        run(toy.study, tmp_path / "cdpo", "cdpo", overrides)
+    run(toy.study, tmp_path / "dpo", "dpo", [*overrides, "train.steps=1"])
