@@ -8,11 +8,22 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-GENERATE = """example:
+from evaluation.releases import RELEASES
+
+GENERATE = (
+    """examples:
   python -m evaluation generate --base examples/miniature/world/base --policy runs/arenapo/policy \\
       --name arenapo --prompts examples/miniature/world/evaluation_prompts.parquet \\
       --images-per-prompt 2 --steps 20 --guidance 2 --seed 0 --out runs/arenapo/generations
+  python -m evaluation generate --policy spo-sdxl --name spo --prompts PartiPrompts.parquet \\
+      --processes 8 --out runs/spo
+
+releases: """
+    + ", ".join(RELEASES)
+    + """.
+A run that was interrupted, or another --processes, goes on with the images that are not there yet.
 """
+)
 SCORE = """example:
   python -m evaluation score runs/*/generations/images.parquet \\
       --scorer miniature=examples/miniature/world/scorer --scorer clip --out scores.parquet
@@ -79,8 +90,10 @@ def parser() -> argparse.ArgumentParser:
         )
 
     generate = add("generate", "Make a policy's images for a list of prompts.", GENERATE)
-    generate.add_argument("--base", required=True, help="diffusers folder or hub name")
-    generate.add_argument("--policy", type=Path, help="LoRA or pipeline folder; absent: the base")
+    generate.add_argument("--base", help="diffusers folder or hub name (a release knows its own)")
+    generate.add_argument(
+        "--policy", help="folder of a LoRA, denoiser or pipeline, or a release; absent: the base"
+    )
     generate.add_argument("--name", required=True, help="the policy's name in the table")
     generate.add_argument("--prompts", type=Path, required=True, help=".parquet or .csv table")
     generate.add_argument("--out", type=Path, required=True, help="folder for images")
@@ -91,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--resolution", type=at_least(8), help="side in pixels (the base's own)")
     generate.add_argument("--ksort", type=Path, help="K-Sort data set to make images for as well")
     generate.add_argument("--batch-size", type=at_least(1), help="images at once (by their size)")
+    generate.add_argument("--processes", type=at_least(1), default=1, help="one a GPU, say (1)")
 
     score = add("score", "Add one column of scores a scorer to tables of images.", SCORE)
     score.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help=".csv or .parquet")

@@ -19,6 +19,8 @@ Done = tuple[dict[str, Any], list[Path]]
 def run_generate(args: argparse.Namespace) -> Done:
     """Make the images, then the table that lists them."""
     from evaluation import generate as room
+    from evaluation.drawing import Settings
+    from evaluation.policies import find_policy
     from evaluation.tables import read_prompts
 
     prompts = read_prompts(args.prompts)
@@ -30,8 +32,14 @@ def run_generate(args: argparse.Namespace) -> Done:
         instances = read_dataset(args.ksort).prompts()
         targets += room.ksort_targets(instances, args.seed, args.out / "ksort")
         written = [target.path for target in targets]
-    settings = room.Settings(args.steps, args.guidance, args.seed, args.resolution)
-    outcome = room.generate(args.base, args.policy, targets, settings, batch_size=args.batch_size)
+    settings = Settings(args.steps, args.guidance, args.seed, args.resolution)
+    outcome = room.generate(
+        find_policy(args.base, args.policy),
+        targets,
+        settings,
+        batch_size=args.batch_size,
+        processes=args.processes,
+    )
     index = args.out / "images.parquet"
     room.write_index(index, args.name, prompts, args.images_per_prompt)
     print(
