@@ -10,6 +10,14 @@ from typing import Any, NoReturn
 
 from evaluation.releases import RELEASES
 
+PROMPTS = """examples:
+  python -m evaluation prompts PartiPrompts.tsv --training votes.parquet --out prompts.parquet
+  python -m evaluation prompts HPDv2/benchmark_prompts DrawBench.csv --out prompts.parquet
+
+SOURCE: Pick-a-Pic (.parquet), HPDv2 (folder of .json), PartiPrompts (.tsv), DrawBench (.csv),
+GenEval (.jsonl), own tables with prompt and perhaps prompt_id, .txt with one a line, or a training
+set, of which the held-out prompts are taken. `generate` reads the same files directly.
+"""
 GENERATE = (
     """examples:
   python -m evaluation generate --base examples/miniature/world/base --policy runs/arenapo/policy \\
@@ -89,13 +97,18 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    prompts = add("prompts", "Read public prompt sets; find what was trained on.", PROMPTS)
+    prompts.add_argument("sources", type=Path, nargs="+", metavar="SOURCE")
+    prompts.add_argument("--training", type=Path, help="training set or votes, to find overlap")
+    prompts.add_argument("--out", type=Path, required=True, help="prompts.parquet")
+
     generate = add("generate", "Make a policy's images for a list of prompts.", GENERATE)
     generate.add_argument("--base", help="diffusers folder or hub name (a release knows its own)")
     generate.add_argument(
         "--policy", help="folder of a LoRA, denoiser or pipeline, or a release; absent: the base"
     )
     generate.add_argument("--name", required=True, help="the policy's name in the table")
-    generate.add_argument("--prompts", type=Path, required=True, help=".parquet or .csv table")
+    generate.add_argument("--prompts", type=Path, required=True, help="see `prompts`")
     generate.add_argument("--out", type=Path, required=True, help="folder for images")
     generate.add_argument("--images-per-prompt", type=at_least(1), default=1)
     generate.add_argument("--steps", type=at_least(1), default=50, help="scheduler steps (50)")

@@ -21,9 +21,9 @@ def run_generate(args: argparse.Namespace) -> Done:
     from evaluation import generate as room
     from evaluation.drawing import Settings
     from evaluation.policies import find_policy
-    from evaluation.tables import read_prompts
+    from evaluation.prompts import read_prompts
 
-    prompts = read_prompts(args.prompts)
+    prompts = [(one.prompt_id, one.prompt) for one in read_prompts(args.prompts)]
     targets = room.prompt_targets(prompts, args.images_per_prompt, args.seed, args.out / "images")
     written = [target.path for target in targets]
     if args.ksort is not None:
@@ -53,6 +53,40 @@ def run_generate(args: argparse.Namespace) -> Done:
         "seconds": round(outcome.seconds, 3),
     }
     return report, [*written, index]
+
+
+def run_prompts(args: argparse.Namespace) -> Done:
+    """Write a table of prompts, and say which of them a policy has been trained on."""
+    from collections import Counter
+
+    import pyarrow as pa
+
+    from evaluation import prompts as room
+    from evaluation.tables import write_parquet
+
+    found = list(
+        {one.prompt_id: one for p in args.sources for one in room.read_prompts(p)}.values()
+    )
+    columns = {
+        "prompt_id": [one.prompt_id for one in found],
+        "prompt": [one.prompt for one in found],
+        "category": pa.array([one.category for one in found], pa.string()),
+    }
+    report: dict[str, Any] = {"prompts": len(found)}
+    print(f"{len(found):,} prompts: {args.out}")
+    counts = Counter(one.category for one in found if one.category)
+    for category, count in counts.most_common():
+        print(f"  {count:6,}  {category}")
+    if args.training is not None:
+        trained = room.training_prompts(args.training)
+        shared = room.overlap(columns["prompt"], trained)
+        columns["in_training"] = [text in set(shared) for text in columns["prompt"]]
+        print(f"{len(shared):,} of them are among the {len(trained):,} prompts of {args.training}")
+        for text in shared[:5]:
+            print(f"  {text[:100]}")
+        report["in_training"] = len(shared)
+    write_parquet(args.out, pa.table(columns))
+    return report, [args.out]
 
 
 def run_score(args: argparse.Namespace) -> Done:
@@ -232,6 +266,7 @@ def run_dataset(args: argparse.Namespace) -> Done:
 
 
 COMMANDS = {
+    "prompts": run_prompts,
     "generate": run_generate,
     "score": run_score,
     "compare": run_compare,

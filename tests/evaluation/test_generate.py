@@ -169,9 +169,9 @@ def test_errors_are_one_sentence(tiny_pipeline, prompts_file, tmp_path, capsys):
     bad.write_text("prompt_id,prompt\n1,a\n1,b\n")
     assert run(tiny_pipeline, bad, out, "--name", "x") == 1
     assert "row 2 gives prompt_id '1' another prompt" in capsys.readouterr().err
-    bad.write_text("id,prompt\n1,a\n")
+    bad.write_text("prompt_id,text\n1,a\n")
     assert run(tiny_pipeline, bad, out, "--name", "x") == 1
-    assert "lacks the column 'prompt_id' (it has id, prompt)" in capsys.readouterr().err
+    assert "row 1 has no prompt (it has prompt_id)" in capsys.readouterr().err
 
 
 @pytest.mark.slow
