@@ -131,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--ksort", action="append", default=[], metavar="POLICY=result.json", help="to be shown too"
     )
+    compare.add_argument("--training", type=Path, help="training set or votes, to find overlap")
 
     agreement = add("agreement", "How often do scorers agree with people's votes?", AGREEMENT)
     agreement.add_argument("votes", type=Path, metavar="VOTES")

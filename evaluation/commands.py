@@ -119,6 +119,7 @@ def run_compare(args: argparse.Namespace) -> Done:
     """Compare, write the page and its figures, print the table."""
     from evaluation.ksort_dataset import read_json
     from evaluation.page import as_text, read_scores, write_comparison
+    from evaluation.prompts import training_prompts
 
     ksort: dict[str, Any] = {}
     for entry in args.ksort:
@@ -126,7 +127,8 @@ def run_compare(args: argparse.Namespace) -> Done:
         if not separator:
             raise EvaluationError(f"--ksort {entry}: expected POLICY=result.json")
         ksort[policy] = read_json(Path(path))
-    files = write_comparison(read_scores(args.scores), args.baseline, args.out, ksort)
+    training = None if args.training is None else training_prompts(args.training)
+    files = write_comparison(read_scores(args.scores), args.baseline, args.out, ksort, training)
     rows = read_json(args.out / "comparison.json")["comparisons"]
     print(as_text(rows))
     print(f"page: {args.out / 'comparison.html'}")
