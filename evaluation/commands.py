@@ -176,6 +176,18 @@ def run_ksort(args: argparse.Namespace) -> Done:
         f"score {result.score:.2f} (mu {result.mu:.2f}, sigma {result.sigma:.2f}) "
         f"after {len(result.rounds)} rounds, {endings[result.stopped]}: {args.out}"
     )
+    asked = result.judge
+    if "requests" in asked:
+        print(
+            f"judge: {asked['requests']} requests, {asked['prompt_tokens']:,} tokens in, "
+            f"{asked['completion_tokens']:,} out; {asked['kept']} judgments kept from before"
+        )
+        for position, place in enumerate(asked["mean_place_by_position"], start=1):
+            if abs(place - 2) > 3 * asked["mean_place_error"] and asked["orders"] < 5:
+                print(
+                    f"position {position} got mean place {place:.2f} where 2 is fair: this judge "
+                    "looks at positions, and --orders 5 averages that out"
+                )
     report = {
         "mu": result.mu,
         "sigma": result.sigma,

@@ -6,6 +6,7 @@ serves (Stable Diffusion 1 to 3, SDXL, FLUX, ...). Drawing is `generate`.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ class Policy:
 def find_policy(base: str | None, name: str | None) -> Policy:
     """The policy that `--base` and `--policy` stand for.
 
-    name : None (the base itself), a folder that training wrote, a release's name, or a hub name of
-        a whole pipeline. A release brings its base along where none is given.
+    name : None (the base itself), a folder that training wrote, a release's name, or a hub name.
+        A release brings its base along where none is given.
     Raises EvaluationError when it is none of these.
     """
     if name is None:
@@ -61,7 +62,7 @@ def find_policy(base: str | None, name: str | None) -> Policy:
         release = RELEASES[name]
         return Policy(base or release.base, release.hub, release.form, release.path)
     if name.count("/") == 1 and not name.startswith((".", "/")):
-        return Policy(base or name, name)
+        return policy_with(lambda file: on_hub(name, file), name, base)
     raise EvaluationError(
         f"{name}: no such folder, and no release has that name; releases: {', '.join(RELEASES)}"
     )
@@ -69,20 +70,34 @@ def find_policy(base: str | None, name: str | None) -> Policy:
 
 def policy_in(folder: Path, base: str | None) -> Policy:
     """The policy in a local folder, by what lies there."""
-    if (folder / "model_index.json").is_file():
-        return Policy(base or str(folder), str(folder))
+    return policy_with(lambda file: (folder / file).is_file(), str(folder), base)
+
+
+def policy_with(holds: Callable[[str], bool], source: str, base: str | None) -> Policy:
+    """The policy in a place of which `holds` says whether a file is there."""
+    if holds("model_index.json"):
+        return Policy(base or source, source)
     forms: list[tuple[str, Form, str]] = [(LORA_WEIGHTS, "lora", LORA_WEIGHTS)]
     forms += [(f"{part}/config.json", "denoiser", part) for part in DENOISERS]
     forms.append(("config.json", "denoiser", ""))
     for file, form, path in forms:
-        if (folder / file).is_file():
+        if holds(file):
             if base is None:
-                raise EvaluationError(f"{folder}: changes a base; give --base as well")
-            return Policy(base, str(folder), form, path)
+                raise EvaluationError(f"{source}: changes a base; give --base as well")
+            return Policy(base, source, form, path)
     raise EvaluationError(
-        f"{folder}: neither {LORA_WEIGHTS} nor model_index.json nor a denoiser is there, so it "
+        f"{source}: neither {LORA_WEIGHTS} nor model_index.json nor a denoiser is there, so it "
         "is not a policy; give the folder that training wrote (DIR/policy)"
     )
+
+
+def on_hub(name: str, file: str) -> bool:
+    """Whether a repository holds a file, by what was fetched before or by asking the hub."""
+    from huggingface_hub import file_exists, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, file), str):
+        return True
+    return not hub.out_of_reach() and file_exists(name, file)
 
 
 def quieten() -> None:

@@ -1,6 +1,9 @@
 """Policies of every form, on tiny pipelines of every family, and the releases by name."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +15,14 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from tiny_families import FAMILIES, save_family
 
+from evaluation.__main__ import main
 from evaluation.drawing import Settings
 from evaluation.errors import EvaluationError
 from evaluation.generate import generate, prompt_targets
 from evaluation.policies import Policy, find_policy, load_pipeline, native_side
 from evaluation.releases import RELEASES, SDXL, Release
 
+ROOT = Path(__file__).parents[2]
 PROMPTS = [("p1", "a bold seven"), ("p2", "a thin one")]
 
 
@@ -109,8 +114,40 @@ def test_the_table_of_releases_has_every_objective():
         assert release.hub.count("/") == 1
 
 
-def test_a_hub_name_is_a_whole_pipeline_and_nonsense_is_one_sentence(tmp_path, monkeypatch):
-    assert find_policy(None, "somebody/model") == Policy("somebody/model", "somebody/model")
+def in_cache(cache: Path, name: str, content: Path) -> None:
+    """Put a folder into the hub's cache, as if it had been fetched."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(content, repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+
+
+@pytest.mark.slow
+def test_hub_names_are_drawn_from_what_was_fetched_before(tiny_pipeline, tmp_path):
+    pipeline = DiffusionPipeline.from_pretrained(tiny_pipeline)
+    pipeline.unet.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"]))
+    for key, parameter in pipeline.unet.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(parameter, std=5)
+    layers = get_peft_model_state_dict(pipeline.unet)
+    type(pipeline).save_lora_weights(tmp_path / "lora", unet_lora_layers=layers)
+    in_cache(tmp_path / "cache", "somebody/base", tiny_pipeline)
+    in_cache(tmp_path / "cache", "somebody/lora", tmp_path / "lora")
+    (tmp_path / "prompts.txt").write_text("a bold seven\n")
+    command = [sys.executable, "-m", "evaluation", "generate", "--base", "somebody/base"]
+    command += ["--policy", "somebody/lora", "--name", "lora", "--steps", "2"]
+    command += ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "hub")]
+    offline = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, check=True, env={**os.environ, **offline}, cwd=ROOT)
+    (drawn,) = (tmp_path / "hub" / "images").glob("*.png")
+    command[5:8:2] = [str(tiny_pipeline), str(tmp_path / "lora")]
+    command[-1] = str(tmp_path / "local")
+    assert main(command[3:]) == 0
+    local = np.asarray(Image.open(tmp_path / "local" / "images" / drawn.name)).astype(int)
+    assert np.abs(np.asarray(Image.open(drawn)).astype(int) - local).max() <= 1
+
+
+def test_nonsense_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(EvaluationError, match=r"dop-sd1\.5: no such folder.*releases: dpo-sd1\.5"):
         find_policy(None, "dop-sd1.5")
     with pytest.raises(EvaluationError, match="give --base"):
@@ -120,7 +157,8 @@ def test_a_hub_name_is_a_whole_pipeline_and_nonsense_is_one_sentence(tmp_path, m
     with pytest.raises(EvaluationError, match="changes a base; give --base as well"):
         find_policy(None, str(tmp_path))
     monkeypatch.setattr("evaluation.hub.out_of_reach", lambda: True)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(EvaluationError, match=r"somebody/model: neither .* is not a policy"):
+        find_policy(None, "somebody/model")
     with pytest.raises(EvaluationError, match="cannot be loaded"):
         load_pipeline(Policy("somebody/model"), "cpu")
 
