@@ -7,6 +7,7 @@ error of the input ends in one sentence and exit code 1.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,8 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     gaps.add_argument(
         "--spread",
         choices=["posterior", "predictive"],
-        default="posterior",
-        help="spread of an image: the capability's uncertainty, or that and the images' own",
+        help="spread of an image, for pairwise: the capability's uncertainty (default), or that "
+        "and the images' own",
     )
     gaps.add_argument(
         "--signed", action="store_true", help="keep the sign, for ties and where joint has one"
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "Choose beta, tau and the draw probability by the evidence of the votes.",
         "tune votes.csv",
     )
+    tune.add_argument("--estimator", choices=["trueskill", "thurstone"], default="trueskill")
     tune.set_defaults(run=run_tune)
     return parser
 
@@ -135,7 +137,7 @@ def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
     from arena.leaderboard import leaderboard
     from arena.ratings import Ratings, estimator
-    from arena.votes.stream import read_comparisons
+    from arena.votes.stream import read_ballots, read_comparisons
 
     given = {name: getattr(options, name) for name in PARAMETERS}
     chosen = estimator(
@@ -146,10 +148,22 @@ def run_fit(options: argparse.Namespace) -> None:
         if options.estimator != "trueskill":
             raise ValueError("--from needs --estimator trueskill: the others have no order of time")
         more["prior"] = Ratings.read(options.prior)
-    comparisons, rejected = read_comparisons(options.votes)
-    ratings = chosen.fit(comparisons, **more)
+    votes: Any
+    if options.estimator == "trueskill":
+        votes, more["rankings"], rejected = read_ballots(options.votes)
+    else:
+        votes, rejected = read_comparisons(options.votes)
+    ratings = chosen.fit(votes, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
+    table, p = ratings.table, ratings.parameters["draw_probability"]
+    tied = int(table["ties"].sum()) / max(int(table["votes"].sum()), 1)
+    if options.prior is None and not 0.5 * p <= tied <= 2.0 * p:
+        print(
+            f"arena: {tied:.1%} of the votes are ties where the draw probability is {p:.4g}; "
+            "--draw-probability auto, or `python -m arena tune`, would fit them better",
+            file=sys.stderr,
+        )
     if rejected:
         print(
             f"{rejected:,} rows were rejected; `python -m arena inspect` names them",
@@ -160,13 +174,19 @@ def run_fit(options: argparse.Namespace) -> None:
 
 def run_gaps(options: argparse.Namespace) -> None:
     """Write the gaps and print their summary."""
-    from arena.gap_table import write_pairwise_gaps
+    from arena.gap_table import write_joint_gaps, write_pairwise_gaps
     from arena.ratings import Ratings
 
     ratings = Ratings.read(options.ratings)
     if options.estimator == "joint":
-        raise ValueError("--estimator joint is not built yet; use pairwise")
-    print(write_pairwise_gaps(options.votes, ratings, options.out, options.spread, options.signed))
+        if options.spread:
+            raise ValueError("--spread is the pairwise gap's; the joint one infers its own")
+        summary, report = write_joint_gaps(options.votes, ratings, options.out, options.signed)
+        print(report)
+    else:
+        spread = options.spread or "posterior"
+        summary = write_pairwise_gaps(options.votes, ratings, options.out, spread, options.signed)
+    print(summary)
     print(f"gaps: {options.out}")
 
 
@@ -189,12 +209,17 @@ def run_report(options: argparse.Namespace) -> None:
 
 
 def run_tune(options: argparse.Namespace) -> None:
-    """Print the parameters that the evidence prefers, and what it says of them."""
-    from arena.tune import tune
+    """Print the parameters that the evidence prefers, and how later votes agree."""
+    from arena.leaderboard import held_out_table
+    from arena.tune import later_votes, tune
     from arena.votes.stream import read_comparisons
 
     comparisons, _ = read_comparisons(options.votes)
-    print(tune(comparisons))
+    found = tune(comparisons, options.estimator)
+    print(found)
+    print(f"\n{held_out_table(later_votes(comparisons, options.estimator))}")
+    votes = " ".join(shlex.quote(str(path)) for path in options.votes)
+    print(f"\npython -m arena fit {votes} --out ratings.parquet {found.options}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -93,6 +93,23 @@ def _refuse_unbounded(models: list[str], wins: np.ndarray, ties: np.ndarray) -> 
             )
 
 
+def with_maximum(votes: Comparisons) -> Comparisons:
+    """Return the votes whose likelihood has a maximum, with the models among them.
+
+    They are those inside one set of models that beat or tied each other in a circle (`strong`
+    above). Votes from such a set to a model that never won tell only that it is weaker, by any
+    amount.
+    """
+    wins, ties = votes.counts()
+    strong = connected_components((wins + ties) > 0, connection="strong")[1]
+    kept = votes.only((votes.a != votes.b) & (strong[votes.a] == strong[votes.b]))
+    met = np.zeros(len(votes.models), bool)
+    met[kept.a] = met[kept.b] = True
+    place = np.cumsum(met) - 1
+    models = [name for name, there in zip(votes.models, met, strict=True) if there]
+    return Comparisons(models, place[kept.a], place[kept.b], kept.outcome)
+
+
 @dataclass(frozen=True)
 class BradleyTerry:
     """mu and beta put theta on the scale of the other estimators: the middle, and one performance.

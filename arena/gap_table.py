@@ -1,4 +1,8 @@
-"""Gaps written to parquet while the votes are read, so that their number is no matter."""
+"""Gaps as tables: written to parquet while the votes are read, or by several estimators at once.
+
+The pairwise gap needs one vote at a time, so the number of votes is no matter; the joint gap looks
+at all of them together.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
-from arena.gap import PairwiseGaps
+from arena.gap import PairwiseGaps, pairwise_gaps
+from arena.joint import JointReport, joint_gaps
 from arena.ratings import Ratings
+from arena.votes.open import read_votes
 from arena.votes.stream import votes_in_batches
 
 SCHEMA = pa.schema(
@@ -78,3 +84,46 @@ def write_pairwise_gaps(
             summary.add(gaps)
             writer.write_table(gaps.to_arrow().cast(SCHEMA))
     return summary
+
+
+def write_joint_gaps(
+    paths: Sequence[Path], ratings: Ratings, out: Path, signed: bool = False
+) -> tuple[GapSummary, JointReport]:
+    """Write the columns of `schema.GAPS` for every accepted vote, in input order, to `out`."""
+    gaps, report = joint_gaps(read_votes(paths).votes, ratings, signed)
+    summary = GapSummary()
+    summary.add(gaps)
+    with replacing(Path(out)) as aside:
+        pq.write_table(gaps.to_arrow().cast(SCHEMA), aside)
+    return summary, report
+
+
+def gaps_by(
+    estimators: Sequence[str],
+    votes: pl.DataFrame,
+    ratings: Ratings,
+    spread: str = "posterior",
+    signed: bool = False,
+) -> tuple[pl.DataFrame, JointReport | None]:
+    """Return the gaps of every vote by each of these estimators, and the joint one's report.
+
+    The first estimator has the plain columns of `schema.GAPS`; gap, gap_sd and probability of every
+    other one follow with its name before them, such as joint_gap. A vote without both images has no
+    joint gap: null.
+    """
+    found: dict[str, pl.DataFrame] = {}
+    report = None
+    for name in dict.fromkeys(estimators):
+        if name == "joint":
+            shown = votes.filter(pl.all_horizontal(pl.col("image_a", "image_b").is_not_null()))
+            gaps, report = joint_gaps(shown, ratings, signed)
+            known = gaps.select("vote_id", "gap", "gap_sd", "probability")
+            plain = pairwise_gaps(votes, ratings).select("vote_id", "winner", "loser", "outcome")
+            gaps = plain.join(known, on="vote_id", how="left", maintain_order="left")
+        else:
+            gaps = pairwise_gaps(votes, ratings, spread, signed)
+        found[name] = gaps
+    first, *others = found
+    numbers = ("gap", "gap_sd", "probability")
+    more = [found[name].select(pl.col(numbers).name.prefix(f"{name}_")) for name in others]
+    return pl.concat([found[first], *more], how="horizontal"), report

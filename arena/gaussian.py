@@ -2,9 +2,9 @@
 
 Everything is compiled, takes and returns float64 scalars, allocates nothing and holds no lock, so
 the traversals of `trueskill` and `joint` call it a hundred million times. phi and Phi are the
-standard normal density and distribution. The ratio phi / Phi is never formed from its parts (both
-underflow): it is sqrt(2/pi) / erfcx, the scaled complementary error function, whose rational
-approximations are W. J. Cody's (Math. Comp. 23, 1969; relative error about 1e-16).
+standard normal density and distribution. In the tail the ratio phi / Phi is never formed from its
+parts (both underflow): it is sqrt(2/pi) / erfcx, the scaled complementary error function, whose
+rational approximations are W. J. Cody's (Math. Comp. 23, 1969; relative error about 1e-16).
 
 Two truncations of d ~ N(z, 1) carry all of the inference:
     strict   d > 0            lambda(z) = phi(z) / Phi(z), `v_strict`, `w_strict`, `above`
@@ -47,13 +47,13 @@ def erfcx(x: float) -> float:
 
 
 @compiled
-def _exp_square(y: float, sign: float) -> float:
-    """exp(sign y^2) with y^2 split in an exact square and a small rest.
+def _exp_square(y: float, factor: float) -> float:
+    """exp(factor y^2) with y^2 split in an exact square and a small rest.
 
-    exp(y * y) alone would cost y^2 units in the last place.
+    exp(factor * y * y) alone would cost y^2 units in the last place.
     """
     head = math.floor(y * 16.0) / 16.0
-    return math.exp(sign * head * head) * math.exp(sign * (y - head) * (y + head))
+    return math.exp(factor * head * head) * math.exp(factor * (y - head) * (y + head))
 
 
 @compiled
@@ -99,18 +99,17 @@ def _erfcx_large(y: float) -> float:
 @compiled
 def phi(x: float) -> float:
     """Return the standard normal density."""
-    return INVERSE_SQRT_2PI * math.exp(-0.5 * x * x)
+    return INVERSE_SQRT_2PI * _exp_square(abs(x), -0.5)
 
 
 @compiled
 def Phi(x: float) -> float:
     """Return the standard normal distribution function, to full relative accuracy for x < 0."""
-    y = -x / SQRT_2
-    if abs(y) <= 0.46875:
-        return 0.5 * (1.0 - _erf_small(y))
-    if y > 0.0:
-        return 0.5 * erfcx(y) * _exp_square(y, -1.0)
-    return 1.0 - 0.5 * erfcx(-y) * _exp_square(-y, -1.0)
+    y = abs(x) / SQRT_2
+    if y <= 0.46875:
+        return 0.5 * (1.0 + _erf_small(x / SQRT_2))
+    tail = 0.5 * erfcx(y) * _exp_square(abs(x), -0.5)
+    return tail if x < 0.0 else 1.0 - tail
 
 
 @compiled
@@ -124,13 +123,19 @@ def log_Phi(x: float) -> float:
 @compiled
 def mills(x: float) -> float:
     """Return Mills' ratio (1 - Phi(x)) / phi(x); infinity where it overflows (x < -37.7)."""
+    if x < -1.0:
+        return Phi(-x) / phi(x)
     return SQRT_PI_OVER_2 * erfcx(x / SQRT_2)
 
 
 @compiled
 def lambda_(z: float) -> float:
     """Return lambda(z) = phi(z) / Phi(z)."""
-    return SQRT_2_OVER_PI / erfcx(-z / SQRT_2)
+    if z <= 0.0:
+        return SQRT_2_OVER_PI / erfcx(-z / SQRT_2)
+    # Here Phi is above 1/2 and neither part underflows before the ratio does.
+    bell = _exp_square(z, -0.5)
+    return INVERSE_SQRT_2PI * bell / (1.0 - 0.5 * erfcx(z / SQRT_2) * bell)
 
 
 @compiled
@@ -215,64 +220,60 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 @compiled
-def _weight(d: float, t: float, peak: float, folded: bool) -> float:
-    """Density of N(t, 1) at d over that at peak; folded: with the density at -d added."""
-    # (d - t)^2 - (peak - t)^2, factored
-    weight = math.exp(-0.5 * (d - peak) * (d + peak - 2.0 * t))
-    return weight * (1.0 + math.exp(-2.0 * d * t)) if folded else weight
+def _moments(t: float, e: float) -> tuple[float, float, float, float, float]:
+    """Return log P(|d| <= e) and the moments of d ~ N(t, 1) given |d| <= e.
 
-
-@compiled
-def _moments(t: float, e: float, folded: bool) -> tuple[float, float, float]:
-    """Return (log P(|d| <= e), mean, variance) of d ~ N(t, 1), or of |d| (folded), given |d| <= e.
-
-    Gauss-Legendre panels around the density's peak inside the interval. Every term is positive,
-    so nothing cancels however narrow or far the interval is.
+    These are the mean and variance of |d|, then those of d itself. Folded onto x = |d| the density
+    is f(x) = exp(-(x - |t|)^2 / 2) (1 + q), q = exp(-2 x |t|), a share 1 / (1 + q) of it from the
+    side of t. So E[d] = sign(t) E[x (1 - q) / (1 + q)], and every term of every sum is positive:
+    nothing cancels, however narrow or far the interval is. The sums are over Gauss-Legendre panels
+    around the peak of f inside the interval.
     """
-    if folded:
-        t = abs(t)
-    low = 0.0 if folded else -e
-    peak = min(max(t, low), e)
-    steep = max(1.0, abs(t - peak))
+    far = abs(t)
+    peak = min(far, e)
+    steep = max(1.0, far - peak)
     reach = min(9.0, 40.0 / steep)
-    low = max(low, peak - reach)
+    low = max(0.0, peak - reach)
     high = min(e, peak + reach)
     panels = max(1, math.ceil((high - low) * steep))
     width = (high - low) / panels
-    mass = 0.0
-    mean = 0.0
-    for p in range(panels):
-        for k in range(16):
-            d = low + width * (p + 0.5 * (1.0 + _NODES[k]))
-            weight = 0.5 * width * _WEIGHTS[k] * _weight(d, t, peak, folded)
-            mass += weight
-            mean += weight * d
+    mass = mean = signed = 0.0
+    square = signed_square = 0.0  # about the peak, which is near enough to either mean
+    for k in range(16 * panels):
+        x = low + width * (k // 16 + 0.5 * (1.0 + _NODES[k % 16]))
+        q = math.exp(-2.0 * x * far)
+        # (x - far)^2 - (peak - far)^2, factored
+        density = math.exp(-0.5 * (x - peak) * (x + peak - 2.0 * far))
+        near = 0.5 * width * _WEIGHTS[k % 16] * density
+        both = near * (1.0 + q)
+        mass += both
+        mean += both * x
+        signed -= near * x * math.expm1(-2.0 * x * far)
+        square += both * (x - peak) ** 2
+        signed_square += near * ((x - peak) ** 2 + q * (x + peak) ** 2)
     mean /= mass
-    variance = 0.0
-    for p in range(panels):
-        for k in range(16):
-            d = low + width * (p + 0.5 * (1.0 + _NODES[k]))
-            weight = 0.5 * width * _WEIGHTS[k] * _weight(d, t, peak, folded)
-            variance += weight * (d - mean) ** 2
-    log_mass = math.log(mass * INVERSE_SQRT_2PI) - 0.5 * (peak - t) ** 2
-    return log_mass, mean, variance / mass
+    signed /= mass
+    variance = square / mass - (mean - peak) ** 2
+    signed_variance = signed_square / mass - (signed - peak) ** 2
+    log_mass = math.log(mass * INVERSE_SQRT_2PI) - 0.5 * (peak - far) ** 2
+    return log_mass, mean, variance, -signed if t < 0.0 else signed, signed_variance
 
 
 @compiled
 def between(t: float, e: float) -> tuple[float, float]:
     """Return mean and variance of d ~ N(t, 1) given |d| <= e, to full relative accuracy."""
-    _, mean, variance = _moments(t, e, False)
+    _, _, _, mean, variance = _moments(t, e)
     return mean, variance
 
 
 @compiled
 def absolute_between(t: float, e: float) -> tuple[float, float]:
     """Return mean and variance of |d|, d ~ N(t, 1), given |d| <= e, to full relative accuracy."""
-    _, mean, variance = _moments(t, e, True)
+    _, mean, variance, _, _ = _moments(t, e)
     return mean, variance
 
 
 @compiled
 def log_between(t: float, e: float) -> float:
     """Return log P(|d| <= e) for d ~ N(t, 1)."""
-    return _moments(t, e, False)[0]
+    return _moments(t, e)[0]

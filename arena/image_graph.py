@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from arena.propagation import Graph
 from arena.sweeps import NOBODY
+from arena.truncated_vote import LOSS, TIED, WIN
 from arena.votes.comparisons import B_WINS, TIE
 from arena.votes.schema import OUTCOMES
 
@@ -51,7 +52,7 @@ class Meetings:
         model_of = np.empty(len(names), np.int32)
         model_of[image] = model
         if (model_of[image] != model).any():
-            name = names[image[model_of[image] != model][0]]
+            name = names[int(image[model_of[image] != model][0])]
             raise ValueError(f"image {name!r} comes from two models; give every image its own name")
         outcome = votes["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy()
         lost = outcome == B_WINS
@@ -115,19 +116,24 @@ def _codes(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
 class Layout:
     """A graph, and where its rows come from.
 
-    graph: variables and votes by component. vote: (F,) positions among the meetings (an image that
-    met itself has no row). image: (V,) the image of each variable. taste: (V,) bool, whether it is
-    a rater's taste for the image instead of the image itself.
+    graph: variables and factors by component. vote: (K,) positions among the meetings (an image
+    that met itself has no row). factor: (K,) the factor of each of these votes, and kind: (K,) its
+    column of `Graph.count`. sign: (K,) +1 where the factor's difference is winner minus loser,
+    else -1. image: (V,) the image of each variable. taste: (V,) bool, whether it is a rater's taste
+    for the image instead of the image itself.
     """
 
     graph: Graph
     vote: np.ndarray
+    factor: np.ndarray
+    kind: np.ndarray
+    sign: np.ndarray
     image: np.ndarray
     taste: np.ndarray
 
     @staticmethod
     def of(meetings: Meetings, tastes: bool) -> "Layout":
-        """Lay the variables and votes out; tastes: with a variable for every image that a
+        """Lay the variables and factors out; tastes: with a variable for every image that a
         rater judged twice or more."""
         images = len(meetings.model)
         ends = np.full((len(meetings), 4), NOBODY, np.int32)
@@ -141,28 +147,45 @@ class Layout:
             ends[:, 2:] = np.where(pair == NOBODY, NOBODY, np.append(name, NOBODY)[pair])
             image = np.concatenate([image, of_image[shared]])
             taste = np.arange(len(image)) >= images
-        vote = np.flatnonzero(meetings.winner != meetings.loser)
         component = _components(meetings)
-        # A stable sort keeps the votes of a component in their order.
         by_component = np.argsort(component[image], kind="stable").astype(np.int32)
-        place = np.empty(len(image), np.int32)
+        place = np.empty(len(image) + 1, np.int32)
         place[by_component] = np.arange(len(image), dtype=np.int32)
-        vote = vote[np.argsort(component[meetings.winner[vote]], kind="stable")]
-        ends = ends[vote]
-        ends = np.where(ends == NOBODY, NOBODY, place[ends])
+        place[NOBODY] = NOBODY
+        vote = np.flatnonzero(meetings.winner != meetings.loser)
+        ends, factor, flipped = _factors(place[ends[vote]])
+        kind = np.where(meetings.tie[vote], TIED, np.where(flipped, LOSS, WIN))
+        votes = np.bincount(3 * factor + kind, minlength=3 * len(ends)).reshape(-1, 3)
         count = component.max(initial=-1) + 1
         variables = np.bincount(component[image], minlength=count)
-        votes = np.bincount(component[meetings.winner[vote]], minlength=count)
-        # Without cycles (votes = images - 1) the sparse sums are the dense ones.
-        cycles = votes >= np.bincount(component, minlength=count)
+        factors = np.bincount(component[image[by_component[ends[:, 0]]]], minlength=count)
+        # Without cycles (factors = images - 1) the sparse sums are the dense ones.
+        cycles = factors >= np.bincount(component, minlength=count)
         graph = Graph(
-            ends=np.ascontiguousarray(ends),
-            tie=meetings.tie[vote],
+            ends=ends,
+            count=votes,
             variable_start=np.concatenate([[0], np.cumsum(variables)]),
-            vote_start=np.concatenate([[0], np.cumsum(votes)]),
+            factor_start=np.concatenate([[0], np.cumsum(factors)]),
             dense=cycles & (variables <= DENSE),
         )
-        return Layout(graph, vote, image[by_component], taste[by_component])
+        sign = np.where(flipped, -1.0, 1.0)
+        return Layout(graph, vote, factor, kind, sign, image[by_component], taste[by_component])
+
+
+def _factors(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put votes (n, 4) that judged the same difference together.
+
+    Returns (the factors' ends (F, 4), sorted; each vote's factor (n,); whether the factor's
+    difference is the vote's turned round (n,)).
+    """
+    flipped = ends[:, 0] > ends[:, 1]
+    ends = np.where(flipped[:, None], ends[:, [1, 0, 3, 2]], ends)
+    order = np.lexsort(ends.T[::-1])
+    ends = ends[order]
+    first = np.append(True, (ends[1:] != ends[:-1]).any(axis=1))[: len(ends)]
+    factor = np.empty(len(ends), np.int64)
+    factor[order] = np.cumsum(first) - 1
+    return np.ascontiguousarray(ends[first]), factor, flipped
 
 
 def _links(meetings: Meetings) -> csr_matrix:

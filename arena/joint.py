@@ -28,7 +28,7 @@ from arena.propagation import Messages, Posterior, propagate
 from arena.ratings import Ratings
 from arena.sweeps import NOBODY
 from arena.trueskill import draw_margin
-from arena.truncated_vote import log_outcome
+from arena.truncated_vote import TIED, WIN, log_outcome
 
 # Votes that the shares are estimated from. 4,000 know rho to about 0.02; all of them cost minutes.
 EVIDENCE_VOTES = 4_000
@@ -70,6 +70,18 @@ class JointReport:
     change: float
     dense: float
 
+    def __str__(self) -> str:
+        s = self.settings
+        end = (
+            f"converged in {self.sweeps} sweeps"
+            if self.converged
+            else f"NOT converged in {self.sweeps} sweeps: moved {self.change:.2g} sd in the last"
+        )
+        return (
+            f"joint: of a performance's variance {s.rho:.1%} is the image, {s.taste:.1%} the "
+            f"rater's taste, {s.slip:.1%} slips; {end}"
+        )
+
 
 @dataclass
 class Inference:
@@ -86,7 +98,7 @@ class Inference:
         return Inference(meetings, layout, Messages.none(layout.graph))
 
     def prior(self, settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return mean and variance of the variables (V,), and the votes' own noise (F,)."""
+        """Return mean and variance of the variables (V,), and one vote's own noise (F,)."""
         at = self.layout
         model = self.meetings.model[at.image]
         mean = np.where(at.taste, 0.0, settings.mu[model])
@@ -95,7 +107,7 @@ class Inference:
 
     @property
     def alone(self) -> np.ndarray:
-        """How many of a vote's two images the rater judged in this vote only: (F,)."""
+        """How many of a factor's two images the rater judged in this one only: (F,)."""
         return (self.layout.graph.ends[:, 2:] == NOBODY).sum(1)
 
     def run(self, settings: Settings, sweeps: int, tolerance: float = TOLERANCE) -> Posterior:
@@ -108,6 +120,25 @@ class Inference:
             sweeps=sweeps,
             tolerance=tolerance,
         )
+
+    def of_votes(
+        self, posterior: Posterior, settings: Settings
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what the posterior says of each meeting, (n,) thrice, in units of beta.
+
+        E[x_winner - x_loser], its variance, and log p(its outcome given all the other votes).
+        """
+        at = self.layout
+        gap, variance = np.zeros((2, len(self.meetings)))
+        # An image that met itself: its outcome is all noise.
+        alike = [
+            log_outcome(0.0, 2.0 * settings.slip, kind, settings.epsilon) for kind in (WIN, TIED)
+        ]
+        log_probability = np.where(self.meetings.tie, alike[1], alike[0])
+        gap[at.vote] = at.sign * posterior.gap[at.factor]
+        variance[at.vote] = posterior.gap_variance[at.factor]
+        log_probability[at.vote] = posterior.log_probability[at.factor, at.kind]
+        return gap, variance, log_probability
 
 
 @dataclass(frozen=True)
@@ -246,14 +277,8 @@ def joint_gaps(
     inference = Inference.of(meetings, settings.taste > 0.0)
     posterior = inference.run(settings, sweeps)
     beta = ratings.parameters["beta"]
-    gap, sd = np.zeros((2, len(meetings)))
-    alike = 2.0 * settings.slip
-    log_p = np.array([log_outcome(0.0, alike, t, settings.epsilon) for t in (False, True)])
-    log_probability = log_p[meetings.tie.astype(np.int64)]
-    vote = inference.layout.vote
-    gap[vote] = beta * posterior.gap
-    sd[vote] = beta * np.sqrt(posterior.gap_variance)
-    log_probability[vote] = posterior.log_probability
+    gap, variance, log_probability = inference.of_votes(posterior, settings)
+    gap, sd = beta * gap, beta * np.sqrt(variance)
     if not signed:
         gap = np.where(meetings.tie, expected_distance(gap, sd), np.maximum(gap, 0.0))
     lost = pl.col("outcome") == "b"
@@ -266,8 +291,8 @@ def joint_gaps(
         gap_sd=pl.Series(sd),
         probability=pl.Series(np.exp(log_probability)),
     )
-    graph = inference.layout.graph
-    in_dense = np.diff(graph.vote_start)[graph.dense].sum()
+    layout = inference.layout
+    dense = np.repeat(layout.graph.dense, np.diff(layout.graph.factor_start))[layout.factor]
     scaled = replace(settings, epsilon=beta * settings.epsilon, mu=beta * settings.mu)
     return table, JointReport(
         settings=scaled,
@@ -275,7 +300,7 @@ def joint_gaps(
         sweeps=posterior.sweeps,
         converged=posterior.change <= TOLERANCE,
         change=posterior.change,
-        dense=float(in_dense / max(len(vote), 1)),
+        dense=float(dense.mean()) if len(dense) else 0.0,
     )
 
 

@@ -19,15 +19,16 @@ THREADS = 2
 class Graph:
     """Votes over Gaussian variables, each connected component's rows contiguous.
 
-    ends: (F, 4) int32, the variables of a vote, d = x[0] - x[1] + x[2] - x[3]; NOBODY where it has
-    fewer. tie: (F,) bool. variable_start, vote_start: (C + 1,) where the components begin. dense:
-    (C,) bool, which components hold a covariance matrix.
+    Votes that judged the same difference are one factor. ends: (F, 4) int32, its variables,
+    d = x[0] - x[1] + x[2] - x[3]; NOBODY where it has fewer. count: (F, 3) int64, its votes for
+    d > 0, for d < 0 and for a tie. variable_start, factor_start: (C + 1,) where the components
+    begin. dense: (C,) bool, which components hold a covariance matrix.
     """
 
     ends: np.ndarray
-    tie: np.ndarray
+    count: np.ndarray
     variable_start: np.ndarray
-    vote_start: np.ndarray
+    factor_start: np.ndarray
     dense: np.ndarray
 
 
@@ -53,8 +54,8 @@ class Posterior:
     """What the sweeps ended in.
 
     mean, variance: (V,) of each variable. gap, gap_variance: (F,) of x[0] - x[1] without the
-    rater's terms. log_probability: (F,) of each vote's outcome given all the other votes. evidence:
-    log p(all votes), EP's approximation, and
+    rater's terms. log_probability: (F, 3) of one vote of each kind given all the other votes, NaN
+    where the factor has none of the kind. evidence: log p(all votes), EP's approximation, and
     in_noise, in_epsilon its slopes (F,). sweeps: the most that any component took. change: the
     largest change of a message's mean, in standard deviations, in the last of them.
     """
@@ -84,20 +85,22 @@ def propagate(
 ) -> Posterior:
     """Sweep every component until its posterior moves less than `tolerance` standard deviations.
 
-    prior_mean, prior_variance: (V,). noise: (F,) variance of a vote's own noise. epsilon: the draw
-    margin. messages: where to start; they are moved in place. sweeps: the most a component may
-    take; a change above the tolerance in the result says that it was not enough.
+    prior_mean, prior_variance: (V,). noise: (F,) variance of one vote's own noise. epsilon: the
+    draw margin. messages: where to start; they are moved in place. sweeps: the most a component
+    may take; a change above the tolerance in the result says that it was not enough.
     """
     variables, count = len(prior_mean), len(graph.ends)
     prior = Prior(prior_mean, prior_variance)
-    votes = Votes(graph.ends, graph.tie, noise, messages.tau, messages.nu)
-    result = Result(np.empty(variables), np.empty(variables), *(np.empty(count) for _ in range(5)))
+    votes = Votes(graph.ends, graph.count, noise, messages.tau, messages.nu)
+    per_factor = [np.empty(count), np.empty(count), np.full((count, 3), np.nan)]
+    slopes = [np.empty(count), np.empty(count)]
+    result = Result(np.empty(variables), np.empty(variables), *per_factor, *slopes)
     until = Until(float(epsilon), float(damping), sweeps, float(tolerance))
-    cuts = np.searchsorted(graph.vote_start, np.linspace(0, count, THREADS + 1)[1:-1])
+    cuts = np.searchsorted(graph.factor_start, np.linspace(0, count, THREADS + 1)[1:-1])
     spans = np.unique([0, *cuts, len(graph.dense)])
 
     def run(span: tuple[int, int]) -> tuple[float, int, float]:
-        where = (graph.variable_start, graph.vote_start, graph.dense)
+        where = (graph.variable_start, graph.factor_start, graph.dense)
         return sweep_components(*span, *where, prior, votes, result, until)
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -1,16 +1,17 @@
 """The compiled sweeps of expectation propagation over one connected component after another.
 
-Minka (2001). Every vote f holds a message exp(nu d - tau d^2 / 2), moved until the vote's own
-posterior of d, given everybody else's messages (the cavity), has the moments of the truncated
-Gaussian. Two ways to hold everybody else's, with one fixed point where both are exact:
+Minka (2001). Votes that judged the same difference d are one factor f. It holds a message
+exp(nu d - tau d^2 / 2), moved until the factor's own posterior of d, given everybody else's
+messages (the cavity), has the moments of the truncated Gaussian. Two ways to hold everybody
+else's, with one fixed point where both are exact:
 
-    dense      one covariance matrix a component: right on any graph, O(n^2) a vote. The message is
-               about d = x[0] - x[1] + x[2] - x[3] itself.
-    sparse     one mean and variance a variable, a message from each vote to each of its variables:
-               O(1) a vote. Same as dense where the votes form a tree; on a graph with cycles it is
-               loopy belief propagation, close where cycles are long.
+    dense      one covariance matrix a component: right on any graph, O(n^2) a factor. The message
+               is about d = x[0] - x[1] + x[2] - x[3] itself.
+    sparse     one mean and variance a variable, a message from each factor to each of its
+               variables: O(1) a factor. Same as dense where the votes form a tree; on a graph with
+               cycles it is loopy belief propagation, close where cycles are long.
 
-How the arrays come to be, `propagation` says; a vote's own algebra is in `truncated_vote`.
+How the arrays come to be, `propagation` says; a factor's own algebra is in `truncated_vote`.
 """
 
 import math
@@ -19,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from arena.gaussian import compiled
-from arena.truncated_vote import evidence_slopes, log_mass, log_outcome, tilted
+from arena.truncated_vote import evidence as vote_evidence
+from arena.truncated_vote import log_mass, tilted
 
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 NOBODY = -1
@@ -33,10 +35,10 @@ class Prior(NamedTuple):
 
 
 class Votes(NamedTuple):
-    """The votes' ends, whether each is a tie, its own noise, and its messages."""
+    """The factors' ends, how many votes of each kind, a vote's own noise, and the messages."""
 
     ends: np.ndarray
-    tie: np.ndarray
+    outcomes: np.ndarray
     noise: np.ndarray
     tau: np.ndarray
     nu: np.ndarray
@@ -112,7 +114,7 @@ def _dense_component(
 ) -> tuple[float, int, float]:
     """Sweep one component with its covariance matrix. Returns (evidence, sweeps, last change)."""
     prior_mean, prior_variance = prior
-    ends, tie, noise, tau, nu = votes
+    ends, count, noise, tau, nu = votes
     mean, variance, gap, gap_variance, log_probability, in_noise, in_epsilon = result
     epsilon, damping, most, tolerance = until
     n = len(prior_mean)
@@ -135,7 +137,7 @@ def _dense_component(
             precision = 1.0 / v - tau[f, 0]  # the cavity: everybody but this vote
             shift = d / v - nu[f, 0]
             t_mean, t_variance = tilted(
-                shift / precision, 1.0 / precision, tie[f], epsilon, noise[f]
+                shift / precision, 1.0 / precision, count[f], epsilon, noise[f]
             )
             d_tau = damping * (max(1.0 / t_variance - precision, 0.0) - tau[f, 0])
             d_nu = damping * (t_mean / t_variance - shift - nu[f, 0])
@@ -149,11 +151,10 @@ def _dense_component(
         d, v = _along(m, ends[f], first), _along(g, ends[f], first)
         c_variance = 1.0 / (1.0 / v - tau[f, 0])
         c_mean = c_variance * (d / v - nu[f, 0])
-        log_probability[f] = log_outcome(c_mean, c_variance + noise[f], tie[f], epsilon)
-        in_noise[f], in_epsilon[f] = evidence_slopes(
-            c_mean, c_variance, noise[f], tie[f], epsilon, log_probability[f]
+        log_z, in_noise[f], in_epsilon[f] = vote_evidence(
+            c_mean, c_variance, count[f], epsilon, noise[f], log_probability[f]
         )
-        evidence += log_probability[f] - log_mass(c_mean, c_variance, tau[f, 0], nu[f, 0])
+        evidence += log_z - log_mass(c_mean, c_variance, tau[f, 0], nu[f, 0])
         a, b = ends[f, 0] - first, ends[f, 1] - first
         gap[f] = m[a] - m[b]
         gap_variance[f] = S[a, a] + S[b, b] - 2.0 * S[a, b]
@@ -173,7 +174,7 @@ def _sparse_component(
 ) -> tuple[float, int, float]:
     """Sweep one component with a mean and variance a variable; the arguments are as above."""
     prior_mean, prior_variance = prior
-    ends, tie, noise, tau, nu = votes
+    ends, count, noise, tau, nu = votes
     mean, variance, gap, gap_variance, log_probability, in_noise, in_epsilon = result
     epsilon, damping, most, tolerance = until
     n = len(prior_mean)
@@ -206,15 +207,14 @@ def _sparse_component(
                     c_m[k] = c_v[k] * (shift[i - first] - nu[f, k])
                     d += SIGNS[k] * c_m[k]
                     v += c_v[k]
-            t_mean, t_variance = tilted(d, v, tie[f], epsilon, noise[f])
+            t_mean, t_variance = tilted(d, v, count[f], epsilon, noise[f])
             moved = (t_mean - d) / v  # the mean's shift, and the variance's, a unit of variance
             shrunk = (v - t_variance) / v
             if last:
-                log_probability[f] = log_outcome(d, v + noise[f], tie[f], epsilon)
-                evidence += log_probability[f]
-                in_noise[f], in_epsilon[f] = evidence_slopes(
-                    d, v, noise[f], tie[f], epsilon, log_probability[f]
+                log_z, in_noise[f], in_epsilon[f] = vote_evidence(
+                    d, v, count[f], epsilon, noise[f], log_probability[f]
                 )
+                evidence += log_z
                 x = c_v[0] + c_v[1]
                 gap[f] = c_m[0] - c_m[1] + x * moved
                 gap_variance[f] = x - x * x * shrunk / v
@@ -260,7 +260,7 @@ def sweep_components(
     start: int,
     stop: int,
     variable_start: np.ndarray,
-    vote_start: np.ndarray,
+    factor_start: np.ndarray,
     dense: np.ndarray,
     prior: Prior,
     votes: Votes,
@@ -274,9 +274,9 @@ def sweep_components(
     for c in range(start, stop):
         first = variable_start[c]
         x = slice(first, variable_start[c + 1])
-        y = slice(vote_start[c], vote_start[c + 1])
+        y = slice(factor_start[c], factor_start[c + 1])
         a = Prior(prior.mean[x], prior.variance[x])
-        b = Votes(votes.ends[y], votes.tie[y], votes.noise[y], votes.tau[y], votes.nu[y])
+        b = Votes(votes.ends[y], votes.outcomes[y], votes.noise[y], votes.tau[y], votes.nu[y])
         out = Result(
             result.mean[x],
             result.variance[x],

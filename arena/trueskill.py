@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from scipy.special import ndtri
 
+from arena.free_for_all import Rankings, free_for_all, when
 from arena.gaussian import compiled, v_w_draw, v_w_strict
 from arena.ratings import Ratings
 from arena.votes.comparisons import A_WINS, TIE, Comparisons, groups
@@ -73,6 +74,37 @@ def traverse(
         sigma[i], sigma[j] = math.sqrt(var_i), math.sqrt(var_j)
 
 
+@compiled
+def traverse_with_rankings(
+    mu: np.ndarray,
+    sigma: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    outcome: np.ndarray,
+    before: np.ndarray,
+    start: np.ndarray,
+    member: np.ndarray,
+    tied: np.ndarray,
+    beta2: float,
+    tau2: float,
+    epsilon: float,
+) -> None:
+    """As `traverse`, with K-wise vote r (see `Rankings`) after the first before[r] pairwise votes.
+
+    before: (R,), not decreasing.
+    """
+    done = 0
+    for r in range(len(before)):
+        now = slice(done, before[r])
+        traverse(mu, sigma, a[now], b[now], outcome[now], beta2, tau2, epsilon)
+        done = before[r]
+        players = member[start[r] : start[r + 1]]
+        mean, var = mu[players], sigma[players] ** 2 + tau2
+        free_for_all(mean, var, tied[start[r] : start[r + 1]], beta2, epsilon)
+        mu[players], sigma[players] = mean, np.sqrt(var)
+    traverse(mu, sigma, a[done:], b[done:], outcome[done:], beta2, tau2, epsilon)
+
+
 def draw_margin(draw_probability: float, beta: float) -> float:
     """Return epsilon = Phi^-1((p + 1) / 2) sqrt(2) beta: two equals draw with probability p."""
     return float(ndtri((draw_probability + 1.0) / 2.0)) * math.sqrt(2.0) * beta
@@ -95,36 +127,41 @@ class TrueSkill:
 
     def fit(
         self,
-        votes: pl.DataFrame | Comparisons,
+        votes: pl.DataFrame | Comparisons | None = None,
         prior: Ratings | pl.DataFrame | None = None,
+        rankings: pl.DataFrame | None = None,
     ) -> Ratings:
         """Rate the models by one pass over the votes in time order.
 
-        prior: earlier ratings to go on from, with `votes` only the newer ones; then every one of
-        these models is in the result, and "auto" keeps the draw probability that they were made
-        with. Raises ValueError for parameters out of range, and for ties where draws have no
-        probability.
+        votes: pairwise votes. prior: earlier ratings to go on from, with `votes` only the newer
+        ones; then every one of these models is in the result, and "auto" keeps the draw probability
+        that they were made with. rankings: K-wise votes (see `Rankings.of`), each one free-for-all
+        update, after the pairwise votes of its time or earlier; not among `votes` as pairs too.
+        Raises ValueError for parameters out of range, and for ties where draws have no probability.
         """
         self._validate()
-        votes = Comparisons.of(votes)
-        draw_probability = self._draw_probability(votes, prior)
-        if draw_probability == 0.0 and np.any((votes.outcome == TIE) & (votes.a != votes.b)):
+        start = _prior_table(prior)
+        pairs = Comparisons.of(votes if votes is not None else _NO_VOTES)
+        ranked = Rankings.of(rankings) if rankings is not None else None
+        models = sorted({*pairs.models, *start["model"], *(ranked.models if ranked else ())})
+        pairs = _recoded(pairs, models)
+        every = _joined(pairs, _recoded(ranked.pairs(), models)) if ranked else pairs
+        draw_probability = self._draw_probability(every, prior)
+        if draw_probability == 0.0 and np.any((every.outcome == TIE) & (every.a != every.b)):
             raise ValueError("the votes have ties, so draw_probability must be above 0, or auto")
         epsilon = draw_margin(draw_probability, self.beta)
-        start = _prior_table(prior)
-        models = sorted({*votes.models, *start["model"]})
-        place = {name: k for k, name in enumerate(models)}
-        mu = np.full(len(models), float(self.mu))
-        sigma = np.full(len(models), float(self.sigma))
-        known = np.array([place[name] for name in start["model"]], dtype=np.int64)
-        mu[known] = start["mu"].to_numpy()
-        sigma[known] = start["sigma"].to_numpy()
-        code = np.array([place[name] for name in votes.models], dtype=np.int32)
-        a, b = code[votes.a], code[votes.b]
-        traverse(mu, sigma, a, b, votes.outcome, self.beta**2, self.tau**2, epsilon)
-        merged = Comparisons(models, a, b, votes.outcome)
+        known = np.searchsorted(models, start["model"].to_list())
+        mu, sigma = np.full(len(models), float(self.mu)), np.full(len(models), float(self.sigma))
+        mu[known], sigma[known] = start["mu"].to_numpy(), start["sigma"].to_numpy()
+        world = self.beta**2, self.tau**2, epsilon
+        if ranked is None:
+            traverse(mu, sigma, pairs.a, pairs.b, pairs.outcome, *world)
+        else:
+            member = np.searchsorted(models, ranked.models).astype(np.int32)[ranked.member]
+            schedule = _before(votes, ranked), ranked.start, member, ranked.tied
+            traverse_with_rankings(mu, sigma, pairs.a, pairs.b, pairs.outcome, *schedule, *world)
         return Ratings(
-            table=_table(merged, mu, sigma, start, known),
+            table=_table(every, mu, sigma, start, known),
             estimator="trueskill",
             parameters={
                 "mu": float(self.mu),
@@ -153,8 +190,10 @@ class TrueSkill:
             return float(self.draw_probability)
         if prior is None:
             # Among real votes few models are equal, so the tie rate is a little below the
-            # probability for equals; it is the usual estimate and needs no fit.
-            return votes.tie_rate()
+            # probability for equals; it is the usual estimate and needs no fit. Were every vote a
+            # tie, the margin would be infinite: then one vote more is taken to be none.
+            met = int((votes.a != votes.b).sum())
+            return min(votes.tie_rate(), met / (met + 1.0))
         if isinstance(prior, pl.DataFrame):
             raise ValueError(
                 "a table of earlier ratings does not say its draw probability: give "
@@ -163,6 +202,34 @@ class TrueSkill:
         kept = prior.parameters["draw_probability"]
         print(f"draw probability {kept:.4g}, as in the earlier ratings", file=sys.stderr)
         return kept
+
+
+_NO_VOTES = Comparisons([], np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8))
+
+
+def _recoded(votes: Comparisons, models: list[str]) -> Comparisons:
+    """Return the votes with their codes as positions in `models`, sorted names that hold theirs."""
+    if votes.models == models:
+        return votes
+    code = np.searchsorted(models, votes.models).astype(np.int32)
+    return Comparisons(models, code[votes.a], code[votes.b], votes.outcome)
+
+
+def _joined(one: Comparisons, two: Comparisons) -> Comparisons:
+    both = zip((one.a, one.b, one.outcome), (two.a, two.b, two.outcome), strict=True)
+    return Comparisons(one.models, *(np.concatenate(columns) for columns in both))
+
+
+def _before(votes: pl.DataFrame | Comparisons | None, rankings: Rankings) -> np.ndarray:
+    """Return how many pairwise votes come before each K-wise vote: those that are not later."""
+    if votes is None:
+        return np.zeros(len(rankings), np.int64)
+    if isinstance(votes, Comparisons):
+        raise ValueError(
+            "comparisons do not hold their times: give the votes as a table to rate them together "
+            "with rankings"
+        )
+    return np.searchsorted(np.sort(when(votes)), rankings.time, side="right")
 
 
 def _prior_table(prior: Ratings | pl.DataFrame | None) -> pl.DataFrame:

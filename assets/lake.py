@@ -27,8 +27,8 @@ class Lake:
         """Return the parquet that is the truth of a table, such as votes/votes.parquet."""
         return self.root / name / f"{name}.parquet"
 
-    def read(self, name: str) -> pl.DataFrame:
-        """Read a table.
+    def read(self, name: str, *columns: str) -> pl.DataFrame:
+        """Read a table, or only some columns of it.
 
         Raises FileNotFoundError saying which asset writes it.
         """
@@ -37,7 +37,7 @@ class Lake:
             raise FileNotFoundError(
                 f"{path} is not there; materialise the asset that writes {name}"
             )
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, columns=list(columns) or None)
 
     def write(self, name: str, table: pl.DataFrame) -> str:
         """Write a table atomically and return the hash of its content."""

@@ -117,7 +117,7 @@ def recipes(study: Study) -> dict[str, str]:
 def policy_parameters(study: Study, name: str) -> dict[str, Any]:
     """Return what tells policies apart when their runs are compared in MLflow."""
     config = study.policies[name]
-    gap = {"gap_estimator": study.gap.estimator, "gap_spread": study.gap.spread}
+    gap = {"gap_spread": study.gap.spread, "gap_signed": study.gap.signed}
     if config is None:
         return {"policy": name, "objective": "none", "base": Path(study.base).name}
     settings = dataclasses.asdict(config)

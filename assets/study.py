@@ -11,8 +11,18 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from arena.votes.intake import MOST_REJECTED
+from arena.votes.open import Options
 from training.config import PolicyConfig, policy_config, policy_names
 from training.config import read_study as read_sections
 
@@ -27,6 +37,14 @@ def _beside_the_study(value: Any, info: ValidationInfo) -> Any:
 StudyPath = Annotated[Path, BeforeValidator(_beside_the_study)]
 
 
+def _beside_or_afar(value: Any, info: ValidationInfo) -> Any:
+    """A source of votes may be a URL, which is relative to nothing."""
+    return value if isinstance(value, str) and "://" in value else _beside_the_study(value, info)
+
+
+Source = Annotated[Path | str, BeforeValidator(_beside_or_afar)]
+
+
 class Section(BaseModel):
     """A table of the TOML: read once, never changed, no key that nobody knows."""
 
@@ -34,10 +52,26 @@ class Section(BaseModel):
 
 
 class Votes(Section):
-    """Where the votes are; images: a parquet (image, bytes), or None where votes hold paths."""
+    """Where the votes are; images: a parquet (image, bytes), or None where votes hold paths.
 
-    sources: list[StudyPath] = Field(min_length=1)
+    sources: files, folders, patterns and URLs (s3, gs, az, hf). format: a key of
+    `arena.votes.formats.READERS` where a file's content should not decide. replaces: the name of a
+    corrected file to that of the file it stands for. most_rejected: the share of a file's rows
+    above which the stage stops. rater_salt: the environment variable that holds the secret under
+    which raters are hashed as they come in; None keeps their names.
+    """
+
+    sources: list[Source] = Field(min_length=1)
     images: StudyPath | None = None
+    format: str | None = None
+    replaces: dict[str, str] = Field(default_factory=dict)
+    most_rejected: float = Field(MOST_REJECTED, ge=0, le=1)
+    rater_salt: str | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, name: str | None) -> str | None:
+        return Options(format=name).format
 
 
 class Arena(Section):
@@ -54,10 +88,16 @@ class Arena(Section):
 
 
 class Gap(Section):
-    """How a vote becomes an expected quality gap (method: truncated normal)."""
+    """How a vote becomes an expected quality gap (truncated normal).
 
-    estimator: Literal["pairwise"] = "pairwise"
+    estimator: `pairwise` (the paper's), or `joint`, from every vote that the two images got; a
+    [[policy]] may name another one as gap_estimator. spread: of an image, for `pairwise`. signed:
+    a gap keeps its sign where the other votes say that this one was a slip.
+    """
+
+    estimator: Literal["pairwise", "joint"] = "pairwise"
     spread: Literal["posterior", "predictive"] = "posterior"
+    signed: bool = False
 
 
 class TrainingSet(Section):

@@ -80,7 +80,7 @@ class Tracking(dg.ConfigurableResource):
         partition = context.partition_key if context.has_partition_key else None
         upstream = upstream_runs(context)
         tags = {
-            "dagster.run_id": context.run_id,
+            "dagster.run_id": context.run.run_id,
             "dagster.asset": name,
             "dagster.job": context.job_name,
             **({"dagster.partition": partition} if partition else {}),

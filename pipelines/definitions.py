@@ -11,12 +11,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.arena import arena_stages
+from assets.gaps import gaps_stage
 from assets.policy import policy_stage
+from assets.ratings import ratings_stage
 from assets.report import report_stage
 from assets.scorecard import scorecard_stages
 from assets.study import Study, read_study
 from assets.tracking import Tracking
+from assets.training_set import training_set_stage
 from assets.votes import votes_stage
 from pipelines.automation import EVERY_FIVE_MINUTES, follow_content, new_votes
 
@@ -40,7 +42,9 @@ def build_definitions(study: Study) -> dg.Definitions:
     policies = dg.StaticPartitionsDefinition(list(study.policies))
     stages = [
         *votes_stage(study, watch=EVERY_FIVE_MINUTES),
-        *arena_stages(study),
+        *ratings_stage(study),
+        *gaps_stage(study),
+        *training_set_stage(study),
         *policy_stage(study, policies),
         *scorecard_stages(study, policies),
         *report_stage(study),

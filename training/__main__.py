@@ -82,7 +82,8 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     study = config.read_study(options.study, options.overrides)
     policy = config.policy_config(options.study, options.policy, options.overrides)
     data = config.data_config(study)
-    training_set = pairs.open_pairs(_pairs_file(study, data, options.out))
+    gap = config.gap_column(study, policy)
+    training_set = pairs.open_pairs(_pairs_file(study, data, options.out), gap)
     _say("loading torch and diffusers")
     # Idle threads must sleep: spinning ones halve the speed beside any other busy process.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

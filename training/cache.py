@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from torch import Tensor
 from training import TrainingError
 
 if TYPE_CHECKING:
-    from training.families import StableDiffusion
+    from training.families import Family
 
 SHARD_ROWS = 1024
 BATCH_PIXELS = 2**21  # through the VAE at once: 8 images of 512 px
@@ -86,7 +87,7 @@ class Rows:
 
 
 def latents(
-    family: "StableDiffusion",
+    family: "Family",
     images: Sequence[str],
     source: Path | None,
     root: Path,
@@ -109,7 +110,9 @@ def latents(
         if all(digest in store for digest in digests):
             return store.select(digests), _digest(digests)
 
-    say(f"encoding up to {len(images)} images at {resolution} px into {store.folder}")
+    row = family.latent_channels * (resolution // family.downscale) ** 2 * dtype.itemsize
+    what = f"up to {len(images)} images at {resolution} px"
+    announce(what, row * len(images), store.folder, say)
     found: dict[str, str] = {}
     batch: dict[str, Tensor] = {}
     encoder = None
@@ -145,27 +148,47 @@ def latents(
 
 
 def prompt_embeddings(
-    family: "StableDiffusion",
+    family: "Family",
     prompts: Sequence[str],
     root: Path,
     dtype: torch.dtype,
     device: torch.device,
     say: Say,
-) -> Rows:
-    """Return the text encoder's output for every prompt, in order; it is loaded only if needed."""
-    kind = f"{family.digest('tokenizer', 'text_encoder')[:16]}-{str(dtype).removeprefix('torch.')}"
-    store = Store(root / "prompts" / kind)
+) -> tuple[Rows, ...]:
+    """Return every prompt's embeddings, in order: one Rows for each of `family.embeddings`.
+
+    The text encoders are loaded only where a prompt is new.
+    """
+    kind = f"{family.digest(*family.texts)[:16]}-{str(dtype).removeprefix('torch.')}"
+    stores = [Store(root / "prompts" / kind / name) for name in family.embeddings]
     names = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]
-    missing = {n: p for n, p in zip(names, prompts, strict=True) if n not in store}
+    # The last store is written last: what is in it is in all of them.
+    missing = {n: p for n, p in zip(names, prompts, strict=True) if n not in stores[-1]}
     if missing:
-        say(f"encoding {len(missing)} prompts into {store.folder}")
         encoder = family.prompt_encoder(device)
         for start in range(0, len(missing), SHARD_ROWS):
             part = list(missing)[start : start + SHARD_ROWS]
             texts = [missing[name] for name in part]
-            parts = [encoder(texts[i : i + 64]).to("cpu", dtype) for i in range(0, len(texts), 64)]
-            store.add(part, torch.cat(parts))
-    return store.select(names)
+            parts = [encoder(texts[i : i + 64]) for i in range(0, len(texts), 64)]
+            if not start:
+                row = sum(t[0].numel() for t in parts[0]) * dtype.itemsize
+                where = root / "prompts" / kind
+                announce(f"{len(missing)} prompts", row * len(missing), where, say)
+            for store, tensors in zip(stores, zip(*parts, strict=True), strict=True):
+                store.add(part, torch.cat([t.to("cpu", dtype) for t in tensors]))
+    return tuple(store.select(names) for store in stores)
+
+
+def announce(what: str, size: int, folder: Path, say: Say) -> None:
+    """Say what is about to be written, and refuse at once what the disk cannot hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise TrainingError(
+            f"cache.root: {what} need {size / 2**30:.1f} GiB in {folder} and {free / 2**30:.1f} "
+            "are free: make room or choose another cache.root"
+        )
+    say(f"encoding {what} into {folder}, {size / 2**20:.1f} MiB")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

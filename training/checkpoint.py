@@ -25,7 +25,7 @@ from training.cache import write_atomically
 
 KEPT = 2
 # These may change between the parts of one run: they do not change what a step does.
-FREE = ("steps", "checkpoint_every", "log_every")
+FREE = ("steps", "checkpoint_every", "log_every", "sample_every")  # steps: see _differences
 
 
 class CheckpointError(TrainingError):
@@ -68,11 +68,12 @@ class RunFolder:
         write_atomically(self._identity, json.dumps(identity, indent=2).encode())
 
     def result(self, steps: int) -> dict[str, Any] | None:
-        """Return the result of a run that was finished after `steps` steps, else None."""
+        """Return the result of a run that was finished for `steps` steps, else None."""
         if not self._result.exists():
             return None
         result = json.loads(self._result.read_text())
-        return result if result["steps"] == steps else None
+        whole = result["steps"] == steps or (result["stopped_early"] and result["steps"] < steps)
+        return result if whole else None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Note that the policy is written and the run over."""
@@ -94,14 +95,16 @@ class RunFolder:
         for old in self._paths()[:-KEPT]:
             old.unlink()
 
-    def load(self, steps: int) -> Checkpoint | None:
+    def load(self, steps: int, *, writes: bool = True) -> Checkpoint | None:
         """Return the last checkpoint or None. Raises CheckpointError when it is past `steps`.
 
-        Lines of metrics.jsonl past it are cut off: those steps will be taken again.
+        Lines of metrics.jsonl past it are cut off, where this process `writes` them: those steps
+        will be taken again.
         """
         paths = self._paths()
         if not paths:
-            self.metrics.unlink(missing_ok=True)
+            if writes:
+                self.metrics.unlink(missing_ok=True)
             return None
         with safe_open(paths[-1], "pt") as file:
             state = file.metadata()
@@ -109,7 +112,7 @@ class RunFolder:
         step = int(state["step"])
         if step > steps:
             raise CheckpointError(f"{paths[-1]} is past train.steps = {steps}")
-        if self.metrics.exists():
+        if writes and self.metrics.exists():
             lines = self.metrics.read_text().splitlines(keepends=True)
             kept = [
                 line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step
@@ -129,10 +132,14 @@ class RunFolder:
 
 
 def _differences(held: dict[str, Any], identity: dict[str, Any]) -> list[str]:
-    """Say in what two runs differ, the keys in FREE aside."""
+    """Say in what two runs differ, the keys in FREE aside.
+
+    A schedule that falls to 0 at the last step makes the number of steps part of every step.
+    """
     differs = []
     old, new = held["policy"], json.loads(json.dumps(identity["policy"]))
-    for key in sorted({*old, *new} - set(FREE)):
+    free = {*FREE} - ({"steps"} if new.get("schedule") != "constant" else set())
+    for key in sorted({*old, *new} - free):
         if old.get(key) != new.get(key):
             differs.append(f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)")
     others = [key for key in identity if key != "policy" and held.get(key) != identity[key]]

@@ -18,9 +18,22 @@ from typing import Any, Literal, get_args, get_origin
 
 from training import TrainingError
 
-ObjectiveName = Literal["sft", "dpo", "fixed_margin", "arenapo"]
+ObjectiveName = Literal[
+    "sft",
+    "dpo",
+    "fixed_margin",
+    "arenapo",
+    "arenapo_weighted",
+    "arenapo_regression",
+    "ipo",
+    "cdpo",
+    "sdpo",
+]
 Adaptation = Literal["lora", "full"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Optimizer = Literal["adamw", "adamw_8bit"]
+Schedule = Literal["constant", "linear", "cosine"]
+GapEstimator = Literal["pairwise", "joint"]
 
 # Keys that hold a path, by section. `model.base` and a scorer's source may also be a hub's name.
 PATHS = {"lake.root", "cache.root", "votes.images", "training_set.pairs", "ksort.dataset"}
@@ -40,7 +53,8 @@ class PolicyConfig:
     name: str
     objective: ObjectiveName
     """`sft` (denoising error of the winners), `dpo` (Diffusion-DPO, arXiv 2311.12908),
-    `fixed_margin` (the same margin for every pair), `arenapo` (arXiv 2605.06070)."""
+    `fixed_margin` (the same margin for every pair), `arenapo` (arXiv 2605.06070), and the others
+    of objective.py, each stated there with its formula and source."""
 
     base: str
     """Pipeline to start from: a folder in diffusers' layout, or a name on the hub."""
@@ -64,11 +78,16 @@ class PolicyConfig:
     """Parts in which a batch goes through the model one after the other, to save memory. It divides
     batch_size and leaves the step the same: time and noise are drawn for the whole batch."""
     learning_rate: float = field(default=1e-5, metadata={"above": 0})
-    """AdamW's, constant after the warm-up. Diffusion-DPO: 1e-8 times its batch, so 2.05e-5."""
+    """AdamW's, at the end of the warm-up. Diffusion-DPO: 1e-8 times its batch, so 2.05e-5."""
+    schedule: Schedule = "constant"
+    """After the warm-up: `constant` (as Diffusion-DPO), or falling to 0 at the last step, `linear`
+    or by half a `cosine`."""
     warmup_steps: int = field(default=0, metadata={"least": 0})
     """Steps over which the learning rate rises linearly (500 in Diffusion-DPO)."""
     weight_decay: float = field(default=0.01, metadata={"least": 0})
     """AdamW's decoupled decay (arXiv 1711.05101), 0.01 as in the Diffusion-DPO script."""
+    optimizer: Optimizer = "adamw"
+    """`adamw_8bit` keeps the moments in 8 bits (bitsandbytes): 2 bytes a weight instead of 8."""
     max_grad_norm: float = field(default=1.0, metadata={"above": 0})
     """The gradient is scaled down to this norm when it is longer (1.0 in Diffusion-DPO)."""
 
@@ -77,13 +96,36 @@ class PolicyConfig:
     errors, as in the Diffusion-DPO authors' code (5000 there; 2000 to 5000 in use)."""
     gamma: float = field(default=1.0, metadata={"least": 0})
     """Weight of the margin: the mean margin in logits, because gaps are divided by their mean."""
+    gap_estimator: GapEstimator = "pairwise"
+    """Whose gap: `pairwise`, of the two models and the outcome (arXiv 2605.06070), or `joint`, from
+    every vote that the two images got. Where it is not set, [gap] estimator is."""
+    shuffle_gaps: bool = False
+    """Control: every training pair gets the gap and probability of another one. The other control,
+    equal gaps, is `fixed_margin`."""
+    reference_draws: int = field(default=0, metadata={"least": 0})
+    """0: every step draws new times and noises. n: a pair's times and noises come from n fixed
+    ones, and the reference's errors at these are computed once for all policies of a study."""
 
     precision: Precision = "fp32"
-    """`bf16` computes in bfloat16 under autocast; trained weights stay in fp32."""
+    """`bf16` and `fp16` compute in that type under autocast, the latter with a scaled loss, and
+    hold frozen weights in it; trained weights stay in fp32."""
+    gradient_checkpointing: bool = False
+    """Computes activations again in the backward pass: about a third slower, far less memory."""
+    compile: bool = False
+    """torch.compile the denoiser: minutes before the first step, faster ones after."""
+    ema_decay: float = field(default=0.0, metadata={"least": 0, "below": 1})
+    """Above 0, the policy that is validated and saved is the weights' running mean with this decay
+    (0.9999 is usual for long runs), which starts at 0.1 and rises to it as (1 + n) / (10 + n)."""
     seed: int = field(default=0, metadata={"least": 0})
     """Fixes the order of the pairs, time, noise and the additions' first values."""
     checkpoint_every: int = field(default=200, metadata={"least": 1})
     log_every: int = field(default=10, metadata={"least": 1})
+    validate_every: int = field(default=0, metadata={"least": 0})
+    """Steps between validations on held-out pairs (0: at the end alone)."""
+    patience: int = field(default=0, metadata={"least": 0})
+    """Stop after this many validations in a row without a new least held-out loss (0: never)."""
+    sample_every: int = field(default=0, metadata={"least": 0})
+    """Steps between images of a few held-out prompts, in DIR/samples (0: none)."""
 
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulation:
@@ -91,6 +133,8 @@ class PolicyConfig:
                 f"train.accumulation = {self.accumulation} does not divide "
                 f"train.batch_size = {self.batch_size}"
             )
+        if self.patience and not self.validate_every:
+            raise ConfigError("train.patience counts validations: set train.validate_every too")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +206,27 @@ def policy_config(path: Path, name: str, overrides: Sequence[str] = ()) -> Polic
     values = {
         **_checked(f"{path}: model", model, {k: fields[k] for k in ("base", "resolution")}),
         **_checked(f"{path}: train", {"seed": study.get("study", {}).get("seed", 0)}, trainable),
+        **_checked(f"{path}: gap", {"gap_estimator": gap_estimators(study)[0]}, trainable),
         **_checked(f"{path}: train", study.get("train", {}), trainable),
         **_checked(f"{path}: policy {name!r}", entry, trainable | {k: fields[k] for k in own}),
     }
     if "base" not in values:
         raise ConfigError(f"{path}: model.base is missing: a pipeline folder or a hub's name")
     return PolicyConfig(**values)
+
+
+def gap_estimators(study: dict[str, Any]) -> list[str]:
+    """Return the gap estimators that a study needs: its own first, then those of its policies."""
+    own = study.get("gap", {}).get("estimator", "pairwise")
+    policies = [study.get("train", {}), *study.get("policy", [])]
+    asked = (each["gap_estimator"] for each in policies if "gap_estimator" in each)
+    return list(dict.fromkeys([own, *asked]))
+
+
+def gap_column(study: dict[str, Any], policy: PolicyConfig) -> str:
+    """Return the column of the pairs table that holds a policy's gaps."""
+    own = policy.gap_estimator == gap_estimators(study)[0]
+    return "gap" if own else f"{policy.gap_estimator}_gap"
 
 
 def data_config(study: dict[str, Any]) -> DataConfig:
@@ -248,14 +307,20 @@ def _typed(where: str, value: Any, field: dataclasses.Field[Any]) -> Any:
         if not (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
             raise ConfigError(f"{where} = {value!r}: needs a list of names")
         return tuple(value)
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where} = {value!r}: needs true or false")
+        return value
     accepted = (int, float) if kind is float else (kind,)
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise ConfigError(f"{where} = {value!r}: needs {_KINDS[kind]}")
     if kind is str:
         return value
     least, above = field.metadata.get("least", -math.inf), field.metadata.get("above", -math.inf)
-    if not (math.isfinite(value) and value >= least and value > above):
+    below = field.metadata.get("below", math.inf)
+    if not (math.isfinite(value) and value >= least and above < value < below):
         bound = f"above {above}" if "above" in field.metadata else f"{least} or more"
+        bound += f", below {below}" if "below" in field.metadata else ""
         raise ConfigError(f"{where} = {value!r}: needs {_KINDS[kind]}, {bound}")
     return kind(value)
 

@@ -1,8 +1,8 @@
 """The policy, its frozen reference, and one optimiser step on a batch of pairs.
 
 The reference is what the run started from: the policy with its LoRA switched off, so no second
-model is held, or, where every weight is trained, a frozen copy. Which pairs, when and how often is
-`loop.py`'s.
+model is held; where every weight is trained, a frozen copy; or neither, where the batch brings the
+reference's errors (`reference.py`). Which pairs, when and how often is `loop.py`'s.
 """
 
 import contextlib
@@ -19,108 +19,148 @@ from torch import Tensor
 
 from training import objective
 from training.config import PolicyConfig
-from training.families import StableDiffusion
+from training.families import Family
+from training.optimizer import (
+    RunningMean,
+    learning_rate,
+    load_optimizer,
+    make_optimizer,
+    optimizer_tensors,
+)
+from training.processes import Processes
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B pairs on the device, fp32: latents (B, c, h, w), prompts (B, length, width), gaps (B,)."""
+    """B pairs on the device, fp32; a pair's two images share noise and time."""
 
-    winner: Tensor
-    loser: Tensor
-    prompt: Tensor
-    gap: Tensor
+    winner: Tensor  # (B, c, h, w) latents
+    loser: Tensor  # (B, c, h, w)
+    texts: tuple[Tensor, ...]  # each (B, ...)
+    gap: Tensor  # (B,)
+    probability: Tensor  # (B,)
+    noise: Tensor  # (B, c, h, w)
+    times: Tensor  # (B,)
+    reference: Tensor | None = None  # (B, 2) its errors of winner and loser, where known
 
-    def parts(self, n: int) -> "list[Batch]":
+    def parts(self, n: int) -> "Iterator[Batch]":
         """Split into n equal parts, in order."""
-        columns = (tensor.chunk(n) for tensor in vars(self).values())
-        return [Batch(*part) for part in zip(*columns, strict=True)]
+        size = len(self.gap) // n
+        for start in range(0, len(self.gap), size):
+            yield self.rows(slice(start, start + size))
+
+    def rows(self, rows: slice) -> "Batch":
+        """Return the pairs at `rows`."""
+        columns = {name: value[rows] for name, value in vars(self).items() if name != "texts"
+                   and value is not None}  # fmt: skip
+        return Batch(texts=tuple(text[rows] for text in self.texts), **columns)
 
 
 class Learner:
     """Holds what a run trains; `tensors` and `load` are all of its state."""
 
-    def __init__(self, config: PolicyConfig, family: StableDiffusion, device: torch.device) -> None:
-        self.config, self.family, self.device = config, family, device
-        self.part = config.batch_size // config.accumulation
+    def __init__(self, config: PolicyConfig, family: Family, processes: Processes) -> None:
+        self.config, self.family, self.processes = config, family, processes
+        self.device = processes.device
+        self.part = max(1, config.batch_size // (config.accumulation * processes.count))
+        self.dtype = DTYPES[config.precision]
         torch.manual_seed(config.seed)  # the adapter's first values
-        self.policy = family.denoiser(device)
+        lora = config.adaptation == "lora"
+        self.policy = family.denoiser(self.device, self.dtype if lora else torch.float32)
         self._frozen: Any = None
         self._adapters: list[Any] = []
-        if config.adaptation == "lora":
+        if lora:
             self._adapters = family.add_adapter(self.policy, config)
         else:
             self.policy.requires_grad_(True)
         self.trained = {n: p for n, p in self.policy.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.trained.values(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        for parameter in self.trained.values():
+            parameter.data = parameter.data.float()
+        self.optimizer = make_optimizer(config, self.trained.values())
+        self._mean = RunningMean(config.ema_decay, self.trained) if config.ema_decay else None
+        # Half-precision gradients below 6e-8 vanish unless the loss is scaled up before them.
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        if config.gradient_checkpointing:
+            self.policy.enable_gradient_checkpointing()
+        if config.compile:
+            self.policy.compile()
 
-    def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then constant; `step` counts from 0."""
-        warmed = min(1.0, (step + 1) / max(1, self.config.warmup_steps))
-        return self.config.learning_rate * warmed
-
-    def step(self, step: int, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def step(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Take one optimiser step; return its measures, on the device, per pair or scalar.
 
-        Time and noise are drawn for the whole batch before it is cut into parts, so accumulation
-        changes memory and not the step.
+        The batch goes through the model in `accumulation` parts, and other processes take their
+        shares of it; neither changes the step.
         """
-        noise, timesteps = self.draw(batch.winner.shape, generator)
-        parts: list[dict[str, Tensor]] = []
         n = self.config.accumulation
-        for part, part_noise, part_timesteps in zip(
-            batch.parts(n), noise.chunk(n), timesteps.chunk(n), strict=True
-        ):
-            measured = self._measure(part, part_noise, part_timesteps)
-            (measured["loss"].mean() / n).backward()
+        parts: list[dict[str, Tensor]] = []
+        for part in batch.parts(n):
+            measured = self._measure(part)
+            self._scaler.scale(measured["loss"].mean() / n).backward()
             parts.append({name: values.detach() for name, values in measured.items()})
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = learning_rate(self.config, step)
+        self.processes.average([p.grad for p in self.trained.values() if p.grad is not None])
+        self._scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.config.max_grad_norm)
-        self.optimizer.step()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._mean:
+            self._mean.update(step, self.trained)
         whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         return {**whole, "grad_norm": norm}
 
     @torch.no_grad()
-    def logits(self, batch: Batch, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The implicit reward's logit (B,) of every pair at the given noise and times."""
-        errors = self._errors(batch, noise, timesteps)
-        return objective.inside(*errors, beta_dpo=self.config.beta_dpo)
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the measures (B,) of a batch without learning from it, of `sft` as of pairs."""
+        return self._measure(batch, as_pairs=True)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One noise `shape` (B, c, h, w) and one time (B,) for each pair: its images share them."""
-        noise = torch.randn(shape, generator=generator, device=self.device)
-        times = (0, self.family.timesteps, shape[:1])
-        return noise, torch.randint(*times, generator=generator, device=self.device)
+    @torch.no_grad()
+    def reference_errors(self, batch: Batch) -> Tensor:
+        """Errors (B, 2) of the reference on winner and loser."""
+        with self._as_reference() as reference:
+            residual = self._residual(batch, reference)
+        return objective.sample_errors(residual).view(2, -1).T
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the policy has the running mean of its weights, where one is kept."""
+        if self._mean:
+            self._mean.swap(self.trained)
+        try:
+            yield
+        finally:
+            if self._mean:
+                self._mean.swap(self.trained)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return trained weights and the optimiser's moments by name, on the CPU."""
-        state = {f"weights.{name}": value.detach() for name, value in self.trained.items()}
-        for name, parameter in self.trained.items():
-            for key, value in self.optimizer.state[parameter].items():
-                state[f"optimizer.{key}.{name}"] = value
+        """Return the weights, their mean, the optimiser's and the scaler's state, on the CPU."""
+        state: dict[str, Tensor] = {f"weights.{n}": p.detach() for n, p in self.trained.items()}
+        optimizer = optimizer_tensors(self.optimizer, self.trained)
+        state |= {f"optimizer.{name}": value for name, value in optimizer.items()}
+        if self._mean:
+            state |= {f"mean.{name}": value for name, value in self._mean.mean.items()}
+        scaler = self._scaler.state_dict()
+        state |= {f"scaler.{key}": torch.tensor(value) for key, value in scaler.items()}
         return {name: value.to("cpu") for name, value in state.items()}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `tensors` returned."""
+
+        def of(kind: str) -> dict[str, Tensor]:
+            return {k.removeprefix(kind): v for k, v in tensors.items() if k.startswith(kind)}
+
         for name, parameter in self.trained.items():
             parameter.copy_(tensors[f"weights.{name}"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for index, (name, parameter) in enumerate(self.trained.items()):
-            state = {"step": tensors[f"optimizer.step.{name}"]}
-            for key in ("exp_avg", "exp_avg_sq"):
-                # The fused kernel walks weight and moments by address: their layouts must agree.
-                state[key] = torch.empty_like(parameter).copy_(tensors[f"optimizer.{key}.{name}"])
-            moments[index] = state
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        load_optimizer(self.optimizer, self.trained, of("optimizer."))
+        if self._mean:
+            for name, value in of("mean.").items():
+                self._mean.mean[name].copy_(value)
+        if scaler := of("scaler."):
+            self._scaler.load_state_dict({key: value.item() for key, value in scaler.items()})
 
     def save(self, folder: Path, origin: dict[str, str]) -> str:
         """Write the policy as diffusers loads it, with policy.json; return its weights' SHA-256."""
@@ -132,7 +172,7 @@ class Learner:
             weights = aside
         else:
             self.family.save_pipeline(self.policy, aside)
-            weights = aside / "unet"
+            weights = aside / self.family.trained
         digest = hashlib.sha256()
         for path in sorted(weights.glob("*.safetensors")):
             digest.update(path.read_bytes())
@@ -142,15 +182,30 @@ class Learner:
         aside.rename(folder)
         return digest.hexdigest()
 
-    def _measure(self, batch: Batch, noise: Tensor, timesteps: Tensor) -> dict[str, Tensor]:
+    def _measure(self, batch: Batch, *, as_pairs: bool = False) -> dict[str, Tensor]:
         """Return the loss and what is worth watching, each (B,)."""
         config = self.config
-        if config.objective == "sft":
-            return {"loss": self._sample_errors(batch.winner, noise, timesteps, batch.prompt)}
-        errors = self._errors(batch, noise, timesteps)
-        winner, loser, reference_winner, reference_loser = errors
-        inside = objective.inside(*errors, config.beta_dpo)
-        loss, margin = objective.PREFERENCE[config.objective](inside, batch.gap, config.gamma)
+        if config.objective == "sft" and not as_pairs:
+            return {"loss": objective.sample_errors(self._residual(batch, winners_alone=True))}
+        drift: dict[str, Tensor] = {}
+        reference = batch.reference
+        if reference is None:
+            with torch.no_grad(), self._as_reference() as model:
+                before = self._residual(batch, model)
+            reference = objective.sample_errors(before).view(2, -1).T
+        residual = self._residual(batch)
+        if batch.reference is None:
+            both = objective.sample_errors(residual.detach() - before).view(2, -1)
+            drift["drift"] = both.mean(dim=0)
+        winner, loser = objective.sample_errors(residual).chunk(2)
+        if config.objective == "sdpo":
+            factor = objective.safeguard(*residual.chunk(2))
+            loser = objective.scaled_gradient(loser, factor)
+        reference_winner, reference_loser = reference.unbind(dim=1)
+        inside = objective.inside(winner, loser, reference_winner, reference_loser, config.beta_dpo)
+        loss, margin = winner, torch.zeros_like(winner)
+        if loss_of := objective.PREFERENCE.get(config.objective):
+            loss, margin = loss_of(inside, batch.gap, batch.probability, config.gamma)
         return {
             "loss": loss,
             "inside": inside,
@@ -158,44 +213,31 @@ class Learner:
             "margin": margin,
             "winner_error": winner - reference_winner,
             "loser_error": loser - reference_loser,
+            **drift,
         }
 
-    def _errors(
-        self, batch: Batch, noise: Tensor, timesteps: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Errors (B,) of policy and reference: winner, loser, reference_winner, reference_loser."""
-        twice = (
-            torch.cat([batch.winner, batch.loser]),
-            torch.cat([noise, noise]),
-            torch.cat([timesteps, timesteps]),
-            torch.cat([batch.prompt, batch.prompt]),
-        )
-        with torch.no_grad(), self._as_reference() as reference:
-            reference_errors = self._sample_errors(*twice, denoiser=reference)
-        errors = self._sample_errors(*twice)
-        winner, loser = errors.chunk(2)
-        reference_winner, reference_loser = reference_errors.chunk(2)
-        return winner, loser, reference_winner, reference_loser
-
-    def _sample_errors(
-        self,
-        latents: Tensor,
-        noise: Tensor,
-        timesteps: Tensor,
-        prompt: Tensor,
-        denoiser: Any = None,
+    def _residual(
+        self, batch: Batch, denoiser: Any = None, *, winners_alone: bool = False
     ) -> Tensor:
-        noisy = self.family.noisy(latents, noise, timesteps)
-        half = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            output = self.family.predict(denoiser or self.policy, noisy, timesteps, prompt)
-        return objective.sample_errors(output, self.family.target(latents, noise, timesteps))
+        """Output - target (2 B, c, h, w), winners before losers, or of the winners (B, c, h, w)."""
+        sides = [batch.winner] if winners_alone else [batch.winner, batch.loser]
+        n = len(sides)
+        latents, noise = torch.cat(sides), torch.cat([batch.noise] * n)
+        times, texts = torch.cat([batch.times] * n), tuple(torch.cat([t] * n) for t in batch.texts)
+        noisy = self.family.noisy(latents, noise, times)
+        half = self.dtype != torch.float32
+        if half:
+            noisy, texts = noisy.to(self.dtype), tuple(text.to(self.dtype) for text in texts)
+        with torch.autocast(self.device.type, self.dtype, enabled=half):
+            output = self.family.predict(denoiser or self.policy, noisy, times, texts)
+        return output.float() - self.family.target(latents, noise, times)
 
     @contextlib.contextmanager
     def _as_reference(self) -> Iterator[Any]:
         """The model the run started from: the policy without its adapter, or the frozen copy."""
         if self.config.adaptation == "full":
-            self._frozen = self._frozen or self.family.denoiser(self.device)  # once it is needed
+            # Once it is needed: a run whose reference's errors are known never holds it.
+            self._frozen = self._frozen or self.family.denoiser(self.device, self.dtype)
             yield self._frozen
             return
         for adapter in self._adapters:

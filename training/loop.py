@@ -1,17 +1,15 @@
 """The training loop: one policy, from cached inputs to weights that diffusers loads.
 
 A step draws B pairs, one time and one noise for each, sends winners and losers through the policy
-as one batch of 2 B, the same through the reference (the policy with its LoRA switched off, or a
-frozen copy), and takes AdamW one step down the objective. Everything random is a function of
-(seed, step), so a run continues from a checkpoint to the bit without a random state or replayed
-data. Nothing waits for the device between two log lines. Runs on one process, CPU or GPU, fp32 or
-bf16 autocast. Who started the job and where else metrics go is `__main__`'s.
+as one batch of 2 B, the same through the reference (the policy with its LoRA switched off, a frozen
+copy, or errors that are known already), and takes the optimiser one step down the objective.
+Nothing waits for the device between two log lines, and the next batch is on its way. One process or
+several, CPU or GPU, fp32 or half precision. Who started the job and where else metrics go is
+`__main__`'s.
 """
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -20,24 +18,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from training import TrainingError, cache
+from training.batches import Inputs, prefetched, rows_of_step, step_generator
+from training.card import write_card
 from training.checkpoint import Checkpoint, RunFolder
 from training.config import DataConfig, PolicyConfig
-from training.families import open_family
+from training.families import Family, open_family
 from training.learner import Batch, Learner
-from training.objective import implicit_accuracy
+from training.optimizer import learning_rate
 from training.pairs import Pairs, TrainingSet
+from training.processes import Processes, join_processes
+from training.reference import ReferenceErrors
+from training.samples import IMAGES, Sampler
+from training.watching import Log, Patience, Watch, peak_memory, validate
 
-HELD_OUT_PAIRS = 512  # enough for a standard error of 2 points of accuracy
-HELD_OUT_DRAWS = 4  # times and noises a held-out pair is judged by
-
-Watch = Callable[[dict[str, float]], None]
-
-
-class Diverged(TrainingError):
-    """The loss is no longer a finite number; the message names the step and its votes."""
+Say = Callable[[str], None]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,7 +49,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     watch: Watch = lambda metrics: None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Train one policy into `out` and return its result, as also kept in `out`/result.json.
 
@@ -61,171 +57,221 @@ def train(
     (ConfigError, ModelError, ImageError, CheckpointError, Diverged) for input that cannot be used,
     Interrupted after SIGINT or SIGTERM.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = join_processes(config.batch_size, config.accumulation)
+    if processes.rank:
+        say = lambda text: None  # noqa: E731
     family = open_family(config.base)
-    dtype = torch.float32 if config.precision == "fp32" else torch.float16
-    latents, images = cache.latents(
-        family, pairs.images, data.images, data.cache, config.resolution, dtype, device, say
-    )
-    prompts = cache.prompt_embeddings(family, pairs.prompts, data.cache, dtype, device, say)
-    base = family.digest("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-    identity = {"pairs": pairs.digest, "images": images, "base model": base}
+    family.check_resolution(config.resolution)
+    if config.objective == "cdpo":
+        pairs.train.require_probabilities()
+        pairs.held_out.require_probabilities()
+    inputs, origin, sampler = _inputs(config, data, pairs, family, processes, say)
     run = RunFolder(out)
-    run.claim(
-        {"policy": dataclasses.asdict(config), **identity}, resume=resume, overwrite=overwrite
-    )
+    identity = {"policy": dataclasses.asdict(config), **origin}
+    if processes.rank == 0:
+        run.claim(identity, resume=resume, overwrite=overwrite)
+    processes.wait()
     if result := run.result(config.steps):
-        say(f"{out} is finished: {config.steps} steps")
+        say(f"{out} is finished: {result['steps']} steps")
         return result
 
-    learner = Learner(config, family, device)
-    checkpoint = run.load(config.steps)
+    learner = Learner(config, family, processes)
+    checkpoint = run.load(config.steps, writes=processes.rank == 0)
     if checkpoint:
         learner.load(checkpoint.tensors)
         say(f"continuing after step {checkpoint.step}")
     source = pairs.train.unique_winners() if config.objective == "sft" else pairs.train
+    if config.shuffle_gaps:
+        source = source.shuffled_gaps(config.seed)
+    first = checkpoint.step if checkpoint else 0
+    steps = range(first, config.steps)
+    fetch = _fetcher(config, data, origin, pairs.content, source, inputs, learner, steps, say)
 
-    def batch(of: Pairs, rows: np.ndarray) -> Batch:
-        taken = of.rows(rows)
-        images = np.concatenate([taken.winner, taken.loser])
-        tensors = (latents.take(images), prompts.take(taken.prompt), torch.from_numpy(taken.gap))
-        both, texts, gap = (t.to(device, torch.float32, non_blocking=True) for t in tensors)
-        return Batch(both[: len(rows)], both[len(rows) :], texts, gap)
-
-    say(f"{len(source)} examples, {config.steps} steps of {config.batch_size} on {device}")
-    log = _Log(run.metrics, watch)
-    with _held_signals() as signals:
+    say(f"{len(source)} examples, {config.steps} steps of {config.batch_size} on "
+        f"{processes.count} x {processes.device.type}")  # fmt: skip
+    log = Log(run.metrics, config, processes, watch)
+    patience = Patience(config.patience, run.metrics)
+    done, validated = first, dict[str, float]()
+    with _held_signals() as signals, _out_of_memory(config):
         begun = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
-        for step in range(checkpoint.step if checkpoint else 0, config.steps):
+        for step, batch in prefetched(fetch, steps):
+            measured = learner.step(step, batch)
+            done = step + 1
             rows = rows_of_step(config.seed, step, config.batch_size, len(source))
-            measured = learner.step(
-                step, batch(source, rows), step_generator(config.seed, step, device)
-            )
-            log.add(step + 1, measured, source.vote_id[rows])
-            last = step + 1 == config.steps
-            if last or (step + 1) % config.log_every == 0:
-                log.write(learning_rate=learner.learning_rate(step), pairs=config.batch_size)
-            stop = bool(signals)
-            if last or stop or (step + 1) % config.checkpoint_every == 0:
+            log.add(done, measured, source.vote_id[rows])
+            last = done == config.steps
+            over = False
+            validated = {}
+            if len(pairs.held_out) and (last or _due(done, config.validate_every)):
+                validated = validate(learner, inputs, pairs.held_out)
+                over = patience.is_over(validated["held_out_loss"])
+            if sampler and (last or _due(done, config.sample_every)) and not processes.rank:
+                with learner.averaged():
+                    sampler(learner.policy, out / "samples", done)
+            if last or validated or done % config.log_every == 0:
+                log.write(learning_rate=learning_rate(config, step), validated=validated)
+            stop = _agreed(signals, processes, done, config.log_every)
+            if last or over or stop or done % config.checkpoint_every == 0:
                 log.check()  # a poisoned state must never replace the last good one
-                seconds = time.monotonic() - begun
-                run.save(Checkpoint(step + 1, seconds, learner.tensors()))
+                if processes.rank == 0:
+                    run.save(Checkpoint(done, time.monotonic() - begun, learner.tensors()))
             if stop and not last:
-                raise Interrupted(f"stopped by a signal after step {step + 1}; --resume goes on")
+                raise Interrupted(f"stopped by a signal after step {done}; --resume goes on")
+            if over and not last:
+                say(f"stopped after step {done}: {config.patience} validations without a new "
+                    "least held-out loss")  # fmt: skip
+                break
         seconds = time.monotonic() - begun
-
-        result = {
-            "policy": config.name,
-            "objective": config.objective,
-            "adaptation": config.adaptation,
-            "steps": config.steps,
-            "pairs": len(source),
-            "held_out_pairs": len(pairs.held_out),
-            **log.summary(run.metrics),
-            "pairs_per_second": config.steps * config.batch_size / seconds,
-            "seconds": seconds,
-        }
-        if len(pairs.held_out):
-            result["held_out_accuracy"] = _held_out_accuracy(
-                learner, lambda rows: batch(pairs.held_out, rows), len(pairs.held_out), device
-            )
-        result["data_version"] = learner.save(run.policy, identity)
+    if not validated and len(pairs.held_out):  # the last checkpoint was of the last step
+        validated = validate(learner, inputs, pairs.held_out)
+    result = {
+        "policy": config.name,
+        "objective": config.objective,
+        "adaptation": config.adaptation,
+        "steps": done,
+        "stopped_early": done < config.steps,
+        "pairs": len(source),
+        "held_out_pairs": len(pairs.held_out),
+        "pairs_per_second": done * config.batch_size / seconds,
+        "seconds": seconds,
+        "peak_memory_gib": peak_memory() / 2**30,
+        **validated,
+    }
+    if processes.rank == 0:
+        result |= log.summary(run.metrics)
+        with learner.averaged():
+            result["data_version"] = learner.save(run.policy, origin)
+        write_card(run.policy, config, family, origin, result)
         run.finish(result)
+    processes.wait()
     return result
 
 
-def rows_of_step(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
-    """Rows (batch_size,) of a step: every row once an epoch, in an order of its own each epoch.
+def _inputs(
+    config: PolicyConfig,
+    data: DataConfig,
+    pairs: TrainingSet,
+    family: Family,
+    processes: Processes,
+    say: Say,
+) -> tuple[Inputs, dict[str, str], Sampler | None]:
+    """Encode what is not cached, each process its share, and state what all of it came from."""
+    dtype = torch.float32 if config.precision == "fp32" else torch.float16
+    device = processes.device
 
-    A function of (seed, step), so data need no state and no replay when a run is continued.
-    """
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = positions // n
-    rows = np.empty(batch_size, dtype=np.int64)
-    for epoch in np.unique(epochs):
-        of_epoch = epochs == epoch
-        order = np.random.default_rng([seed, int(epoch)]).permutation(n)
-        rows[of_epoch] = order[positions[of_epoch] % n]
-    return rows
+    def encode(images: list[str], prompts: list[str]) -> tuple[cache.Rows, str, Any]:
+        latents, digest = cache.latents(
+            family, images, data.images, data.cache, config.resolution, dtype, device, say
+        )
+        return (
+            latents,
+            digest,
+            cache.prompt_embeddings(family, prompts, data.cache, dtype, device, say),
+        )
+
+    if processes.count > 1:
+        mine = slice(processes.rank, None, processes.count)
+        encode(pairs.images[mine], pairs.prompts[mine])
+        processes.wait()
+    latents, images, texts = encode(pairs.images, pairs.prompts)
+    origin = {
+        "pairs": pairs.digest,
+        "images": images,
+        "base model": family.digest(*family.components),
+    }
+    sampler = None
+    if config.sample_every and processes.rank == 0:
+        shown = pairs.held_out if len(pairs.held_out) else pairs.train
+        empty = cache.prompt_embeddings(family, [""], data.cache, dtype, device, say)
+        prompts = list(dict.fromkeys(shown.prompt.tolist()))[:IMAGES]
+        sampler = Sampler(family, texts, prompts, empty, config.resolution)
+    return Inputs(family, latents, texts, device), origin, sampler
 
 
-def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Return the random source of one step: the same whenever, and however often, it is taken."""
-    digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
+def _fetcher(
+    config: PolicyConfig,
+    data: DataConfig,
+    origin: dict[str, str],
+    content: str,
+    source: Pairs,
+    inputs: Inputs,
+    learner: Learner,
+    steps: range,
+    say: Say,
+) -> Callable[[int], Batch]:
+    """Return the function that fetches this process's share of a step's batch."""
+    seed, size, n = config.seed, config.batch_size, len(source)
+    share = learner.processes.share(size)
+    if not config.reference_draws:
+
+        def live(step: int) -> Batch:
+            rows = rows_of_step(seed, step, size, n)[share]
+            noise, times = inputs.new_draws(size, step_generator(seed, step, learner.device))
+            return inputs.batch(source, rows, (noise[share], times[share]))
+
+        return live
+
+    shown = [content, origin["images"], origin["base model"]]
+    errors = ReferenceErrors(data.cache, config, shown, source, inputs)
+
+    def places(step: int) -> tuple[np.ndarray, np.ndarray]:
+        positions = np.arange(step * size, (step + 1) * size)
+        return rows_of_step(seed, step, size, n), errors.draw_of(positions)
+
+    has_reference = config.objective != "sft"
+    if has_reference and len(steps):
+        every = [places(step) for step in steps]
+        rows, draws = (np.concatenate(part) for part in zip(*every, strict=True))
+        errors.compute(learner, rows, draws, learner.processes, say)
+
+    def known(step: int) -> Batch:
+        rows, draws = (part[share] for part in places(step))
+        fixed = inputs.fixed_draws(source.vote_id[rows], draws, seed)
+        reference = errors.at(rows, draws) if has_reference else None
+        return inputs.batch(source, rows, fixed, reference)
+
+    return known
 
 
-def _held_out_accuracy(
-    learner: Learner, batch: Callable[[np.ndarray], Batch], n: int, device: torch.device
-) -> float:
-    """Share of held-out pairs whose winner the policy's implicit reward prefers.
-
-    A pair's logit is averaged over HELD_OUT_DRAWS times and noises, which are the same for every
-    policy and seed, so two policies differ by their weights alone.
-    """
-    rows = np.unique(np.linspace(0, n - 1, min(n, HELD_OUT_PAIRS)).round().astype(np.int64))
-    parts = np.array_split(np.arange(len(rows)), -(-len(rows) // learner.part))
-    shape = (len(rows), *batch(rows[:1]).winner.shape[1:])
-    logits = torch.zeros(len(rows), device=device)
-    for draw in range(HELD_OUT_DRAWS):
-        noise, timesteps = learner.draw(shape, step_generator(-1, draw, device))
-        for part in parts:
-            logits[part] += learner.logits(batch(rows[part]), noise[part], timesteps[part])
-    return implicit_accuracy(logits).mean().item()
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
 
 
-class _Log:
-    """metrics.jsonl: means over the steps since the last line, fetched from the device at once."""
+def _agreed(signals: list[int], processes: Processes, step: int, log_every: int) -> bool:
+    """Whether to stop: at once when alone, at a log line when all must stop after one step."""
+    if processes.count == 1:
+        return bool(signals)
+    if step % log_every:
+        return False
+    return bool(processes.gather(torch.tensor([len(signals)], device=processes.device)).any())
 
-    def __init__(self, path: Path, watch: Watch) -> None:
-        self._path, self._watch = path, watch
-        self._window: list[tuple[int, dict[str, Tensor], np.ndarray]] = []
-        self._begun = time.monotonic()
 
-    def add(self, step: int, measured: dict[str, Tensor], vote_ids: np.ndarray) -> None:
-        """Note a step's measures, per pair or for the step, without waiting for them."""
-        self._window.append((step, measured, vote_ids))
-
-    def check(self) -> None:
-        """Raise Diverged for the first step of the window whose loss or gradient is not finite."""
-        if not self._window:
-            return
-        loss = torch.stack([m["loss"].mean() + m["grad_norm"] for _, m, _ in self._window])
-        broken = (~loss.isfinite()).nonzero().flatten().tolist()
-        if broken:
-            step, measured, vote_ids = self._window[broken[0]]
-            at_fault = vote_ids[(~measured["loss"].isfinite()).cpu().numpy()]
-            which = at_fault if len(at_fault) else vote_ids
-            raise Diverged(
-                f"the loss of step {step} is not a finite number, for votes {', '.join(which[:8])}"
-                f"{', ...' if len(which) > 8 else ''}; the last checkpoint is intact: resume from "
-                "it with a lower train.learning_rate in a new --out, or look at those images"
+@contextlib.contextmanager
+def _out_of_memory(config: PolicyConfig) -> Iterator[None]:
+    """Turn a full GPU into the settings to lower, and by how much."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        part = config.batch_size // config.accumulation
+        ways = []
+        if part > 1:
+            least = next(n for n in range(2, part + 1) if part % n == 0)
+            ways.append(
+                f"train.accumulation = {config.accumulation * least} instead of "
+                f"{config.accumulation} ({part // least} pairs at once instead of {part}, the same "
+                "step)"
             )
-
-    def write(self, *, learning_rate: float, pairs: int) -> None:
-        """Write one line and hand it to `watch`."""
-        self.check()
-        names = list(self._window[0][1])
-        sums = [torch.stack([m[name].mean() for _, m, _ in self._window]).mean() for name in names]
-        values = torch.stack(sums).tolist()
-        now = time.monotonic()
-        rate = pairs * len(self._window) / (now - self._begun)
-        step = self._window[-1][0]
-        line = {"step": step, **dict(zip(names, values, strict=True))}
-        line |= {"learning_rate": learning_rate, "pairs_per_second": rate}
-        with self._path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        self._window.clear()
-        self._begun = now
-        self._watch(line)
-
-    @staticmethod
-    def summary(path: Path) -> dict[str, float]:
-        """Loss and implicit accuracy over the last tenth of the run."""
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        lines = lines[-max(1, len(lines) // 10) :]
-        keys = [key for key in ("loss", "implicit_accuracy") if key in lines[0]]
-        return {key: float(np.mean([line[key] for line in lines])) for key in keys}
+        if not config.gradient_checkpointing:
+            ways.append("train.gradient_checkpointing = true")
+        if config.precision == "fp32":
+            ways.append('train.precision = "bf16"')
+        if config.adaptation == "full":
+            ways.append('train.optimizer = "adamw_8bit"')
+            ways.append('train.adaptation = "lora"')
+        raise TrainingError(
+            f"out of GPU memory with {part} pairs at once ({str(error).split('.')[0]}): "
+            f"set {', or '.join(ways) or 'a smaller model.resolution'}"
+        ) from error
 
 
 @contextlib.contextmanager

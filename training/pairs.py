@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from training import TrainingError
+from training.config import gap_estimators
 
 SCHEMA = pa.schema(
     [
@@ -44,9 +45,10 @@ class PairsError(TrainingError):
 def build_pairs(votes: pa.Table, gaps: pa.Table, held_out: float, seed: int) -> pa.Table:
     """Join votes and gaps (design.md section 3, arena.gap) into the table of SCHEMA.
 
-    Left out, and counted in the schema's metadata under `left_out`: ties, votes without a prompt or
-    an image, and votes of an image against itself. A prompt's pairs are held out together, by a
-    hash of (seed, prompt): a share `held_out` of prompts, the same whatever else the votes hold.
+    Columns of further gap estimators (joint_gap, ...) follow those of SCHEMA. Left out, and counted
+    in the schema's metadata under `left_out`: ties, votes without a prompt or an image, and votes
+    of an image against itself. A prompt's pairs are held out together, by a hash of (seed, prompt):
+    a share `held_out` of prompts, the same whatever else the votes hold.
     Raises PairsError for a vote without a gap, a gap that is not finite, or equal vote ids.
     """
     names = ("vote_id", "prompt", "image_a", "image_b", "model_a", "model_b", "outcome")
@@ -96,6 +98,9 @@ def build_pairs(votes: pa.Table, gaps: pa.Table, held_out: float, seed: int) -> 
         "split": pa.array(split.tolist(), pa.string()),
     }
     table = pa.table(columns, schema=SCHEMA)
+    for name in gaps.schema.names:
+        if name.endswith(("_gap", "_gap_sd", "_probability")):
+            table = table.append_column(name, pc.cast(gaps[name], pa.float64()).take(rows))
     return table.replace_schema_metadata({"left_out": json.dumps(left_out)})
 
 
@@ -104,7 +109,7 @@ def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Ta
 
     For a training job that is started alone. `study` is `config.read_study`'s.
     """
-    from arena.gap import pairwise_gaps
+    from arena.gap_table import gaps_by
     from arena.ratings import estimator
     from arena.votes.open import read_votes
 
@@ -114,7 +119,8 @@ def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Ta
     paths = [Path(source) for source in votes_section["sources"]]
     votes = read_votes(paths, resolve_images="images" not in votes_section).votes
     ratings = estimator(arena_section.pop("estimator", "trueskill"), **arena_section).fit(votes)
-    gaps = pairwise_gaps(votes, ratings, gap_section.get("spread", "posterior"))
+    gap_section.pop("estimator", None)
+    gaps, _ = gaps_by(gap_estimators(study), votes, ratings, **gap_section)
     return build_pairs(votes.to_arrow(), gaps.to_arrow(), held_out, seed)
 
 
@@ -142,6 +148,7 @@ class Pairs:
     winner: np.ndarray  # (n,) int64 into images
     loser: np.ndarray  # (n,) int64 into images
     gap: np.ndarray  # (n,) float32, divided by the training split's mean
+    probability: np.ndarray  # (n,) float32 of the outcome voted, as the arena had it; NaN if none
 
     def __len__(self) -> int:
         return len(self.vote_id)
@@ -149,6 +156,23 @@ class Pairs:
     def rows(self, rows: np.ndarray) -> "Pairs":
         """Return the pairs at `rows`."""
         return Pairs(*(values[rows] for values in vars(self).values()))
+
+    def shuffled_gaps(self, seed: int) -> "Pairs":
+        """Give every pair the gap and the probability of another: the control of `arenapo`.
+
+        What is left of the gaps is their distribution; what they say of their own pair is gone.
+        """
+        order = np.random.default_rng([seed, len(self)]).permutation(len(self))
+        return replace(self, gap=self.gap[order], probability=self.probability[order])
+
+    def require_probabilities(self) -> None:
+        """Raise PairsError naming the votes whose probability is no number from 0 to 1."""
+        unusable = ~((self.probability >= 0) & (self.probability <= 1))
+        if unusable.any():
+            ids = self.vote_id[unusable].tolist()
+            raise PairsError(
+                f"{len(ids)} votes have no probability from 0 to 1, which cdpo needs: {_some(ids)}"
+            )
 
     def unique_winners(self) -> "Pairs":
         """One row for each (prompt, winning image), at its first win: what `sft` learns from.
@@ -167,29 +191,34 @@ class TrainingSet:
     images: list[str]
     train: Pairs
     held_out: Pairs
+    content: str  # SHA-256 of everything above but gaps and probabilities
     digest: str  # SHA-256 of everything above
 
 
-def open_pairs(path: Path) -> TrainingSet:
-    """Read a table of SCHEMA. Raises PairsError naming the file and the column or the votes."""
+def open_pairs(path: Path, gap: str = "gap") -> TrainingSet:
+    """Read a table of SCHEMA; gap: the column of the gap estimator in use.
+
+    Raises PairsError naming the file and the column or the votes.
+    """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise PairsError(f"{path}: {error}") from error
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    needed = [*SCHEMA.names, *([] if gap in SCHEMA.names else [gap])]
+    missing = [name for name in needed if name not in table.column_names]
     if missing:
-        raise PairsError(f"{path}: has no column {missing[0]!r}; needs {', '.join(SCHEMA.names)}")
-    return index_pairs(table, str(path))
+        raise PairsError(f"{path}: has no column {missing[0]!r}; needs {', '.join(needed)}")
+    return index_pairs(table, str(path), gap)
 
 
-def index_pairs(table: pa.Table, where: str) -> TrainingSet:
+def index_pairs(table: pa.Table, where: str, gap: str = "gap") -> TrainingSet:
     """Turn a table of SCHEMA into arrays; gaps are divided by the mean gap of the training split.
 
     That makes `gamma` the mean margin in logits whatever the arena's scale, and a fixed margin with
     the same gamma its exact ablation (method.md section 3). `where` names the table in errors.
     """
     vote_id = _text(table["vote_id"])
-    _refuse_unusable(table["gap"], vote_id, where)
+    _refuse_unusable(table[gap], vote_id, where)
     train = pc.equal(table["split"], "train").to_numpy(zero_copy_only=False)
     if not train.any():
         raise PairsError(f"{where}: no pair is left to train on")
@@ -197,8 +226,8 @@ def index_pairs(table: pa.Table, where: str) -> TrainingSet:
     sides = [_text(table[name]) for name in ("image_winner", "image_loser")]
     images = pa.chunked_array([*sides[0].chunks, *sides[1].chunks], pa.string())
     images = images.combine_chunks().dictionary_encode()
-    gap = table["gap"].to_numpy()
-    mean_gap = gap[train].mean()
+    gaps, probability = table[gap].to_numpy(), table[gap.removesuffix("gap") + "probability"]
+    mean_gap = gaps[train].mean()
     if mean_gap <= 0:
         raise PairsError(f"{where}: the mean gap is {mean_gap:g}; a margin needs it above zero")
     index = images.indices.to_numpy().astype(np.int64)
@@ -207,7 +236,8 @@ def index_pairs(table: pa.Table, where: str) -> TrainingSet:
         prompt=prompts.indices.to_numpy().astype(np.int64),
         winner=index[: table.num_rows],
         loser=index[table.num_rows :],
-        gap=(gap / mean_gap).astype(np.float32),
+        gap=(gaps / mean_gap).astype(np.float32),
+        probability=pc.fill_null(probability, np.nan).to_numpy().astype(np.float32),
     )
     digest = hashlib.sha256()
     for text in (
@@ -216,13 +246,17 @@ def index_pairs(table: pa.Table, where: str) -> TrainingSet:
         images.dictionary.to_pylist(),
     ):
         digest.update(json.dumps(text).encode())
-    for array in (pairs.prompt, pairs.winner, pairs.loser, pairs.gap, train):
+    for array in (pairs.prompt, pairs.winner, pairs.loser, train):
+        digest.update(array.tobytes())
+    content = digest.hexdigest()
+    for array in (pairs.gap, pairs.probability):
         digest.update(array.tobytes())
     return TrainingSet(
         prompts=prompts.dictionary.to_pylist(),
         images=images.dictionary.to_pylist(),
         train=pairs.rows(np.flatnonzero(train)),
         held_out=pairs.rows(np.flatnonzero(~train)),
+        content=content,
         digest=digest.hexdigest(),
     )
 

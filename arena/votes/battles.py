@@ -4,24 +4,22 @@ model_a, model_b, winner (model_a, model_b, tie or "tie (bothbad)"), tstamp (sec
 and judge. "Both bad" says that neither won, so it is a tie here.
 """
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import polars as pl
-
-from arena.votes.table import Raw, VotesError, as_text, rejections
+from arena.votes.files import json_records
+from arena.votes.raw import Broken, Raw, VotesError, as_text, frame, rejections
 
 NAMES = {"outcome": "winner", "created_at": "tstamp", "rater": "judge"}
 OUTCOME = {"model_a": "a", "model_b": "b", "tie": "tie", "tie (bothbad)": "tie"}
 
 
-def read_battles(path: Path) -> Raw:
-    """Read a battles file. Raises VotesError where it is not a JSON list with a winner."""
-    try:
-        battles = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VotesError(f"{path}: not readable JSON ({error})") from None
-    present = {key for battle in battles if isinstance(battle, dict) for key in battle}
+def read_battles(path: Path) -> Iterator[Raw]:
+    """Read a battles file. Raises VotesError where no battle has a winner."""
+    broken: Broken = []
+    battles = list(json_records(path, broken))
+    present = {key for _, battle in battles for key in battle}
     missing = [name for name in ("model_a", "model_b", "winner") if name not in present]
     if missing:
         raise VotesError(
@@ -29,15 +27,11 @@ def read_battles(path: Path) -> Raw:
             "objects with model_a, model_b, winner and tstamp"
         )
     columns = ["model_a", "model_b", *(c for c, name in NAMES.items() if name in present)]
-    rows, broken = [], []
-    for row, battle in enumerate(battles, start=1):
-        if not isinstance(battle, dict):
-            broken.append((row, "", "not a JSON object", json.dumps(battle)[:200]))
-            continue
+    rows: list[list[Any]] = []
+    for row, battle in battles:
         values = [as_text(battle.get(NAMES.get(name, name))) for name in columns]
         winner = values[columns.index("outcome")]
         # An unknown winner is kept as it is spelled: the check rejects the row and shows it.
         values[columns.index("outcome")] = OUTCOME.get(winner or "", f"winner {winner!r}")
         rows.append([row, *values])
-    schema = {"row": pl.Int64} | dict.fromkeys(columns, pl.String)
-    return Raw(pl.DataFrame(rows, schema=schema, orient="row"), rejections(broken, path), NAMES)
+    yield Raw(frame(rows, columns), rejections(broken, path), NAMES)

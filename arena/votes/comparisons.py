@@ -56,6 +56,10 @@ class Comparisons:
         span = slice(start, stop)
         return Comparisons(self.models, self.a[span], self.b[span], self.outcome[span])
 
+    def only(self, kept: np.ndarray) -> "Comparisons":
+        """Return the comparisons where kept (n,) is true, in the same order."""
+        return Comparisons(self.models, self.a[kept], self.b[kept], self.outcome[kept])
+
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (wins, ties), both (M, M) int64: wins[i, j] times i beat j; ties is symmetric.
 

@@ -48,6 +48,14 @@ def vote_ids(votes: pl.DataFrame, position: np.ndarray) -> pl.Series:
     return _hexadecimal(digest)
 
 
+def positions(row: pl.Series, ordinal: int) -> np.ndarray:
+    """Return a position for every row (from 1) of the file that is number `ordinal`, from 0.
+
+    What is added to one file moves no row of the next, so ids stay when a file grows.
+    """
+    return (row.to_numpy().astype(np.int64) - 1) + (ordinal << 40)
+
+
 def _text_buffers(column: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     text = column.cast(pl.String).rechunk().to_arrow().cast(pa.large_string())
     _, offsets, data = text.buffers()

@@ -28,6 +28,22 @@ VOTES: dict[str, pl.DataType | type[pl.DataType]] = {
 
 REQUIRED = ("model_a", "model_b", "outcome")
 
+# The name of a model that the file does not tell: all such images share one prior.
+UNNAMED = "(unnamed)"
+
+RANKINGS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "vote_id": pl.String,  # given, or a hash of the row's content and position
+    "source": pl.String,
+    "prompt_id": pl.String,
+    "prompt": pl.String,
+    "models": pl.List(pl.String),  # K names; UNNAMED where the file names none
+    "images": pl.List(pl.String),  # K paths, URLs or ids, or null
+    "ranks": pl.List(pl.Int64),  # K, from 1 = best without gaps; equal ranks tie
+    "rater": pl.String,
+    "created_at": TIME,
+    "rows": pl.Int64,  # how many rows of the file it was gathered from
+}
+
 REJECTED: dict[str, pl.DataType | type[pl.DataType]] = {
     "file": pl.String,
     "row": pl.Int64,  # the first data row is 1

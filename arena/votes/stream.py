@@ -4,6 +4,7 @@ Accepts and rejects the same rows as `open`; whatever is not plain parquet goes 
 """
 
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +13,76 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from arena.votes.check import LAST_YEAR, check
 from arena.votes.comparisons import Comparisons
-from arena.votes.identity import CONTENT, vote_ids
-from arena.votes.open import format_of, read_votes
+from arena.votes.deliveries import delivered
+from arena.votes.files import saying
+from arena.votes.formats import format_of
+from arena.votes.identity import CONTENT, positions, vote_ids
+from arena.votes.open import read_votes
+from arena.votes.rankings import fault_of_name, of_rankings
+from arena.votes.raw import Raw, rejections
 from arena.votes.schema import OUTCOMES, REQUIRED, VOTES
-from arena.votes.table import Raw, check, rejections
+from arena.votes.sources import File, as_url, expanded
 
 BATCH = 1 << 20
+LAST = int(datetime(LAST_YEAR, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
 NEVER = np.iinfo(np.int64).max  # the time of a vote without one: after all others
 
 
-def read_comparisons(paths: Sequence[Path]) -> tuple[Comparisons, int]:
-    """Return (the comparisons of all files in time order, how many rows were rejected)."""
-    paths = [Path(path) for path in paths]
-    if not all(_is_plain(path) for path in paths):
+def read_comparisons(paths: Sequence[Path | str]) -> tuple[Comparisons, int]:
+    """Return (the comparisons of all files in time order, how many rows were rejected).
+
+    A K-wise vote counts as its pairs.
+    """
+    plain = _plain(paths)
+    if plain is None:
         reading = read_votes(paths)
         return Comparisons.of(reading.votes), reading.rejected.height
-    rows = sum(pq.read_metadata(path).num_rows for path in paths)
+    return _read_plain(plain)
+
+
+def read_ballots(
+    paths: Sequence[Path | str],
+) -> tuple[Comparisons | pl.DataFrame, pl.DataFrame | None, int]:
+    """Return (pairwise votes, K-wise votes or None without any, how many rows were rejected).
+
+    As `read_comparisons`, but a K-wise vote is a row of `schema.RANKINGS` and no pair of it is
+    among the pairwise votes, which then are a table that holds their times.
+    """
+    plain = _plain(paths)
+    if plain is not None:
+        comparisons, rejected = _read_plain(plain)
+        return comparisons, None, rejected
+    reading = read_votes(paths)
+    if reading.rankings.is_empty():
+        return reading.votes, None, reading.rejected.height
+    pairwise = reading.votes.filter(~of_rankings(reading.votes, reading.rankings))
+    return pairwise, reading.rankings, reading.rejected.height
+
+
+def _read_plain(plain: Sequence[tuple[int, Path]]) -> tuple[Comparisons, int]:
+    rows = sum(pq.read_metadata(path).num_rows for _, path in plain)
     a, b = np.empty(rows, np.int32), np.empty(rows, np.int32)
     outcome, time = np.empty(rows, np.int8), np.empty(rows, np.int64)
     models: dict[str, int] = {}
     outcomes = {name: code for code, name in enumerate(OUTCOMES)}
     n = 0
-    for path in paths:
+    for _, path in plain:
         for batch in _batches(path, (*REQUIRED, "created_at", "confidence")):
             one, two = (_codes(batch.column(name), models) for name in ("model_a", "model_b"))
             won = _codes(batch.column("outcome"), outcomes, closed=True)
-            good = (one >= 0) & (two >= 0) & (won >= 0) & _confident(batch)
+            when, timed = _microseconds(batch)
+            good = (one >= 0) & (two >= 0) & (won >= 0) & _confident(batch) & timed
             span = slice(n, n + int(good.sum()))
             a[span], b[span], outcome[span] = one[good], two[good], won[good]
-            time[span] = _microseconds(batch)[good]
+            time[span] = when[good]
             n = span.stop
-    names = sorted(models)
-    rank = np.empty(len(names) + 1, np.int32)
+    # A name that only rejected rows have is no model.
+    used = np.zeros(len(models), bool)
+    used[a[:n]] = used[b[:n]] = True
+    names = sorted(name for name, code in models.items() if used[code])
+    rank = np.empty(len(models), np.int32)
     rank[[models[name] for name in names]] = np.arange(len(names))
     comparisons = Comparisons(names, rank[a[:n]], rank[b[:n]], outcome[:n])
     if np.any(time[1:n] < time[: n - 1]):
@@ -55,26 +93,40 @@ def read_comparisons(paths: Sequence[Path]) -> tuple[Comparisons, int]:
     return comparisons, rows - n
 
 
-def votes_in_batches(paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
+def votes_in_batches(paths: Sequence[Path | str]) -> Iterator[pl.DataFrame]:
     """Yield the accepted votes in input order, with the columns that gaps need.
 
     vote_id, model_a, model_b and outcome; the rest of `CONTENT` is read only where it makes a
     missing vote_id.
     """
-    paths = [Path(path) for path in paths]
-    if not all(_is_plain(path) for path in paths):
-        yield read_votes(paths).votes
+    plain = _plain(paths)
+    if plain is None:
+        yield read_votes(paths).votes.select("vote_id", *REQUIRED)
         return
-    position = 0
-    for path in paths:
+    for ordinal, path in plain:
+        row = 1
         for batch in _batches(path, ("vote_id", *CONTENT, "confidence")):
-            raw = Raw(pl.DataFrame(batch).with_row_index("row"), rejections([]))
+            raw = Raw(pl.DataFrame(batch).with_row_index("row", offset=row), rejections([]))
             votes, _ = check(raw, path)
             if votes["vote_id"].null_count():
-                made = vote_ids(votes, (votes["row"] + position).to_numpy())
+                made = vote_ids(votes, positions(votes["row"], ordinal))
                 votes = votes.with_columns(pl.col("vote_id").fill_null(made))
             yield votes.select("vote_id", *REQUIRED)
-            position += len(batch)
+            row += len(batch)
+
+
+def _plain(paths: Sequence[Path | str]) -> list[tuple[int, Path]] | None:
+    """Return (ordinal, file) of every delivery where all are plain parquet, else None."""
+    if any(as_url(path) for path in paths):
+        return None
+    files = [File(path, str(path)) for given in paths for path in expanded(Path(given))]
+    if not all(_is_plain(file.path) for file in files):
+        return None
+    if len(files) == 1:
+        return [(0, files[0].path)]
+    deliveries = enumerate(delivered(files))
+    kept = [(ordinal, one.file.path) for ordinal, one in deliveries if one.repeats is None]
+    return None if _repeats_an_id([path for _, path in kept]) else kept
 
 
 def _is_plain(path: Path) -> bool:
@@ -92,15 +144,15 @@ def _is_plain(path: Path) -> bool:
             usual = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         if not usual:
             return False
-    return set(REQUIRED) <= set(schema.names) and not _repeats_an_id(path)
+    return set(REQUIRED) <= set(schema.names) and not _repeats_an_id([path])
 
 
-def _repeats_an_id(path: Path) -> bool:
-    if "vote_id" not in pq.read_schema(path).names:
-        return False
-    # Eight bytes an id: equal hashes only send the file the slower way round.
+def _repeats_an_id(paths: Sequence[Path]) -> bool:
+    # Eight bytes an id: equal hashes only send the files the slower way round.
     digests = [
         pl.Series(batch.column("vote_id")).drop_nulls().hash().to_numpy()
+        for path in paths
+        if "vote_id" in pq.read_schema(path).names
         for batch in _batches(path, ("vote_id",))
     ]
     digest = np.sort(np.concatenate(digests)) if digests else np.empty(0, np.uint64)
@@ -109,7 +161,7 @@ def _repeats_an_id(path: Path) -> bool:
 
 def _batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     coded = [name for name in REQUIRED if "vote_id" not in columns]
-    with pq.ParquetFile(path, read_dictionary=coded) as file:
+    with saying(path), pq.ParquetFile(path, read_dictionary=coded) as file:
         present = [name for name in columns if name in file.schema_arrow.names]
         yield from file.iter_batches(batch_size=BATCH, columns=present)
 
@@ -121,7 +173,7 @@ def _codes(column: pa.Array, known: dict[str, int], closed: bool = False) -> np.
     for place, value in enumerate(values):
         if value in known:
             code[place] = known[value]
-        elif not closed and value is not None and value.strip():
+        elif not closed and value is not None and fault_of_name(value) is None:
             code[place] = known[value] = len(known)
     return code[pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False)]
 
@@ -133,9 +185,12 @@ def _confident(batch: pa.RecordBatch) -> np.ndarray:
     return (confidence.is_between(0, 1) | confidence.is_null()).to_numpy()
 
 
-def _microseconds(batch: pa.RecordBatch) -> np.ndarray:
+def _microseconds(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's time since 1970 and whether it is one that `check` accepts."""
     if "created_at" not in batch.schema.names:
-        return np.full(len(batch), NEVER)
+        return np.full(len(batch), NEVER), np.ones(len(batch), bool)
     zone = batch.column("created_at").type.tz
-    time = batch.column("created_at").cast(pa.timestamp("us", zone)).cast(pa.int64())
-    return pc.fill_null(time, NEVER).to_numpy(zero_copy_only=False)
+    time = batch.column("created_at").cast(pa.timestamp("us", zone), safe=False).cast(pa.int64())
+    known = pc.is_valid(time).to_numpy(zero_copy_only=False)
+    when = pc.fill_null(time, NEVER).to_numpy(zero_copy_only=False)
+    return when, ~known | (when < LAST)

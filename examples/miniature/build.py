@@ -52,7 +52,7 @@ class Plan:
     unet_share: float = 1.0  # of the steps in `generators`
     prompts: int = 360
     votes: int = 32_000
-    instances: int = 72
+    instances: int = 90
     kwise_votes: int = 2_000
 
 

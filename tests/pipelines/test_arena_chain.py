@@ -118,15 +118,15 @@ def test_a_run_whose_process_was_killed_does_not_stay_running(launcher):
 
 
 def test_a_blocking_check_stops_the_chain(launcher, monkeypatch):
-    from assets import arena as stage
+    from assets import gaps as stage
 
-    def one_is_missing(votes, ratings, spread):
-        return real(votes, ratings, spread).with_columns(
-            gap=pl.when(pl.int_range(pl.len()) == 3).then(float("nan")).otherwise(pl.col("gap"))
-        )
+    def one_is_missing(*arguments):
+        found, joint = real(*arguments)
+        bad = pl.when(pl.int_range(pl.len()) == 3).then(float("nan")).otherwise("gap")
+        return found.with_columns(gap=bad), joint
 
-    real = stage.pairwise_gaps
-    monkeypatch.setattr(stage, "pairwise_gaps", one_is_missing)
+    real = stage.gaps_by
+    monkeypatch.setattr(stage, "gaps_by", one_is_missing)
     with pytest.raises(StageFailed):
         bring_up_to_date(launcher)
     assert not Lake(launcher.study.lake).table("training_set").exists()

@@ -1,5 +1,7 @@
 """Every asset check, made to fail: a check that cannot is no check."""
 
+from dataclasses import replace
+
 import dagster as dg
 import numpy as np
 import polars as pl
@@ -8,14 +10,18 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from arena.gap import pairwise_gaps
-from arena.ratings import estimator
-from arena.votes.open import read_votes
-from assets.arena import arena_stages
+from arena.gap_table import gaps_by
+from arena.ratings import Ratings, estimator
+from arena.votes.intake import take_in
+from assets.gaps import as_metrics, gaps_stage
 from assets.lake import Lake
 from assets.policy import check_preference, check_weights
+from assets.ratings import ratings_stage
 from assets.report import COLUMNS, report_stage
 from assets.scorecard import check_images, check_settled, check_win
-from assets.votes import intake, votes_stage
+from assets.study import read_study
+from assets.training_set import training_set_stage
+from assets.votes import votes_stage
 from evaluation.statistics import compare
 
 
@@ -28,13 +34,12 @@ def study(write_study):
 def lake(study):
     """A lake with sound votes, ratings, gaps and a warehouse."""
     made = Lake(study.lake)
-    reading = read_votes(study.votes.sources)
-    made.write("votes", reading.votes)
-    made.write("rejected", reading.rejected)
-    made.write("intake", intake(reading))
-    ratings = estimator("trueskill").fit(reading.votes)
+    tables = [made.table(name) for name in ("votes", "rankings", "rejected")]
+    made.write("intake", take_in(study.votes.sources, *tables))
+    votes = made.read("votes")
+    ratings = estimator("trueskill").fit(votes)
     ratings.write(made.table("ratings"))
-    made.write("gaps", pairwise_gaps(reading.votes, ratings, "posterior"))
+    made.write("gaps", pairwise_gaps(votes, ratings, "posterior"))
     made.build_warehouse({name: made.table(name) for name in ("votes", "ratings", "gaps")})
     return made
 
@@ -57,6 +62,10 @@ def test_no_vote_lost(study, lake):
     failed = check(votes_stage(study), "no_vote_lost")
     assert not failed.passed
     assert failed.metadata["lost"].value == 1
+    lake.write("intake", lake.read("intake").with_columns(duplicates=pl.lit(1)))
+    failed = check(votes_stage(study), "no_vote_lost")
+    assert not failed.passed
+    assert "votes.parquet" in failed.metadata["files_that_do_not_add_up"].value
 
 
 def test_rejections_are_few(study, lake):
@@ -69,17 +78,17 @@ def test_rejections_are_few(study, lake):
 
 
 def test_every_model_connected(study, lake):
-    assert check(arena_stages(study), "every_model_connected").passed
+    assert check(ratings_stage(study), "every_model_connected").passed
     votes = lake.read("votes")
     apart = votes[:5].with_columns(model_a=pl.lit("x"), model_b=pl.lit("y"))
     estimator("trueskill").fit(pl.concat([votes, apart])).write(lake.table("ratings"))
-    failed = check(arena_stages(study), "every_model_connected")
+    failed = check(ratings_stage(study), "every_model_connected")
     assert not failed.passed
     assert "x, y" in failed.metadata["apart"].value
 
 
 def test_arena_predicts_held_out_votes(study, lake):
-    assert check(arena_stages(study), "arena_predicts_held_out_votes").passed
+    assert check(ratings_stage(study), "arena_predicts_held_out_votes").passed
     votes = lake.read("votes")
     turned = {"a": "b", "b": "a", "tie": "tie"}
     late = pl.int_range(pl.len()) >= 0.8 * pl.len()
@@ -91,7 +100,7 @@ def test_arena_predicts_held_out_votes(study, lake):
             .otherwise(pl.col("outcome"))
         ),
     )
-    assert not check(arena_stages(study), "arena_predicts_held_out_votes").passed
+    assert not check(ratings_stage(study), "arena_predicts_held_out_votes").passed
 
 
 @pytest.mark.parametrize(
@@ -99,20 +108,40 @@ def test_arena_predicts_held_out_votes(study, lake):
     [("gap", -0.1), ("gap", float("nan")), ("gap", None), ("gap_sd", -1.0), ("probability", 1.2)],
 )
 def test_gaps_are_positive_and_finite(study, lake, column, value):
-    assert check(arena_stages(study), "gaps_are_positive_and_finite").passed
+    assert check(gaps_stage(study), "gaps_are_positive_and_finite").passed
     first = pl.int_range(pl.len()) == 0
     spoiled = pl.when(first).then(pl.lit(value, dtype=pl.Float64)).otherwise(pl.col(column))
     lake.write("gaps", lake.read("gaps").with_columns(spoiled.alias(column)))
-    failed = check(arena_stages(study), "gaps_are_positive_and_finite")
+    failed = check(gaps_stage(study), "gaps_are_positive_and_finite")
     assert not failed.passed
     assert failed.metadata["bad"].value == 1
 
 
+def test_the_joint_gap_of_a_policy_is_checked_beside_the_studys_own(study, lake):
+    text = study.path.read_text()
+    asked = 'objective = "arenapo"\ngap_estimator = "joint"'
+    study.path.write_text(text.replace('objective = "arenapo"', asked))
+    ratings = Ratings.read(lake.table("ratings"))
+    found, report = gaps_by(["pairwise", "joint"], lake.read("votes"), ratings)
+    lake.write("gaps", found)
+    lake.write("joint", pl.DataFrame([as_metrics(report)]))
+    stage = gaps_stage(read_study(study.path))
+    assert check(stage, "gaps_are_positive_and_finite").passed
+    assert check(stage, "joint_gap_converged").passed
+    first = pl.int_range(pl.len()) == 0
+    for value in (-0.1, float("nan")):
+        spoiled = pl.when(first).then(value).otherwise("joint_gap").alias("joint_gap")
+        lake.write("gaps", found.with_columns(spoiled))
+        assert check(stage, "gaps_are_positive_and_finite").metadata["bad"].value == 1
+    lake.write("joint", pl.DataFrame([as_metrics(replace(report, converged=False))]))
+    assert not check(stage, "joint_gap_converged").passed
+
+
 def test_one_gap_a_vote(study, lake):
-    assert check(arena_stages(study), "one_gap_a_vote").passed
+    assert check(gaps_stage(study), "one_gap_a_vote").passed
     lake.write("gaps", lake.read("gaps")[1:])
     lake.build_warehouse({name: lake.table(name) for name in ("votes", "ratings", "gaps")})
-    failed = check(arena_stages(study), "one_gap_a_vote")
+    failed = check(gaps_stage(study), "one_gap_a_vote")
     assert not failed.passed
     assert failed.metadata["votes_without_a_gap"].value == 1
 
@@ -120,11 +149,11 @@ def test_one_gap_a_vote(study, lake):
 def test_splits_share_no_prompt(study, lake):
     pairs = pl.DataFrame({"prompt": ["p", "q"], "split": ["train", "held_out"]})
     lake.write("training_set", pairs)
-    assert check(arena_stages(study), "splits_share_no_prompt").passed
+    assert check(training_set_stage(study), "splits_share_no_prompt").passed
     lake.write("training_set", pairs.with_columns(prompt=pl.lit("p")))
-    assert not check(arena_stages(study), "splits_share_no_prompt").passed
+    assert not check(training_set_stage(study), "splits_share_no_prompt").passed
     lake.write("training_set", pairs[1:])
-    assert not check(arena_stages(study), "splits_share_no_prompt").passed
+    assert not check(training_set_stage(study), "splits_share_no_prompt").passed
 
 
 def test_weights_are_finite(tmp_path):

@@ -3,12 +3,14 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from training.config import ObjectiveName
 from training.pairs import build_pairs
 
 
@@ -37,7 +39,7 @@ class Toy:
             "log_every": 2, **train,
         }  # fmt: skip
         lines = [f"{k} = {v!r}".replace("'", '"') for k, v in keys.items()]
-        names = ("sft", "dpo", "fixed_margin", "arenapo")
+        names = get_args(ObjectiveName)
         policies = [f'[[policy]]\nname = "{name}"\nobjective = "{name}"' for name in names]
         path.write_text(
             f"""
@@ -94,7 +96,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Toy:
             "vote_id": votes["vote_id"],
             "gap": random.uniform(1.0, 5.0, n),
             "gap_sd": np.ones(n),
-            "probability": np.full(n, 0.7),
+            "probability": random.uniform(0.3, 0.95, n),
         }
     )
     pq.write_table(build_pairs(votes, gaps, held_out=0.25, seed=0), folder / "pairs.parquet")

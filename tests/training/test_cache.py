@@ -51,7 +51,7 @@ def test_a_latent_is_the_posterior_mean_of_the_image(family, toy, tmp_path):
 def test_a_hit_loads_no_encoder_and_reads_no_image(family, toy, tmp_path, monkeypatch):
     images, prompts = ["w0", "l3", "w7"], ["a bright square", "a dark one"]
     first, digest = encode(family, images, toy.images, tmp_path)
-    texts = cache.prompt_embeddings(family, prompts, tmp_path, torch.float32, CPU, print)
+    (texts,) = cache.prompt_embeddings(family, prompts, tmp_path, torch.float32, CPU, print)
     monkeypatch.setattr(StableDiffusion, "image_encoder", forbid)
     monkeypatch.setattr(StableDiffusion, "prompt_encoder", forbid)
     monkeypatch.setattr(cache, "_read_images", forbid)
@@ -59,14 +59,16 @@ def test_a_hit_loads_no_encoder_and_reads_no_image(family, toy, tmp_path, monkey
     assert digest == again
     rows = np.arange(3)
     assert torch.equal(first.take(rows), second.take(rows))
-    hit = cache.prompt_embeddings(family, prompts[::-1], tmp_path, torch.float32, CPU, print)
+    (hit,) = cache.prompt_embeddings(family, prompts[::-1], tmp_path, torch.float32, CPU, print)
     assert torch.equal(hit.take(np.array([1])), texts.take(np.array([0])))
 
 
 def test_prompt_embeddings_are_the_text_encoders(family, tmp_path):
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    rows = cache.prompt_embeddings(family, ["b", "a dark b"], tmp_path, torch.float32, CPU, print)
+    (rows,) = cache.prompt_embeddings(
+        family, ["b", "a dark b"], tmp_path, torch.float32, CPU, print
+    )
     tokenizer = CLIPTokenizer.from_pretrained(family.folder / "tokenizer")
     encoder = CLIPTextModel.from_pretrained(family.folder / "text_encoder")
     tokens = tokenizer("a dark b", padding="max_length", truncation=True, return_tensors="pt")
@@ -126,14 +128,15 @@ def _in_a_process(base, images, source, root, start):
 
 def test_two_processes_may_encode_the_same_at_once(family, toy, tmp_path):
     images = [f"{side}{i}" for side in "wl" for i in range(16)]
-    context = multiprocessing.get_context("fork")
+    # Spawned, not forked: a fork copies torch's thread pools without their threads, and waits.
+    context = multiprocessing.get_context("spawn")
     start = context.Barrier(2)
     arguments = (family.folder, images, toy.images, tmp_path, start)
     workers = [context.Process(target=_in_a_process, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(120)
         assert worker.exitcode == 0
     rows, _ = encode(family, images, toy.images, tmp_path)
     assert rows.take(np.arange(32)).isfinite().all()

@@ -9,36 +9,66 @@ from training import objective
 
 INSIDE = torch.tensor([-30.0, -2.0, 0.0, 0.7, 4.0, 30.0], dtype=torch.float64)
 GAP = torch.tensor([0.1, 3.0, 1.0, 0.0, 2.0, 0.5], dtype=torch.float64)
+PROBABILITY = torch.tensor([0.5, 0.9, 0.2, 0.7, 0.99, 0.01], dtype=torch.float64)
 
 
 def softplus(x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
+FORMULAS = {  # (inside, gap, probability, gamma) -> (loss, margin), with softplus(-x) = -log s(x)
+    "dpo": lambda x, g, p, y: (softplus(-x), 0.0),
+    "sdpo": lambda x, g, p, y: (softplus(-x), 0.0),
+    "fixed_margin": lambda x, g, p, y: (softplus(y - x), y),
+    "arenapo": lambda x, g, p, y: (softplus(y * g - x), y * g),
+    "arenapo_weighted": lambda x, g, p, y: (g * softplus(-x), 0.0),
+    "arenapo_regression": lambda x, g, p, y: ((x - y * g) ** 2, y * g),
+    "ipo": lambda x, g, p, y: ((x - 0.5) ** 2, 0.5),
+    "cdpo": lambda x, g, p, y: (p * softplus(-x) + (1 - p) * softplus(x), math.log(p / (1 - p))),
+}
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 3.0])
-@pytest.mark.parametrize(
-    ("name", "margin"),
-    [
-        ("dpo", lambda gap, gamma: 0.0),
-        ("fixed_margin", lambda gap, gamma: gamma),
-        ("arenapo", lambda gap, gamma: gamma * gap),
-    ],
-)
-def test_a_loss_is_minus_log_sigmoid_of_the_logit_less_its_margin(name, margin, gamma):
-    loss, margins = objective.PREFERENCE[name](INSIDE, GAP, gamma)
-    for i, (inside, gap) in enumerate(zip(INSIDE.tolist(), GAP.tolist(), strict=True)):
-        assert margins[i].item() == pytest.approx(margin(gap, gamma))
-        assert loss[i].item() == pytest.approx(softplus(margin(gap, gamma) - inside), rel=1e-12)
+@pytest.mark.parametrize("name", objective.PREFERENCE)
+def test_a_loss_is_its_formula(name, gamma):
+    loss, margins = objective.PREFERENCE[name](INSIDE, GAP, PROBABILITY, gamma)
+    for i, values in enumerate(zip(INSIDE, GAP, PROBABILITY, strict=True)):
+        expected, margin = FORMULAS[name](*(v.item() for v in values), gamma)
+        assert margins[i].item() == pytest.approx(margin)
+        assert loss[i].item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_arenapo_with_equal_gaps_of_one_is_the_fixed_margin_and_without_gamma_dpo():
     ones = torch.ones_like(GAP)
-    arenapo, _ = objective.arenapo(INSIDE, ones, 1.7)
-    fixed, _ = objective.fixed_margin(INSIDE, GAP, 1.7)
+    arenapo, _ = objective.arenapo(INSIDE, ones, PROBABILITY, 1.7)
+    fixed, _ = objective.fixed_margin(INSIDE, GAP, PROBABILITY, 1.7)
     torch.testing.assert_close(arenapo, fixed)
-    torch.testing.assert_close(
-        objective.arenapo(INSIDE, GAP, 0.0)[0], objective.dpo(INSIDE, GAP, 0.0)[0]
+    dpo, _ = objective.dpo(INSIDE, GAP, PROBABILITY, 0.0)
+    torch.testing.assert_close(objective.arenapo(INSIDE, GAP, PROBABILITY, 0.0)[0], dpo)
+    torch.testing.assert_close(objective.arenapo_weighted(INSIDE, ones, PROBABILITY, 1.7)[0], dpo)
+
+
+def test_ipo_is_the_papers_up_to_the_square_of_its_temperature():
+    tau, errors = 8.0, torch.rand(4, 5, dtype=torch.float64)
+    h = -((errors[0] - errors[2]) - (errors[1] - errors[3])) / 2  # log-ratio's stand-in
+    inside = objective.inside(*errors, beta_dpo=tau)
+    loss, _ = objective.ipo(inside, h, h, 1.0)
+    torch.testing.assert_close(loss / tau**2, (h - 1 / (2 * tau)).square())
+
+
+def test_cdpo_is_least_where_the_implicit_reward_agrees_with_the_label():
+    inside = torch.logit(PROBABILITY).requires_grad_()
+    objective.cdpo(inside, GAP, PROBABILITY, 1.0)[0].sum().backward()
+    torch.testing.assert_close(inside.grad, torch.zeros_like(GAP))
+    assert objective.cdpo(INSIDE, GAP, torch.ones_like(GAP), 1.0)[0].tolist() == pytest.approx(
+        objective.dpo(INSIDE, GAP, GAP, 1.0)[0].tolist()
     )
+
+
+@pytest.mark.parametrize("gap", [-1.0, 0.0])
+def test_a_pair_whose_vote_was_a_slip_weighs_nothing(gap):
+    loss, _ = objective.arenapo_weighted(INSIDE, torch.full_like(GAP, gap), PROBABILITY, 1.0)
+    assert loss.abs().max() == 0
 
 
 @pytest.mark.parametrize("name", objective.PREFERENCE)
@@ -46,11 +76,12 @@ def test_the_gradient_in_every_error_matches_finite_differences(name):
     random = torch.Generator().manual_seed(0)
     errors = [torch.rand(5, generator=random, dtype=torch.float64) for _ in range(4)]
     gap = torch.rand(5, generator=random, dtype=torch.float64)
+    probability = torch.rand(5, generator=random, dtype=torch.float64)
     trained = [e.requires_grad_() for e in errors[:2]]
 
     def loss(winner, loser):
         inside = objective.inside(winner, loser, *errors[2:], beta_dpo=6.0)
-        return objective.PREFERENCE[name](inside, gap, 0.8)[0]
+        return objective.PREFERENCE[name](inside, gap, probability, 0.8)[0]
 
     assert torch.autograd.gradcheck(loss, trained)
 
@@ -60,15 +91,45 @@ def test_the_gradient_pushes_the_winner_by_half_beta_times_sigmoid():
     zero = torch.zeros(1, dtype=torch.float64)
     inside = objective.inside(winner, zero + 0.4, zero + 0.2, zero + 0.5, beta_dpo=10.0)
     assert inside.item() == pytest.approx(-5 * ((0.3 - 0.2) - (0.4 - 0.5)))
-    objective.arenapo(inside, zero + 2.0, 0.5)[0].sum().backward()
+    objective.arenapo(inside, zero + 2.0, zero, 0.5)[0].sum().backward()
     assert winner.grad is not None
     assert winner.grad.item() == pytest.approx(5 / (1 + math.exp(inside.item() - 1.0)))
 
 
+def _winners_slope(targets, *, guarded: bool) -> float:
+    """How fast the winner's error changes down the gradient, for outputs that are the weights.
+
+    It is given relative to the winner's own gradient: -1 is what learning from it alone gives.
+    """
+    output = torch.zeros(16, requires_grad=True)
+    residuals = [(output - target)[None] for target in targets]
+    winner, loser = (objective.sample_errors(residual) for residual in residuals)
+    if guarded:
+        error = loser.item()
+        loser = objective.scaled_gradient(loser, objective.safeguard(*residuals))
+        assert loser.item() == pytest.approx(error)
+    (own,) = torch.autograd.grad(winner, output, retain_graph=True)
+    zero = torch.zeros(1)
+    inside = objective.inside(winner, loser, zero, zero, beta_dpo=2.0)
+    objective.dpo(inside, zero, zero, 0.0)[0].sum().backward()
+    return -(own @ output.grad / own.square().sum() / torch.sigmoid(-inside)).item()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_safeguard_keeps_the_winners_error_from_rising(seed):
+    random = torch.Generator().manual_seed(seed)
+    winner, noise = torch.randn(2, 16, generator=random)
+    wrong_alike = [winner, 2.5 * winner + 0.1 * noise]  # the loser is wrong the same way, only more
+    assert _winners_slope(wrong_alike, guarded=False) > 1  # dpo's known failure
+    assert _winners_slope(wrong_alike, guarded=True) == pytest.approx(0, abs=1e-5)
+    for other in (-winner + 0.1 * noise, 0.5 * winner):  # here there is nothing to guard against
+        slopes = [_winners_slope([winner, other], guarded=on) for on in (False, True)]
+        assert slopes[0] == slopes[1] < 0
+
+
 def test_errors_are_means_within_a_sample_and_never_over_the_batch():
-    output = torch.zeros(3, 4, 8, 8)
-    target = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 4, 8, 8)
-    torch.testing.assert_close(objective.sample_errors(output, target), torch.tensor([0.0, 1, 4]))
+    residual = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 4, 8, 8)
+    torch.testing.assert_close(objective.sample_errors(residual), torch.tensor([0.0, 1, 4]))
 
 
 def test_accuracy_counts_an_undecided_pair_as_half():

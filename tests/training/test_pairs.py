@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from training.pairs import PairsError, build_pairs, index_pairs, open_pairs, write_pairs
@@ -87,6 +88,26 @@ def test_gaps_are_divided_by_the_mean_of_the_training_split(tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["pairs.parquet"]
 
 
+def test_shuffled_gaps_are_the_same_ones_on_other_pairs():
+    votes, gaps = many_votes(400, probability=pa.array(np.linspace(0.1, 0.9, 400)))
+    train = index_pairs(build_pairs(votes, gaps, 0.0, 0), "").train
+    shuffled = train.shuffled_gaps(3)
+    assert sorted(shuffled.gap) == sorted(train.gap)
+    assert abs(np.corrcoef(shuffled.gap, train.gap)[0, 1]) < 0.2
+    assert np.corrcoef(shuffled.gap, shuffled.probability)[0, 1] > 0.99  # a gap keeps its own
+    assert (shuffled.winner == train.winner).all()
+    assert (train.shuffled_gaps(3).gap == shuffled.gap).all()
+    assert (train.shuffled_gaps(4).gap != shuffled.gap).any()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -0.1, 1.5, None])
+def test_a_probability_that_is_none_is_refused_where_it_is_needed(bad):
+    votes, gaps = many_votes(4, probability=pa.array([0.5, bad, 0.5, 0.5], pa.float64()))
+    train = index_pairs(build_pairs(votes, gaps, 0.0, 0), "").train
+    with pytest.raises(PairsError, match=r"1 votes have no probability from 0 to 1.*: v1"):
+        train.require_probabilities()
+
+
 def test_the_digest_moves_with_the_content_alone():
     votes, gaps = many_votes(40)
     table = build_pairs(votes, gaps, 0.25, 0)
@@ -94,6 +115,7 @@ def test_the_digest_moves_with_the_content_alone():
     other = build_pairs(votes, gaps.set_column(1, "gap", pa.array(np.full(40, 2.0))), 0.25, 0)
     assert index_pairs(table, "").digest == index_pairs(same, "").digest
     assert index_pairs(table, "").digest != index_pairs(other, "").digest
+    assert index_pairs(table, "").content == index_pairs(other, "").content  # gaps aside
 
 
 def test_winners_of_many_votes_are_one_example_for_sft():
@@ -134,3 +156,21 @@ def test_an_unusable_file_is_named(tmp_path):
     write_pairs(table.set_column(6, "gap", pa.array(np.zeros(8))), path)
     with pytest.raises(PairsError, match="mean gap is 0"):
         open_pairs(path)
+
+
+def test_a_policys_own_gap_estimator_has_its_own_column(tmp_path):
+    gaps = pa.table(GAPS)
+    double = pc.multiply(gaps["gap"], pa.array(np.arange(1.0, len(gaps) + 1)))
+    gaps = gaps.append_column("joint_gap", double).append_column("joint_gap_sd", gaps["gap_sd"])
+    gaps = gaps.append_column("joint_probability", pc.divide(gaps["probability"], 2.0))
+    table = build_pairs(pa.table(VOTES), gaps, 0.0, 0)
+    write_pairs(table, tmp_path / "pairs.parquet")
+    plain, joint = (open_pairs(tmp_path / "pairs.parquet", gap) for gap in ("gap", "joint_gap"))
+    assert joint.train.gap.mean() == pytest.approx(1.0)
+    assert not np.allclose(plain.train.gap, joint.train.gap)
+    assert joint.train.probability == pytest.approx(plain.train.probability / 2)
+    assert plain.digest != joint.digest
+    assert plain.content == joint.content
+    write_pairs(table.drop(["joint_gap"]), tmp_path / "pairs.parquet")
+    with pytest.raises(PairsError, match="has no column 'joint_gap'"):
+        open_pairs(tmp_path / "pairs.parquet", "joint_gap")

@@ -52,7 +52,7 @@ def test_every_policy_of_the_miniature_is_valid():
     names = policy_names(MINIATURE)
     assert names[0] == "base"
     for name in names[1:]:
-        assert policy_config(MINIATURE, name).objective == name
+        assert policy_config(MINIATURE, name).objective == name.removesuffix("_joint")
 
 
 def test_a_policy_overrides_train_and_the_command_line_overrides_both(tmp_path):
@@ -150,3 +150,19 @@ def test_every_objective_of_the_configuration_has_a_loss():
     from training.objective import PREFERENCE
 
     assert {"sft", *PREFERENCE} == set(get_args(ObjectiveName))
+
+
+def test_a_policy_may_use_another_gap_than_the_study(tmp_path):
+    from training.config import gap_column, gap_estimators
+
+    path = tmp_path / "study.toml"
+    path.write_text(
+        '[gap]\nestimator = "joint"\n[model]\nbase = "base"\n'
+        '[[policy]]\nname = "own"\nobjective = "arenapo"\n'
+        '[[policy]]\nname = "other"\nobjective = "arenapo"\ngap_estimator = "pairwise"\n'
+    )
+    study = read_study(path)
+    assert gap_estimators(study) == ["joint", "pairwise"]
+    own, other = (policy_config(path, name) for name in ("own", "other"))
+    assert (own.gap_estimator, gap_column(study, own)) == ("joint", "gap")
+    assert (other.gap_estimator, gap_column(study, other)) == ("pairwise", "pairwise_gap")

@@ -1,0 +1,146 @@
+"""Where votes are: files, folders, patterns and object stores, all as local files in the end.
+
+Of a remote table only the columns that a votes reader knows are fetched; the images' bytes stay
+where they are.
+"""
+
+import glob
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from arena.votes.pickapic import LABELS
+from arena.votes.pickapic import NAMES as PICKAPIC
+from arena.votes.raw import VotesError
+from arena.votes.schema import RANKINGS, VOTES
+
+TEXT = (".csv", ".json", ".jsonl", ".ndjson")
+SUFFIXES = (*TEXT, ".parquet", ".tar", *(t + p for t in TEXT for p in (".gz", ".zst")))
+SCHEMES = (
+    "s3",
+    "s3a",
+    "gs",
+    "gcs",
+    "az",
+    "azure",
+    "adl",
+    "abfs",
+    "abfss",
+    "hf",
+    "http",
+    "https",
+    "file",
+)
+# pathlib makes one slash of two.
+URL = re.compile(rf"^({'|'.join(SCHEMES)}):/(?=[^/])")
+
+KNOWN_COLUMNS = frozenset({*VOTES, *RANKINGS, *PICKAPIC.values(), *LABELS, "has_label"})
+
+
+@dataclass(frozen=True)
+class File:
+    """A votes file: where it lies on this machine, and what a person calls it (path or URL)."""
+
+    path: Path
+    name: str
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Say the file's own name in an error, not that of its local copy."""
+        try:
+            yield
+        except VotesError as error:
+            raise VotesError(str(error).replace(str(self.path), self.name)) from None
+
+
+@contextmanager
+def staged(sources: Sequence[Path | str]) -> Iterator[list[File]]:
+    """Yield the files that the sources name, in order; a folder's and a pattern's by name.
+
+    Raises VotesError for a folder or a pattern without a file, and for a URL that cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="arena-votes-") as folder:
+        files = []
+        for number, source in enumerate(sources):
+            url = as_url(source)
+            if url is None:
+                files += [File(path, str(path)) for path in expanded(Path(source))]
+            else:
+                files.append(File(fetched(url, Path(folder) / str(number)), url))
+        yield files
+
+
+def as_url(source: Path | str) -> str | None:
+    """Return a source as a URL where it is one."""
+    text = str(source).replace("://", ":/", 1)
+    return URL.sub(r"\1://", text) if URL.match(text) else None
+
+
+def expanded(source: Path) -> list[Path]:
+    """Return the files that a path names: itself, a folder's, or those that match a pattern."""
+    if source.is_dir():
+        inside = sorted(path for path in source.rglob("*") if _is_votes(path.relative_to(source)))
+        files = [path for path in inside if path.is_file()]
+        if not files:
+            raise VotesError(f"{source}: the folder holds no votes file ({', '.join(SUFFIXES)})")
+        return files
+    if glob.has_magic(str(source)) and not source.exists():
+        matching = sorted(Path(each) for each in glob.glob(str(source), recursive=True))  # noqa: PTH207
+        if not matching:
+            raise VotesError(f"{source}: no file matches this pattern; check the path")
+        return [path for path in matching if path.is_file()]
+    return [source]
+
+
+def _is_votes(path: Path) -> bool:
+    """Tell whether a file in a folder is a delivery: not hidden, not still being written."""
+    hidden = any(part.startswith((".", "_")) for part in path.parts)
+    return not hidden and path.name.lower().endswith(SUFFIXES)
+
+
+def remote_rows(url: str) -> int:
+    """Return how many rows a remote table has; for parquet its footer tells.
+
+    Raises VotesError where it cannot be read.
+    """
+    with _saying(url):
+        return int(_scanned(url).select(pl.len()).collect().item())
+
+
+def fetched(url: str, folder: Path) -> Path:
+    """Copy the known columns of a remote table to a local parquet and return its path.
+
+    Credentials are the environment's, as polars reads them (AWS_..., GOOGLE_..., HF_TOKEN).
+    """
+    folder.mkdir()
+    path = folder / (Path(url.partition("?")[0]).name.replace("*", "_") or "votes")
+    with _saying(url):
+        lazy = _scanned(url)
+        present = [name for name in lazy.collect_schema().names() if name in KNOWN_COLUMNS]
+        lazy.select(present or pl.all()).sink_parquet(path)
+    return path
+
+
+@contextmanager
+def _saying(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        said = (str(error).splitlines() or ["no reason"])[0][:200]
+        raise VotesError(
+            f"{url}: cannot be read ({said}); check the URL and the credentials"
+        ) from None
+
+
+def _scanned(url: str) -> pl.LazyFrame:
+    name = url.partition("?")[0].lower().removesuffix(".gz").removesuffix(".zst")
+    if name.endswith(".csv"):
+        return pl.scan_csv(url, infer_schema=False)
+    if name.endswith((".jsonl", ".ndjson")):
+        return pl.scan_ndjson(url)
+    return pl.scan_parquet(url)

@@ -1,0 +1,104 @@
+"""Votes to ratings: a Gaussian capability for every model, and whether it predicts anything."""
+
+import re
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from arena import figures
+from arena.calibration import held_out
+from arena.continuing import fit_or_continue
+from arena.ratings import Ratings, estimator
+from arena.votes.comparisons import Comparisons, pairs_table
+from assets.lake import Lake, content_hash
+from assets.pictures import small
+from assets.study import Study
+from assets.tracking import Tracking
+from assets.votes import markdown
+
+# The arena is asked to predict the last fifth of the votes from the rest.
+HELD_OUT_SHARE = 0.2
+
+
+def ratings_stage(study: Study) -> list[Any]:
+    """Return the asset `ratings` and its checks."""
+    lake = Lake(study.lake)
+
+    @dg.asset(
+        deps=["votes"],
+        group_name="arena",
+        kinds={"numba", "parquet"},
+        code_version=f"1-{study.version('arena')}",
+        description="A Gaussian capability for every model (TrueSkill).",
+    )
+    def ratings(
+        context: dg.AssetExecutionContext, tracking: Tracking
+    ) -> "dg.MaterializeResult[Any]":
+        parameters = {"estimator": study.arena.estimator, **study.arena.parameters}
+        with tracking.run(context, parameters) as run:
+            votes = lake.read("votes")
+            run.dataset("votes", content_hash(lake.table("votes")), lake.table("votes"), "fit")
+            comparisons = Comparisons.of(votes)
+            chosen = estimator(study.arena.estimator, **study.arena.parameters)
+            fitted, fit = fit_or_continue(chosen, comparisons, lake.table("ratings"))
+            lake.write("pairs", pairs_table(comparisons))
+            table = fitted.table
+            # MLflow takes few signs in a name, and a model may be called anything.
+            run.metrics(
+                {
+                    f"mu.{re.sub(r'[^A-Za-z0-9_. -]|[.](?=[.])', '_', row['model'])}": row["mu"]
+                    for row in table.iter_rows(named=True)
+                }
+            )
+            run.metrics({f"fitted.{key}": value for key, value in fitted.parameters.items()})
+            leaderboard = figures.leaderboard(fitted)
+            run.figure("leaderboard.png", figures.png(leaderboard))
+            run.artifact(lake.table("ratings"))
+            return run.result(
+                content_hash(lake.table("ratings")),
+                {
+                    "fit": fit,
+                    "models": table.height,
+                    "groups": table["group"].n_unique(),
+                    **{f"{fitted.estimator}.{k}": v for k, v in fitted.parameters.items()},
+                    "leaderboard": small(leaderboard, "capability of every model"),
+                    "observed_against_predicted": small(
+                        figures.win_rates(comparisons, fitted), "observed and predicted win rates"
+                    ),
+                    "table": dg.MetadataValue.md(markdown(table)),
+                },
+            )
+
+    @dg.asset_check(asset=ratings)
+    def every_model_connected() -> dg.AssetCheckResult:
+        """Every model can be compared with every other one through a chain of votes."""
+        table = Ratings.read(lake.table("ratings")).table
+        groups = table.group_by("group").agg(pl.col("model").sort()).sort("group")
+        return dg.AssetCheckResult(
+            passed=groups.height == 1,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                "groups": groups.height,
+                "apart": dg.MetadataValue.md(
+                    markdown(groups.with_columns(pl.col("model").list.join(", ")))
+                ),
+            },
+        )
+
+    @dg.asset_check(asset=ratings)
+    def arena_predicts_held_out_votes() -> dg.AssetCheckResult:
+        """Ratings from the first votes predict the last ones better than the outcomes' shares."""
+        made = estimator(study.arena.estimator, **study.arena.parameters)
+        score = held_out(lake.read("votes"), made, share=HELD_OUT_SHARE)
+        return dg.AssetCheckResult(
+            passed=score.log_loss < score.baseline_log_loss,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={
+                "log_loss": score.log_loss,
+                "baseline_log_loss": score.baseline_log_loss,
+                "votes_held_out": score.votes,
+            },
+        )
+
+    return [ratings, every_model_connected, arena_predicts_held_out_votes]

@@ -1,0 +1,75 @@
+"""Gaps to training set: winner, loser and gap of every vote with images, split by prompt."""
+
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+
+from arena.atomic import replacing
+from assets.lake import Lake, content_hash
+from assets.study import Study
+from assets.tracking import Tracking
+from training.pairs import build_pairs
+
+
+def training_set_stage(study: Study) -> list[Any]:
+    """Return the asset `training_set` and its check."""
+    lake = Lake(study.lake)
+
+    @dg.asset(
+        deps=["votes", "gaps"],
+        group_name="arena",
+        kinds={"pyarrow", "parquet"},
+        code_version=f"1-{study.version('training_set')}",
+        description="Winner, loser and gap of every vote with images, split by prompt.",
+    )
+    def training_set(
+        context: dg.AssetExecutionContext, tracking: Tracking
+    ) -> "dg.MaterializeResult[Any]":
+        with tracking.run(context, study.training_set.model_dump()) as run:
+            for name in ("votes", "gaps"):
+                run.dataset(name, content_hash(lake.table(name)), lake.table(name), "pair")
+            pairs = build_pairs(
+                pq.read_table(lake.table("votes")),
+                pq.read_table(lake.table("gaps")),
+                held_out=study.training_set.held_out,
+                seed=study.seed,
+            )
+            with replacing(lake.table("training_set")) as aside:
+                pq.write_table(pairs, aside)
+            frame = lake.read("training_set")
+            train = frame.filter(pl.col("split") == "train")
+            summary = {
+                "pairs": frame.height,
+                "train": train.height,
+                "held_out": frame.height - train.height,
+                "left_out": lake.read("votes").height - frame.height,
+                "images": pl.concat([frame["image_winner"], frame["image_loser"]]).n_unique(),
+                "prompts": frame["prompt"].n_unique(),
+                "mean_gap": float(np.mean(train["gap"].to_numpy())) if train.height else 0.0,
+            }
+            run.metrics(summary)
+            return run.result(
+                content_hash(lake.table("training_set")),
+                {**summary, "table": dg.MetadataValue.path(lake.table("training_set"))},
+            )
+
+    @dg.asset_check(asset=training_set, blocking=True)
+    def splits_share_no_prompt() -> dg.AssetCheckResult:
+        """No prompt is both trained on and held out, and there is something to train on."""
+        frame = lake.read("training_set")
+        splits = frame.group_by("prompt").agg(pl.col("split").n_unique().alias("splits"))
+        shared = splits.filter(pl.col("splits") > 1)
+        train = frame.filter(pl.col("split") == "train").height
+        return dg.AssetCheckResult(
+            passed=shared.is_empty() and train > 0,
+            metadata={
+                "shared": shared.height,
+                "train": train,
+                "such_as": ", ".join(shared["prompt"].head(3).to_list()) or "none",
+            },
+        )
+
+    return [training_set, splits_share_no_prompt]

@@ -1,0 +1,103 @@
+"""The model card: what a policy is, what it learnt from and how, in the form that hubs read."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.config import PolicyConfig
+from training.families import Family
+
+CARD = """---
+library_name: diffusers
+pipeline_tag: text-to-image
+base_model: {base}
+license: other
+license_name: that-of-the-base-model
+tags: [{tags}]
+---
+
+# {name}
+
+{base} fine-tuned on human votes with the objective `{objective}` ({formula}).
+
+## How to use it
+
+```python
+{usage}
+```
+
+## Data
+
+{pairs} training pairs and {held_out_pairs} held-out ones, from votes between images.{gaps}
+The pairs have the digest `{pairs_digest}`, the images `{images_digest}`, the base model
+`{base_digest}`: equal digests are equal content.
+
+## Training
+
+{steps} steps{early}. Held out: {held_out}.
+
+| parameter | value |
+|---|---|
+{parameters}
+
+## Licence
+
+The weights derive from {base} and are bound by its licence; the votes and images by theirs. Name
+them in `license` above before you publish this.
+"""
+
+FORMULAS = {
+    "sft": "denoising error of the winning images",
+    "dpo": "Diffusion-DPO, arXiv 2311.12908",
+    "fixed_margin": "Diffusion-DPO with the same margin for every pair",
+    "arenapo": "ArenaPO, arXiv 2605.06070: a margin in proportion to the pair's arena gap",
+    "arenapo_weighted": "Diffusion-DPO with the arena gap as the pair's weight",
+    "arenapo_regression": "the implicit reward regressed on the arena gap",
+    "ipo": "IPO, arXiv 2310.12036",
+    "cdpo": "Diffusion-DPO with the arena's probability as a soft label",
+    "sdpo": "Diffusion-SDPO, arXiv 2511.03317",
+}
+
+
+def write_card(
+    folder: Path,
+    config: PolicyConfig,
+    family: Family,
+    origin: dict[str, str],
+    result: dict[str, Any],
+) -> None:
+    """Write folder/README.md. What a later evaluation finds can be appended to it."""
+    lora = config.adaptation == "lora"
+    base = Path(config.base).name if Path(config.base).is_absolute() else config.base
+    source = config.base if lora else "FOLDER"
+    usage = f"from diffusers import {family.pipeline}\n\n"
+    usage += f"pipe = {family.pipeline}.from_pretrained({json.dumps(Path(source).name)})"
+    if lora:
+        usage += '\npipe.load_lora_weights("FOLDER")'
+    held_out = {k.removeprefix("held_out_"): v for k, v in result.items() if "held_out_" in k}
+    scores = [f"{k} {v:.4g}" for k, v in held_out.items() if isinstance(v, float)]
+    gaps = {
+        "arenapo": " Each pair carries its gap: the expected difference of its two images' "
+        "quality, inferred from the arena of the models that drew them, divided by the mean."
+    }
+    rows = [f"| {key} | {value} |" for key, value in asdict(config).items() if key != "base"]
+    text = CARD.format(
+        base=base,
+        tags=", ".join(["text-to-image", "diffusers", config.objective, *["lora"] * lora]),
+        name=config.name,
+        objective=config.objective,
+        formula=FORMULAS[config.objective],
+        usage=usage,
+        pairs=result["pairs"],
+        held_out_pairs=result["held_out_pairs"],
+        gaps=gaps.get(config.objective.partition("_")[0], ""),
+        pairs_digest=origin["pairs"][:16],
+        images_digest=origin["images"][:16],
+        base_digest=origin["base model"][:16],
+        steps=result["steps"],
+        early=", stopped early by its patience" if result["stopped_early"] else "",
+        held_out=", ".join(scores) or "nothing",
+        parameters="\n".join(rows),
+    )
+    (folder / "README.md").write_text(text)

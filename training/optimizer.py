@@ -1,0 +1,88 @@
+"""The optimiser, its learning rate over the steps, and the running mean of the weights."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.config import ConfigError, PolicyConfig
+
+
+def make_optimizer(config: PolicyConfig, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """AdamW, fused, or its 8-bit form. Raises ConfigError where bitsandbytes is not installed."""
+    keys: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(weights, fused=True, **keys)
+    try:
+        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ConfigError(
+            f"train.optimizer = 'adamw_8bit' needs bitsandbytes ({error}): install it, or use adamw"
+        ) from error
+    return AdamW8bit(list(weights), **keys)
+
+
+def learning_rate(config: PolicyConfig, step: int) -> float:
+    """The rate of `step`, counted from 0: a linear warm-up, then the schedule down to 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    passed = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    left = {
+        "constant": 1.0,
+        "linear": 1 - passed,
+        "cosine": (1 + math.cos(math.pi * passed)) / 2,
+    }
+    return config.learning_rate * left[config.schedule]
+
+
+class RunningMean:
+    """The exponential running mean of weights: mean += (1 - decay) (weights - mean)."""
+
+    def __init__(self, decay: float, weights: dict[str, Tensor]) -> None:
+        self.decay = decay
+        self.mean = {name: value.detach().clone() for name, value in weights.items()}
+
+    @torch.no_grad()
+    def update(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Take in the weights after `step`, counted from 0."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.mean.values()), list(weights.values()), 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, weights: dict[str, Tensor]) -> None:
+        """Exchange the mean and the weights, in place."""
+        for name, value in weights.items():
+            kept = value.detach().clone()
+            value.copy_(self.mean[name])
+            self.mean[name].copy_(kept)
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, weights: dict[str, Any]
+) -> dict[str, Tensor]:
+    """Return the optimiser's state by `KEY.NAME` of the weight."""
+    return {
+        f"{key}.{name}": torch.as_tensor(value)
+        for name, weight in weights.items()
+        for key, value in optimizer.state[weight].items()
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, weights: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
+    """Take over what `optimizer_tensors` returned."""
+    states: dict[int, dict[str, Any]] = {index: {} for index in range(len(weights))}
+    places = {name: index for index, name in enumerate(weights)}
+    for both, value in tensors.items():
+        key, _, name = both.partition(".")
+        weight = weights[name]
+        if value.shape == weight.shape and value.is_floating_point():
+            # The fused kernel walks weight and moments by address: their layouts must agree.
+            value = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+        eight_bit_step = key == "step" and not isinstance(optimizer, torch.optim.AdamW)
+        states[places[name]][key] = int(value) if eight_bit_step else value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
