@@ -60,17 +60,17 @@ AGREEMENT = """examples:
   python -m evaluation agreement votes.parquet --images images.parquet \\
       --scorer pickscore --scorer hps_v2.1=FOLDER --out agreement.json
 
-VOTES: the votes table with prompt, image_a, image_b, outcome, or K-wise votes (prompt, images,
-ranks); .parquet, .csv or .jsonl. Images are paths relative to the file, or ids into --images
-(parquet: image, bytes). Accuracy is the share of pairs of images that the scorer orders as the
-person did, ties left out.
+VOTES: votes on images in any format that `arena inspect` reads: the votes table, K-wise votes
+(prompt, images, ranks), Pick-a-Pic, HPD, ImageReward. Images are paths relative to the file, ids
+into --images (parquet: image, bytes), or inside it (Pick-a-Pic). Accuracy is the share of pairs of
+images that the scorer orders as the person did, ties left out.
 """
 DATASET = """examples:
   python -m evaluation dataset votes.parquet --images images.parquet --out ksort
   python -m evaluation dataset rankings.jsonl --ratings ratings.parquet --out ksort
 
-VOTES: K-wise votes (prompt, models, images, ranks; K of 4 or more), .parquet or .jsonl. Images are
-paths relative to the file, or ids into --images (parquet: image, bytes).
+VOTES: K-wise votes (prompt, models, images, ranks; K of 4 or more) in any format that `arena
+inspect` reads. Images are paths relative to the file, or ids into --images (parquet: image, bytes).
 """
 
 

@@ -207,7 +207,9 @@ def run_agreement(args: argparse.Namespace) -> Done:
     from evaluation.scorers.load import load_scorers
     from evaluation.tables import finite, write_bytes
 
-    pairs, ties = room.judged_pairs(read_rankings(args.votes))
+    rankings, notes = read_rankings(args.votes)
+    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+    pairs, ties = room.judged_pairs(rankings)
     if not pairs:
         raise EvaluationError(f"{args.votes}: every vote is a tie, so there is nothing to agree on")
     scorers, problems = load_scorers(args.scorer)
@@ -256,7 +258,8 @@ def run_dataset(args: argparse.Namespace) -> Done:
     from evaluation import ksort_build
     from evaluation.human_votes import image_opener, read_rankings
 
-    rankings = read_rankings(args.votes)
+    rankings, notes = read_rankings(args.votes)
+    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
     ratings = (
         ksort_build.rate_models(rankings)
         if args.ratings is None

@@ -71,6 +71,7 @@ img.grid { max-width: 100%; }
 .card figcaption { color: var(--grey); white-space: nowrap; overflow: hidden;
   text-overflow: ellipsis; }
 .card p { margin: 6px 0 0; min-height: 2.6em; line-height: 1.3; }
+@media (max-width: 760px) { table { display: block; overflow-x: auto; } }
 details { margin: 14px 0; } summary { cursor: pointer; font-weight: 600; }
 """
 
