@@ -45,7 +45,7 @@ table { border-collapse: collapse; width: 100%; margin: 10px 0;
 th { text-align: left; font-size: 12.5px; color: var(--grey); font-weight: 600; }
 th, td { padding: 7px 14px 7px 0; border-bottom: 1px solid var(--faint); vertical-align: middle; }
 td small { color: var(--grey); display: block; font-size: 12px; white-space: nowrap; }
-td.policy { font-weight: 600; max-width: 190px; overflow-wrap: anywhere; }
+td.policy { font-weight: 600; min-width: 110px; max-width: 190px; overflow-wrap: anywhere; }
 .better { color: var(--better); } .worse { color: var(--worse); }
 .bar { position: relative; width: 180px; height: 22px; }
 .bar i { position: absolute; }
@@ -58,7 +58,7 @@ td.policy { font-weight: 600; max-width: 190px; overflow-wrap: anywhere; }
 .bar.worse .range, .bar.worse .dot { background: var(--worse); }
 .matrix { width: auto; }
 .matrix td, .matrix th { padding: 8px 14px; text-align: center; border: 0; }
-.matrix th { max-width: 130px; overflow-wrap: anywhere; }
+.matrix th { min-width: 84px; max-width: 130px; overflow-wrap: anywhere; }
 .matrix th:first-child { text-align: right; }
 .charts { display: flex; flex-wrap: wrap; gap: 16px; }
 .charts img { width: 508px; max-width: 100%; }
