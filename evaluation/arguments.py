@@ -8,11 +8,30 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-GENERATE = """example:
+from evaluation.releases import RELEASES
+
+PROMPTS = """examples:
+  python -m evaluation prompts PartiPrompts.tsv --training votes.parquet --out prompts.parquet
+  python -m evaluation prompts HPDv2/benchmark_prompts DrawBench.csv --out prompts.parquet
+
+SOURCE: Pick-a-Pic (.parquet), HPDv2 (folder of .json), PartiPrompts (.tsv), DrawBench (.csv),
+GenEval (.jsonl), own tables with prompt and perhaps prompt_id, .txt with one a line, or a training
+set, of which the held-out prompts are taken. `generate` reads the same files directly.
+"""
+GENERATE = (
+    """examples:
   python -m evaluation generate --base examples/miniature/world/base --policy runs/arenapo/policy \\
       --name arenapo --prompts examples/miniature/world/evaluation_prompts.parquet \\
       --images-per-prompt 2 --steps 20 --guidance 2 --seed 0 --out runs/arenapo/generations
+  python -m evaluation generate --policy spo-sdxl --name spo --prompts PartiPrompts.parquet \\
+      --processes 8 --out runs/spo
+
+releases: """
+    + ", ".join(RELEASES)
+    + """.
+A run that was interrupted, or another --processes, goes on with the images that are not there yet.
 """
+)
 SCORE = """example:
   python -m evaluation score runs/*/generations/images.parquet \\
       --scorer miniature=examples/miniature/world/scorer --scorer clip --out scores.parquet
@@ -41,17 +60,17 @@ AGREEMENT = """examples:
   python -m evaluation agreement votes.parquet --images images.parquet \\
       --scorer pickscore --scorer hps_v2.1=FOLDER --out agreement.json
 
-VOTES: the votes table with prompt, image_a, image_b, outcome, or K-wise votes (prompt, images,
-ranks); .parquet, .csv or .jsonl. Images are paths relative to the file, or ids into --images
-(parquet: image, bytes). Accuracy is the share of pairs of images that the scorer orders as the
-person did, ties left out.
+VOTES: votes on images in any format that `arena inspect` reads: the votes table, K-wise votes
+(prompt, images, ranks), Pick-a-Pic, HPD, ImageReward. Images are paths relative to the file, ids
+into --images (parquet: image, bytes), or inside it (Pick-a-Pic). Accuracy is the share of pairs of
+images that the scorer orders as the person did, ties left out.
 """
 DATASET = """examples:
   python -m evaluation dataset votes.parquet --images images.parquet --out ksort
   python -m evaluation dataset rankings.jsonl --ratings ratings.parquet --out ksort
 
-VOTES: K-wise votes (prompt, models, images, ranks; K of 4 or more), .parquet or .jsonl. Images are
-paths relative to the file, or ids into --images (parquet: image, bytes).
+VOTES: K-wise votes (prompt, models, images, ranks; K of 4 or more) in any format that `arena
+inspect` reads. Images are paths relative to the file, or ids into --images (parquet: image, bytes).
 """
 
 
@@ -78,11 +97,18 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    prompts = add("prompts", "Read public prompt sets; find what was trained on.", PROMPTS)
+    prompts.add_argument("sources", type=Path, nargs="+", metavar="SOURCE")
+    prompts.add_argument("--training", type=Path, help="training set or votes, to find overlap")
+    prompts.add_argument("--out", type=Path, required=True, help="prompts.parquet")
+
     generate = add("generate", "Make a policy's images for a list of prompts.", GENERATE)
-    generate.add_argument("--base", required=True, help="diffusers folder or hub name")
-    generate.add_argument("--policy", type=Path, help="LoRA or pipeline folder; absent: the base")
+    generate.add_argument("--base", help="diffusers folder or hub name (a release knows its own)")
+    generate.add_argument(
+        "--policy", help="folder of a LoRA, denoiser or pipeline, or a release; absent: the base"
+    )
     generate.add_argument("--name", required=True, help="the policy's name in the table")
-    generate.add_argument("--prompts", type=Path, required=True, help=".parquet or .csv table")
+    generate.add_argument("--prompts", type=Path, required=True, help="see `prompts`")
     generate.add_argument("--out", type=Path, required=True, help="folder for images")
     generate.add_argument("--images-per-prompt", type=at_least(1), default=1)
     generate.add_argument("--steps", type=at_least(1), default=50, help="scheduler steps (50)")
@@ -91,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--resolution", type=at_least(8), help="side in pixels (the base's own)")
     generate.add_argument("--ksort", type=Path, help="K-Sort data set to make images for as well")
     generate.add_argument("--batch-size", type=at_least(1), help="images at once (by their size)")
+    generate.add_argument("--processes", type=at_least(1), default=1, help="one a GPU, say (1)")
 
     score = add("score", "Add one column of scores a scorer to tables of images.", SCORE)
     score.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help=".csv or .parquet")
@@ -104,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--ksort", action="append", default=[], metavar="POLICY=result.json", help="to be shown too"
     )
+    compare.add_argument("--training", type=Path, help="training set or votes, to find overlap")
 
     agreement = add("agreement", "How often do scorers agree with people's votes?", AGREEMENT)
     agreement.add_argument("votes", type=Path, metavar="VOTES")

@@ -19,9 +19,11 @@ Done = tuple[dict[str, Any], list[Path]]
 def run_generate(args: argparse.Namespace) -> Done:
     """Make the images, then the table that lists them."""
     from evaluation import generate as room
-    from evaluation.tables import read_prompts
+    from evaluation.drawing import Settings
+    from evaluation.policies import find_policy
+    from evaluation.prompts import read_prompts
 
-    prompts = read_prompts(args.prompts)
+    prompts = [(one.prompt_id, one.prompt) for one in read_prompts(args.prompts)]
     targets = room.prompt_targets(prompts, args.images_per_prompt, args.seed, args.out / "images")
     written = [target.path for target in targets]
     if args.ksort is not None:
@@ -30,8 +32,14 @@ def run_generate(args: argparse.Namespace) -> Done:
         instances = read_dataset(args.ksort).prompts()
         targets += room.ksort_targets(instances, args.seed, args.out / "ksort")
         written = [target.path for target in targets]
-    settings = room.Settings(args.steps, args.guidance, args.seed, args.resolution)
-    outcome = room.generate(args.base, args.policy, targets, settings, batch_size=args.batch_size)
+    settings = Settings(args.steps, args.guidance, args.seed, args.resolution)
+    outcome = room.generate(
+        find_policy(args.base, args.policy),
+        targets,
+        settings,
+        batch_size=args.batch_size,
+        processes=args.processes,
+    )
     index = args.out / "images.parquet"
     room.write_index(index, args.name, prompts, args.images_per_prompt)
     print(
@@ -45,6 +53,40 @@ def run_generate(args: argparse.Namespace) -> Done:
         "seconds": round(outcome.seconds, 3),
     }
     return report, [*written, index]
+
+
+def run_prompts(args: argparse.Namespace) -> Done:
+    """Write a table of prompts, and say which of them a policy has been trained on."""
+    from collections import Counter
+
+    import pyarrow as pa
+
+    from evaluation import prompts as room
+    from evaluation.tables import write_parquet
+
+    found = list(
+        {one.prompt_id: one for p in args.sources for one in room.read_prompts(p)}.values()
+    )
+    columns = {
+        "prompt_id": [one.prompt_id for one in found],
+        "prompt": [one.prompt for one in found],
+        "category": pa.array([one.category for one in found], pa.string()),
+    }
+    report: dict[str, Any] = {"prompts": len(found)}
+    print(f"{len(found):,} prompts: {args.out}")
+    counts = Counter(one.category for one in found if one.category)
+    for category, count in counts.most_common():
+        print(f"  {count:6,}  {category}")
+    if args.training is not None:
+        trained = room.training_prompts(args.training)
+        shared = room.overlap(columns["prompt"], trained)
+        columns["in_training"] = [text in set(shared) for text in columns["prompt"]]
+        print(f"{len(shared):,} of them are among the {len(trained):,} prompts of {args.training}")
+        for text in shared[:5]:
+            print(f"  {text[:100]}")
+        report["in_training"] = len(shared)
+    write_parquet(args.out, pa.table(columns))
+    return report, [args.out]
 
 
 def run_score(args: argparse.Namespace) -> Done:
@@ -77,6 +119,7 @@ def run_compare(args: argparse.Namespace) -> Done:
     """Compare, write the page and its figures, print the table."""
     from evaluation.ksort_dataset import read_json
     from evaluation.page import as_text, read_scores, write_comparison
+    from evaluation.prompts import training_prompts
 
     ksort: dict[str, Any] = {}
     for entry in args.ksort:
@@ -84,7 +127,8 @@ def run_compare(args: argparse.Namespace) -> Done:
         if not separator:
             raise EvaluationError(f"--ksort {entry}: expected POLICY=result.json")
         ksort[policy] = read_json(Path(path))
-    files = write_comparison(read_scores(args.scores), args.baseline, args.out, ksort)
+    training = None if args.training is None else training_prompts(args.training)
+    files = write_comparison(read_scores(args.scores), args.baseline, args.out, ksort, training)
     rows = read_json(args.out / "comparison.json")["comparisons"]
     print(as_text(rows))
     print(f"page: {args.out / 'comparison.html'}")
@@ -132,6 +176,18 @@ def run_ksort(args: argparse.Namespace) -> Done:
         f"score {result.score:.2f} (mu {result.mu:.2f}, sigma {result.sigma:.2f}) "
         f"after {len(result.rounds)} rounds, {endings[result.stopped]}: {args.out}"
     )
+    asked = result.judge
+    if "requests" in asked:
+        print(
+            f"judge: {asked['requests']} requests, {asked['prompt_tokens']:,} tokens in, "
+            f"{asked['completion_tokens']:,} out; {asked['kept']} judgments kept from before"
+        )
+        for position, place in enumerate(asked["mean_place_by_position"], start=1):
+            if abs(place - 2) > 3 * asked["mean_place_error"] and asked["orders"] < 5:
+                print(
+                    f"position {position} got mean place {place:.2f} where 2 is fair: this judge "
+                    "looks at positions, and --orders 5 averages that out"
+                )
     report = {
         "mu": result.mu,
         "sigma": result.sigma,
@@ -151,7 +207,9 @@ def run_agreement(args: argparse.Namespace) -> Done:
     from evaluation.scorers.load import load_scorers
     from evaluation.tables import finite, write_bytes
 
-    pairs, ties = room.judged_pairs(read_rankings(args.votes))
+    rankings, notes = read_rankings(args.votes)
+    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+    pairs, ties = room.judged_pairs(rankings)
     if not pairs:
         raise EvaluationError(f"{args.votes}: every vote is a tie, so there is nothing to agree on")
     scorers, problems = load_scorers(args.scorer)
@@ -200,7 +258,8 @@ def run_dataset(args: argparse.Namespace) -> Done:
     from evaluation import ksort_build
     from evaluation.human_votes import image_opener, read_rankings
 
-    rankings = read_rankings(args.votes)
+    rankings, notes = read_rankings(args.votes)
+    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
     ratings = (
         ksort_build.rate_models(rankings)
         if args.ratings is None
@@ -224,6 +283,7 @@ def run_dataset(args: argparse.Namespace) -> Done:
 
 
 COMMANDS = {
+    "prompts": run_prompts,
     "generate": run_generate,
     "score": run_score,
     "compare": run_compare,

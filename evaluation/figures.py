@@ -1,31 +1,29 @@
 """Pictures of a comparison: intervals, win rates, K-Sort's course, and images side by side.
 
-Charts are matplotlib figures drawn off screen; grids of images are pasted with Pillow, small
-images enlarged by whole factors without smoothing so that every pixel is seen. Every function
-returns PNG bytes. What is drawn is computed elsewhere.
+Charts are matplotlib figures drawn off screen; how images are pasted is told in `grids`. Every
+function returns PNG bytes. What is drawn is computed elsewhere.
 """
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import get_data_path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.errors import EvaluationError
+from evaluation.grids import GREY, INK, WORSE, Column, draw_grid, encode_small
 from evaluation.statistics import Comparison
 from evaluation.tables import columns_of, read_table
 
-INK, FAINT, GREY = "#22303c", "#d8dee4", "#6c757d"
-BETTER, WORSE, OPEN = "#2a6f97", "#e07a5f", "#8a939c"
+FAINT = "#d8dee4"
+BETTER, OPEN = "#2a6f97", "#8a939c"
 COLOURS = ("#2a6f97", "#e07a5f", "#5b8e55", "#8d6a9f", "#c9a227", "#6c757d")
+ENOUGH = 0.75  # sigma at which K-Sort Eval stops
 SMALL = 45_000  # bytes that a page's metadata carries easily
 
 
@@ -44,13 +42,18 @@ def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    furnish(axes, title)
+    return figure, axes
+
+
+def furnish(axes: Axes, title: str) -> None:
+    """Give axes the project's style."""
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=10)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9, length=0)
     axes.grid(axis="x", color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def draw_intervals(
@@ -108,9 +111,9 @@ def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> b
         reach = max(0.08, *(abs(end - 0.5) for end in (*lows, *highs)))
         axes.set_xlim(max(-0.02, 0.46 - reach), min(1.02, 0.54 + reach))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.set_xlabel(
-        "share of images that score higher than the baseline's of the same prompt\n"
-        "bar: 95% interval over prompts; blue: above one half, red: below, grey: not settled",
+    figure.supxlabel(
+        "share of images that score higher than the baseline's of the same prompt; bar: 95%\n"
+        "interval over prompts; blue: above one half, red: below, grey: not settled",
         fontsize=8,
         color=GREY,
     )
@@ -141,8 +144,8 @@ def score_chart(comparisons: Sequence[Comparison], *, limit: int | None = SMALL)
         ".4g",
     )
     axes.margins(x=0.08)
-    axes.set_xlabel(
-        f"bar: 95% interval over prompts; blue: better than {baseline} prompt by prompt, "
+    figure.supxlabel(
+        f"bar: 95% interval over prompts; blue: better than {baseline} prompt by prompt,\n"
         "red: worse, grey: not settled",
         fontsize=8,
         color=GREY,
@@ -151,115 +154,31 @@ def score_chart(comparisons: Sequence[Comparison], *, limit: int | None = SMALL)
 
 
 def ksort_chart(results: Mapping[str, Mapping[str, Any]], *, limit: int | None = SMALL) -> bytes:
-    """Rating after each round of K-Sort Eval for every policy: mu, and mu ± sigma shaded.
+    """Rating after each round of K-Sort Eval for every policy: mu ± sigma above, sigma below.
 
     results : policy -> content of result.json.
     """
-    figure, axes = new_figure(6.4, 3.6, "K-Sort Eval: rating after each round")
-    axes.grid(axis="both", color=FAINT, lw=0.6)
+    figure = Figure(figsize=(6.4, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    furnish(above, "K-Sort Eval: rating after each round")
+    furnish(below, "")
     for i, (policy, result) in enumerate(results.items()):
         mu = np.array([25.0, *(one["mu"] for one in result["rounds"])])
         sigma = np.array([25 / 3, *(one["sigma"] for one in result["rounds"])])
         colour, rounds = COLOURS[i % len(COLOURS)], np.arange(len(mu))
-        axes.fill_between(rounds, mu - sigma, mu + sigma, color=colour, alpha=0.12, lw=0)
-        axes.plot(rounds, mu, color=colour, lw=1.8, label=f"{policy}  {mu[-1]:.1f}")
-    axes.legend(frameon=False, fontsize=8.5, ncols=2, labelcolor=INK)
-    axes.set_xlabel("round", fontsize=8.5, color=GREY)
-    axes.set_ylabel("mu, shaded ± sigma", fontsize=8.5, color=GREY)
+        above.fill_between(rounds, mu - sigma, mu + sigma, color=colour, alpha=0.12, lw=0)
+        above.plot(rounds, mu, color=colour, lw=1.8, label=f"{policy}  {mu[-1]:.1f}")
+        below.plot(rounds, sigma, color=colour, lw=1.8)
+    below.axhline(ENOUGH, color=INK, lw=1, ls=(0, (4, 3)))
+    below.set_ylim(0, 9)
+    above.legend(frameon=False, fontsize=8.5, ncols=2, labelcolor=INK)
+    below.set_xlabel(f"round; settled when sigma is below {ENOUGH}", fontsize=8.5, color=GREY)
+    above.set_ylabel("mu ± sigma", fontsize=8.5, color=GREY)
+    below.set_ylabel("sigma", fontsize=8.5, color=GREY)
+    for axes in (above, below):
+        axes.grid(axis="both", color=FAINT, lw=0.6)
     return to_png(figure, limit=limit)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a grid: its caption, an image file a policy, and a small text under each."""
-
-    caption: str
-    images: Sequence[Path]
-    notes: Sequence[str] = ()
-
-
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """A typeface that has most scripts' letters, wherever matplotlib is."""
-    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
-
-
-def fit(image: Image.Image, side: int) -> Image.Image:
-    """Bring an image to fit a square: enlarged by a whole factor unsmoothed, or reduced."""
-    longest = max(image.size)
-    if longest <= side:
-        factor = side // longest
-        size = (image.width * factor, image.height * factor)
-        return image.resize(size, Image.Resampling.NEAREST)
-    scale = side / longest
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def wrap(text: str, width: int, lines: int, face: ImageFont.FreeTypeFont) -> list[str]:
-    """Break a text at spaces into lines of at most `width` pixels; what is too long is cut."""
-    broken: list[str] = [""]
-    for word in text.split():
-        longer = f"{broken[-1]} {word}".strip()
-        if face.getlength(longer) > width and broken[-1]:
-            broken.append(word)
-        else:
-            broken[-1] = longer
-    if len(broken) > lines:
-        broken[lines - 1 :] = [" ".join(broken[lines - 1 :])]
-    return [cut(line, width, face) for line in broken]
-
-
-def cut(text: str, width: int, face: ImageFont.FreeTypeFont) -> str:
-    """The beginning of a text that fits into `width` pixels."""
-    if face.getlength(text) <= width:
-        return text
-    while text and face.getlength(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text}…"
-
-
-def draw_grid(policies: Sequence[str], columns: Sequence[Column], side: int = 96) -> Image.Image:
-    """Paste images: a row a policy, a column a prompt; a missing image is a crossed field."""
-    face, small = font(13), font(11)
-    gap = 8
-    left = 2 * gap + max(60, min(140, max(int(face.getlength(name)) + 1 for name in policies)))
-    captions = [wrap(column.caption, side, 4, small) for column in columns]
-    top = gap + 14 * max(len(lines) for lines in captions) + 4
-    height = side + gap + (16 if any(column.notes for column in columns) else 0)
-    size = (left + len(columns) * (side + gap), top + height * len(policies))
-    canvas = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(canvas)
-    for row, name in enumerate(policies):
-        y = top + row * height + side // 2 - 8
-        draw.text((gap, y), cut(name, left - 2 * gap, face), font=face, fill=INK)
-    for i, (column, lines) in enumerate(zip(columns, captions, strict=True)):
-        x = left + i * (side + gap)
-        for number, line in enumerate(lines):
-            draw.text((x, gap + 14 * number), line, font=small, fill=GREY)
-        for row, path in enumerate(column.images):
-            y = top + row * height
-            try:
-                with Image.open(path) as image:
-                    canvas.paste(fit(image.convert("RGB"), side), (x, y))
-            except OSError:
-                box = (x, y, x + side - 1, y + side - 1)
-                draw.rectangle(box, outline=WORSE)
-                draw.line(box, fill=WORSE)
-            if column.notes:
-                draw.text((x, y + side + 1), column.notes[row], font=small, fill=INK)
-    return canvas
-
-
-def encode_small(canvas: Image.Image, limit: int | None) -> bytes:
-    """Encode as PNG; limit: at most so many bytes, by fewer colours, then by fewer pixels."""
-    for colours in (None, 128, 48, 24) if limit else (None,):
-        sink = io.BytesIO()
-        picture = canvas if colours is None else canvas.quantize(colours, dither=Image.Dither.NONE)
-        picture.save(sink, format="PNG", optimize=True)
-        if limit is None or sink.tell() <= limit:
-            return sink.getvalue()
-    size = (max(1, int(canvas.width * 0.8)), max(1, int(canvas.height * 0.8)))
-    return encode_small(canvas.resize(size, Image.Resampling.LANCZOS), limit)
 
 
 def image_grid(

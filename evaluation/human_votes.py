@@ -1,26 +1,26 @@
 """What people said about images: rankings of two or more images of one prompt.
 
-Reads the votes table (model_a, model_b, outcome, image_a, image_b, prompt) and its sibling for
-K-wise votes (prompt, models, images, ranks), from .parquet, .csv or .jsonl; a pairwise vote is a
-ranking of two. Only what evaluation asks of votes is read here; rating models by them is `arena`.
+Votes of every format that `arena.votes` reads (the votes table and its K-wise sibling, Pick-a-Pic,
+HPD, ImageReward, K-Sort Arena, ...); a pairwise vote is a ranking of two. What is done here is only
+to pair them with their images.
 """
 
 import io
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.tables import read_table
 
-PAIRWISE: tuple[str, ...] = ("prompt", "image_a", "image_b", "outcome")
-KWISE: tuple[str, ...] = ("prompt", "images", "ranks")
 RANKS = {"a": (0.0, 1.0), "b": (1.0, 0.0), "tie": (0.0, 0.0)}
+SHOWN = 3  # rejected rows that are named; all of them are counted
 
 
 @dataclass(frozen=True)
@@ -36,83 +36,71 @@ class Ranking:
     models: tuple[str, ...] | None
 
 
-def read_rankings(path: Path) -> list[Ranking]:
-    """Read votes of either table; raises EvaluationError naming file, row and mend."""
-    rows = read_rows(path)
-    names = set().union(*rows) if rows else set()
-    if "ranks" in names:
-        needed, parse = KWISE, kwise
-    else:
-        needed, parse = PAIRWISE, pairwise
-    for name in needed:
-        if name not in names:
-            have = ", ".join(sorted(names)) or "none"
-            raise EvaluationError(
-                f"{path}: lacks the column {name!r} (it has {have}); votes on images have "
-                f"{', '.join(PAIRWISE)}, or prompt, images, ranks"
-            )
-    return [parse(row, f"{path}: row {number}") for number, row in enumerate(rows, start=1)]
+def read_rankings(path: Path) -> tuple[list[Ranking], list[str]]:
+    """Read votes on images, by time and then in the file's order.
 
+    Returns the rankings, and a sentence about each kind of row that is not among them. Raises
+    EvaluationError where the file cannot be read, or no vote names a prompt and its images.
+    """
+    from arena.votes.open import read_votes
+    from arena.votes.rankings import of_rankings
+    from arena.votes.raw import VotesError
+    from arena.votes.schema import UNNAMED
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table as dictionaries; raises EvaluationError where there are none."""
-    if path.suffix.lower() != ".jsonl":
-        rows = read_table(path, ()).to_pylist()
-    elif not path.is_file():
-        raise EvaluationError(f"{path}: no such file")
-    else:
-        rows = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                row = json.loads(line) if line.strip() else None
-            except ValueError as error:
-                raise EvaluationError(f"{path}: line {number} is not JSON: {error}") from error
-            if isinstance(row, dict):
-                rows.append(row)
-    if not rows:
-        raise EvaluationError(f"{path}: holds no vote")
-    return rows
-
-
-def pairwise(row: Mapping[str, Any], where: str) -> Ranking:
-    """A row of the votes table as a ranking of two."""
-    values = [row.get(name) for name in PAIRWISE]
-    if not all(isinstance(value, str) and value for value in values):
-        lacking = next(n for n, v in zip(PAIRWISE, values, strict=True) if not v)
-        raise EvaluationError(f"{where}: has no {lacking}; leave such votes out")
-    prompt, image_a, image_b, outcome = map(str, values)
-    if outcome not in RANKS:
-        raise EvaluationError(f"{where}: outcome {outcome!r} is not a, b or tie")
-    models = (row.get("model_a"), row.get("model_b"))
-    known = (str(models[0]), str(models[1])) if all(models) else None
-    return Ranking(prompt, (image_a, image_b), RANKS[outcome], known)
-
-
-def kwise(row: Mapping[str, Any], where: str) -> Ranking:
-    """A row of the sibling table; its lists have one length, and ranks are numbers."""
-    prompt, images, ranks, models = (row.get(n) for n in ("prompt", "images", "ranks", "models"))
-    lists = [one for one in (images, ranks, models) if isinstance(one, list)]
-    if len(lists) != (2 if models is None else 3) or len({len(one) for one in lists}) != 1:
-        raise EvaluationError(f"{where}: images, ranks and models must be lists of one length")
-    images, ranks = lists[:2]
     try:
-        numbers = tuple(float(rank) for rank in ranks)
-    except (TypeError, ValueError) as error:
-        raise EvaluationError(f"{where}: ranks {ranks} are not numbers") from error
-    if not prompt or len(set(images)) < len(images) or len(images) < 2:
-        raise EvaluationError(f"{where}: needs a prompt and two or more different images")
-    known = None if models is None else tuple(map(str, models))
-    return Ranking(str(prompt), tuple(map(str, images)), numbers, known)
+        reading = read_votes([path])
+    except VotesError as error:
+        raise EvaluationError(str(error)) from error
+    pairs = reading.votes.filter(~of_rankings(reading.votes, reading.rankings))
+    found, without = [], 0
+    for row in timed(pairs, "prompt", "image_a", "image_b", "outcome", "model_a", "model_b"):
+        prompt, image_a, image_b, outcome, *models = row
+        if prompt and image_a and image_b and image_a != image_b:
+            named = None if UNNAMED in models else tuple(models)
+            found.append(Ranking(prompt, (image_a, image_b), RANKS[outcome], named))
+        else:
+            without += 1
+    for prompt, images, ranks, models in timed(
+        reading.rankings, "prompt", "images", "ranks", "models"
+    ):
+        if prompt and images and all(images) and len(set(images)) == len(images):
+            named = None if UNNAMED in models else tuple(models)
+            found.append(Ranking(prompt, tuple(images), tuple(map(float, ranks)), named))
+        else:
+            without += 1
+    notes = rejections(reading.rejected)
+    if without:
+        notes.append(f"{path}: {without:,} votes name no prompt or not each image once: left out")
+    if not found:
+        said = f" ({notes[0]})" if notes else ""
+        raise EvaluationError(f"{path}: no vote names a prompt and the images judged{said}")
+    return found, notes
+
+
+def timed(votes: Any, *columns: str) -> Any:
+    """Rows of some columns by created_at; votes without a time stay last, in their order."""
+    ordered = votes.sort("created_at", nulls_last=True, maintain_order=True)
+    return ordered.select(columns).iter_rows()
+
+
+def rejections(rejected: Any) -> list[str]:
+    """Sentences about rows that could not be used: the first of them, and how many there were."""
+    rows = rejected.select("file", "row", "column", "reason").iter_rows()
+    notes = [f"{file}: row {row}: {column} {reason}" for file, row, column, reason in rows]
+    more = len(notes) - SHOWN
+    return [*notes[:SHOWN], *([f"and {more:,} more rows that cannot be used"] if more > 0 else [])]
 
 
 def image_opener(votes: Path, images: Path | None) -> Callable[[str], Image.Image]:
     """A function from an image's name in the votes to the image, RGB.
 
     images : parquet with columns image and bytes; None where names are paths relative to the
-        votes' folder. The function raises EvaluationError naming what is not there.
+        votes' folder, or where the votes are Pick-a-Pic's, which hold their images. The function
+        raises EvaluationError naming what is not there.
     """
     if images is None:
-        return lambda name: _open(votes.parent / name, str(votes.parent / name))
+        inside = pickapic_images(votes)
+        return inside or (lambda name: _open(votes.parent / name, str(votes.parent / name)))
     table = read_table(images, ("image", "bytes"))
     rows = {name: row for row, name in enumerate(table["image"].to_pylist())}
     content = table["bytes"]
@@ -125,6 +113,34 @@ def image_opener(votes: Path, images: Path | None) -> Callable[[str], Image.Imag
         return _open(io.BytesIO(content[rows[name]].as_py()), f"{images}: image {name!r}")
 
     return from_table
+
+
+def pickapic_images(votes: Path) -> Callable[[str], Image.Image] | None:
+    """A function from uid to image, where the votes are a Pick-a-Pic parquet with images in it."""
+    if votes.suffix != ".parquet":
+        return None
+    file = pq.ParquetFile(votes)
+    sides = [(f"image_{k}_uid", f"jpg_{k}") for k in (0, 1)]
+    if not all(name in file.schema_arrow.names for side in sides for name in side):
+        return None
+    places: dict[str, tuple[int, int, str]] = {}
+    for group in range(file.num_row_groups):
+        uids = file.read_row_group(group, columns=[uid for uid, _ in sides])
+        for uid, jpg in sides:
+            for row, name in enumerate(uids[uid].to_pylist()):
+                places.setdefault(str(name), (group, row, jpg))
+
+    @lru_cache(maxsize=4)  # row groups; votes and images lie in the same order
+    def contents(group: int, jpg: str) -> pa.ChunkedArray:
+        return file.read_row_group(group, columns=[jpg])[jpg]
+
+    def from_votes(name: str) -> Image.Image:
+        if name not in places:
+            raise EvaluationError(f"{votes}: holds no image {name!r}")
+        group, row, jpg = places[name]
+        return _open(io.BytesIO(contents(group, jpg)[row].as_py()), f"{votes}: image {name!r}")
+
+    return from_votes
 
 
 def _open(source: Any, where: str) -> Image.Image:

@@ -6,7 +6,6 @@ the numbers come about is in `evaluation.statistics`; the charts are in `evaluat
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,56 +15,17 @@ from urllib.parse import quote
 import pyarrow as pa
 
 from evaluation import figures
-from evaluation.page_html import Pair, html_page
-from evaluation.statistics import Comparison, compare_all, scorers_of, win_matrix
+from evaluation.page_html import Content, html_page
+from evaluation.page_images import Pair, extremes, failures, grid_of, pairs_of, spreads
+from evaluation.prompts import overlap
+from evaluation.statistics import (
+    Comparison,
+    compare_all,
+    scorer_agreement,
+    scorers_of,
+    win_matrix,
+)
 from evaluation.tables import columns_of, finite, read_table, write_bytes
-
-SHOWN = 8  # pairs of images of each kind on the page
-
-
-def pairs_of(scores: Any, baseline: str, policy: str, scorer: str) -> list[Pair]:
-    """Pairs of images of the same prompt and noise, largest gain of the policy first."""
-    columns = columns_of(scores)
-    ids = columns.get("prompt_id", columns["prompt"])
-    seeds = columns.get("seed", [0] * len(ids))
-    found: dict[str, dict[tuple[str, int], tuple[str, Path, float]]] = {baseline: {}, policy: {}}
-    rows = zip(
-        columns["policy"],
-        ids,
-        seeds,
-        columns["prompt"],
-        columns["image"],
-        columns[scorer],
-        strict=True,
-    )
-    for name, prompt_id, seed, prompt, image, score in rows:
-        if name in found and score is not None and math.isfinite(score):
-            found[name][prompt_id, seed] = (prompt, Path(image), score)
-    pairs = []
-    for key, (prompt, image, score) in found[policy].items():
-        if key in found[baseline]:
-            _, before, old = found[baseline][key]
-            pairs.append(Pair(prompt, (before, image), (old, score)))
-    return sorted(pairs, key=lambda pair: -pair.difference)
-
-
-def extremes(pairs: Sequence[Pair], count: int = SHOWN) -> dict[str, list[Pair]]:
-    """Where a policy gains most, loses most and changes least; no pair in two of them."""
-    gains = [pair for pair in pairs[:count] if pair.difference > 0]
-    losses = [pair for pair in pairs[::-1][:count] if pair.difference < 0]
-    rest = [pair for pair in pairs if pair not in gains and pair not in losses]
-    same = sorted(rest, key=lambda pair: abs(pair.difference))[:count]
-    return {"gains": gains, "losses": losses, "same": same}
-
-
-def grid_of(baseline: str, policy: str, found: Mapping[str, Sequence[Pair]]) -> bytes:
-    """A PNG of the baseline above the policy: most gained, most lost, least changed."""
-    chosen = [*found["gains"][:4], *found["losses"][:4], *found["same"][:2]]
-    columns = [
-        figures.Column(pair.prompt, pair.images, [f"{score:.3g}" for score in pair.scores])
-        for pair in chosen
-    ]
-    return figures.encode_small(figures.draw_grid([baseline, policy], columns), None)
 
 
 def read_scores(path: Path) -> pa.Table:
@@ -77,7 +37,11 @@ def read_scores(path: Path) -> pa.Table:
 
 
 def write_comparison(
-    scores: Any, baseline: str, folder: Path, ksort: Mapping[str, Mapping[str, Any]] | None = None
+    scores: Any,
+    baseline: str,
+    folder: Path,
+    ksort: Mapping[str, Mapping[str, Any]] | None = None,
+    training: Sequence[str] | None = None,
 ) -> list[Path]:
     """Compare every policy with the baseline and write the page, the numbers and the figures.
 
@@ -86,6 +50,7 @@ def write_comparison(
     scores : pyarrow table or polars frame: policy, prompt, image (path), one float column a
         scorer, and where there are, prompt_id and seed.
     ksort : policy -> content of its K-Sort Eval result.json, shown beside the scores.
+    training : the policies' training prompts; those among the compared ones are reported.
 
     Returns the paths written. Raises EvaluationError when a column or the baseline is missing.
     """
@@ -107,6 +72,11 @@ def write_comparison(
             pairs[policy] = extremes(pairs_of(scores, baseline, policy, scorers[0]))
             grid = grid_of(baseline, policy, pairs[policy])
             files[f"images_{quote(policy, safe='')}.png"] = grid
+    for name, grid in (spreads(scores, scorers[0]) if len(pairs) > 1 else {}).items():
+        files[f"images_{name}_different.png"] = charts[f"images_{name}_different.png"] = grid
+    agreement = scorer_agreement(scores, baseline)
+    prompts = list(dict.fromkeys(columns_of(scores)["prompt"]))
+    seen = None if training is None else overlap(prompts, training)
     numbers = {
         "baseline": baseline,
         "scorers": scorers,
@@ -116,13 +86,21 @@ def write_comparison(
             scorer: {"policies": names, "matrix": [[finite(x) for x in line] for line in matrix]}
             for scorer, (names, matrix) in matrices.items()
         },
+        "scorers_name_the_same_winner": {
+            "scorers": agreement[0],
+            "matrix": [[finite(x) for x in line] for line in agreement[1]],
+        },
+        "prompts_in_training": seen,
         "ksort": {name: dict(result) for name, result in (ksort or {}).items()},
     }
     files["comparison.json"] = json.dumps(
         numbers, ensure_ascii=False, indent=1, allow_nan=False
     ).encode()
-    page = html_page(baseline, scorers, rows, matrices, charts, pairs, ksort or {})
-    files["comparison.html"] = page.encode()
+    shown = Content(
+        baseline, scorers, rows, matrices, charts, pairs, ksort or {}, agreement,
+        failures(scores), seen,
+    )  # fmt: skip
+    files["comparison.html"] = html_page(shown).encode()
     for name, content in files.items():
         write_bytes(folder / name, content)
     return [folder / name for name in files]

@@ -6,7 +6,6 @@ Only how it looks is decided here; `evaluation.page` computes what is shown.
 import base64
 import html
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,19 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from evaluation import figures
+from evaluation.grids import fit
+from evaluation.page_images import Failure, Pair
+from evaluation.page_tables import (
+    agreement_table,
+    failures_table,
+    ksort_table,
+    matrix_table,
+    scores_table,
+)
 from evaluation.statistics import Comparison
 
 SIDE = 256  # larger images are reduced to this side on the page
+PIXELATED = 96  # smaller images are shown exactly, pixel by pixel
 
 STYLE = """
 :root { --ink: #22303c; --faint: #d8dee4; --grey: #66727d; --better: #2a6f97; --worse: #c8553d; }
@@ -29,17 +37,17 @@ body { margin: 0 auto; max-width: 1080px; padding: 32px 24px 64px; color: var(--
 h1 { font-size: 26px; margin: 0 0 4px; }
 h2 { font-size: 18px; margin: 44px 0 10px; padding-top: 14px; border-top: 1px solid var(--faint); }
 h3 { font-size: 15px; margin: 24px 0 8px; }
-p { max-width: 760px; margin: 6px 0; }
+p { max-width: 860px; margin: 6px 0; }
 .lead { font-size: 17px; }
 .note { color: var(--grey); font-size: 13px; }
 table { border-collapse: collapse; width: 100%; margin: 10px 0;
   font-variant-numeric: tabular-nums; }
 th { text-align: left; font-size: 12.5px; color: var(--grey); font-weight: 600; }
 th, td { padding: 7px 14px 7px 0; border-bottom: 1px solid var(--faint); vertical-align: middle; }
-td small { color: var(--grey); display: block; font-size: 12px; }
-td.policy { font-weight: 600; }
+td small { color: var(--grey); display: block; font-size: 12px; white-space: nowrap; }
+td.policy { font-weight: 600; min-width: 110px; max-width: 190px; overflow-wrap: anywhere; }
 .better { color: var(--better); } .worse { color: var(--worse); }
-.bar { position: relative; width: 220px; height: 22px; }
+.bar { position: relative; width: 180px; height: 22px; }
 .bar i { position: absolute; }
 .bar .axis { left: 0; right: 0; top: 10px; height: 2px; background: #eef1f4; }
 .bar .half { left: 50%; top: 1px; width: 1px; height: 20px; background: var(--grey); }
@@ -50,9 +58,11 @@ td.policy { font-weight: 600; }
 .bar.worse .range, .bar.worse .dot { background: var(--worse); }
 .matrix { width: auto; }
 .matrix td, .matrix th { padding: 8px 14px; text-align: center; border: 0; }
+.matrix th { min-width: 84px; max-width: 130px; overflow-wrap: anywhere; }
 .matrix th:first-child { text-align: right; }
 .charts { display: flex; flex-wrap: wrap; gap: 16px; }
 .charts img { width: 508px; max-width: 100%; }
+img.grid { max-width: 100%; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(236px, 1fr)); gap: 14px; }
 .card { border: 1px solid var(--faint); border-radius: 8px; padding: 10px; font-size: 12.5px; }
 .card .pair { display: flex; gap: 8px; } .card figure { margin: 0; flex: 1; min-width: 0; }
@@ -61,31 +71,34 @@ td.policy { font-weight: 600; }
 .card figcaption { color: var(--grey); white-space: nowrap; overflow: hidden;
   text-overflow: ellipsis; }
 .card p { margin: 6px 0 0; min-height: 2.6em; line-height: 1.3; }
+@media (max-width: 760px) { table { display: block; overflow-x: auto; } }
 details { margin: 14px 0; } summary { cursor: pointer; font-weight: 600; }
 """
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One prompt with the baseline's image and the policy's, and their scores."""
+class Content:
+    """Everything that the page shows; how it comes about is in `page`."""
 
-    prompt: str
-    images: tuple[Path, Path]
-    scores: tuple[float, float]
-
-    @property
-    def difference(self) -> float:
-        """The policy's score above the baseline's."""
-        return self.scores[1] - self.scores[0]
+    baseline: str
+    scorers: Sequence[str]
+    rows: Sequence[Comparison]
+    matrices: Mapping[str, tuple[list[str], np.ndarray]]
+    charts: Mapping[str, bytes]
+    pairs: Mapping[str, Mapping[str, Sequence[Pair]]]
+    ksort: Mapping[str, Mapping[str, Any]]
+    agreement: tuple[list[str], np.ndarray]
+    failures: Sequence[Failure]
+    seen: Sequence[str] | None  # compared prompts that were trained on; None: nobody asked
 
 
 def verdict(row: Comparison) -> str:
-    """One sentence about a policy."""
+    """One sentence about a policy: told apart only where the corrected test says so."""
     share = f"{row.win_rate:.0%} of images (95% interval {row.win_rate_low:.0%} to "
     share += f"{row.win_rate_high:.0%})"
-    if row.win_rate_low > 0.5:
-        return f"beats {row.baseline}: it scores higher on {share}"
-    if row.win_rate_high < 0.5:
+    if row.p_holm < 0.05:
+        if row.win_rate > 0.5:
+            return f"beats {row.baseline}: it scores higher on {share}"
         return f"falls behind {row.baseline}: it scores higher on only {share}"
     needed = f"; about {row.prompts_needed:,} prompts would settle it" if row.prompts_needed else ""
     return f"is not told apart from {row.baseline}: it scores higher on {share}{needed}"
@@ -104,137 +117,109 @@ def thumbnail(path: Path) -> str:
     except OSError:
         return ""
     sink = io.BytesIO()
-    if max(picture.size) > SIDE:
-        figures.fit(picture, SIDE).save(sink, format="JPEG", quality=88)
+    if max(picture.size) > PIXELATED:
+        small = picture if max(picture.size) <= SIDE else fit(picture, SIDE)
+        small.save(sink, format="JPEG", quality=88)
         return embed(sink.getvalue(), "jpeg")
     picture.save(sink, format="PNG", optimize=True)
     return embed(sink.getvalue())
 
 
-def html_page(
-    baseline: str,
-    scorers: Sequence[str],
-    rows: Sequence[Comparison],
-    matrices: Mapping[str, tuple[list[str], np.ndarray]],
-    charts: Mapping[str, bytes],
-    pairs: Mapping[str, Mapping[str, Sequence[Pair]]],
-    ksort: Mapping[str, Mapping[str, Any]],
-) -> str:
+def html_page(content: Content) -> str:
     """The whole page."""
-    say = html.escape
-    headline = sorted((r for r in rows if r.scorer == scorers[0]), key=lambda r: -r.mean)
-    best = next((row for row in headline if row.policy != baseline), headline[0])
-    count = "1 policy" if len(headline) == 1 else f"{len(headline)} policies"
-    parts = [
-        f"<h1>Policies compared with {say(baseline)}</h1>",
-        f"<p class=note>{count}, {best.prompts} prompts, {best.images} images "
-        f"each, scored by {say(', '.join(scorers))} and paired prompt by prompt.</p>",
-    ]
-    parts += [
-        f"<p class=lead><b>{say(row.policy)}</b> {say(verdict(row))}.</p>"
-        for row in headline
-        if row.policy != baseline
-    ]
-    for scorer in scorers:
-        mine = sorted((r for r in rows if r.scorer == scorer), key=lambda r: -r.mean)
-        parts.append(f"<h2>By {say(scorer)}</h2>{scores_table(mine)}")
-        pictures = [
-            f'<img src="{embed(charts[name])}" alt="{name}">'
-            for name in (
-                f"scores_{quote(scorer, safe='')}.png",
-                f"win_rates_{quote(scorer, safe='')}.png",
-            )
-        ]
-        parts.append(f"<div class=charts>{''.join(pictures)}</div>")
-        if len(mine) > 2:
-            parts.append("<h3>Who wins against whom</h3>" + matrix_table(*matrices[scorer]))
-    if ksort:
-        parts.append("<h2>K-Sort Eval</h2>" + ksort_table(ksort))
+    title = f"Policies compared with {html.escape(content.baseline)}"
+    parts = [f"<h1>{title}</h1>", *opening(content)]
+    for scorer in content.scorers:
+        parts += scorer_section(content, scorer)
+    if len(content.scorers) > 1:
         parts.append(
-            f'<div class=charts><img src="{embed(charts["ksort.png"])}" alt="rounds"></div>'
+            "<h2>Do the scorers agree?</h2><p class=note>Share of images for which two scorers "
+            "name the same winner, policy or baseline; 50% is chance.</p>"
+            + agreement_table(*content.agreement)
         )
-    for policy, found in pairs.items():
-        parts.append(f"<h2>{say(baseline)} and {say(policy)}, side by side</h2>")
-        titles = {"gains": "gains most", "losses": "loses most", "same": "changes least"}
-        for kind, title in titles.items():
-            if found[kind]:
-                cards = "".join(card(pair, baseline, policy) for pair in found[kind])
-                opened = "" if kind == "same" else " open"
-                parts.append(
-                    f"<details{opened}><summary>Where {say(policy)} {title}, by {say(scorers[0])}"
-                    f"</summary><div class=cards>{cards}</div></details>"
-                )
-    parts.append(method_notes(rows))
+    if content.ksort:
+        chart = embed(content.charts["ksort.png"])
+        parts.append("<h2>K-Sort Eval</h2>" + ksort_table(content.ksort))
+        parts.append(f'<div class=charts><img src="{chart}" alt="rounds"></div>')
+    parts += images_section(content)
+    if content.failures:
+        count = "1 image" if len(content.failures) == 1 else f"{len(content.failures):,} images"
+        parts.append(
+            f"<h2>What failed</h2><p>{count} without a score; their pairs are left out.</p>"
+        )
+        parts.append(failures_table(content.failures))
+    parts.append(method_notes(content.rows))
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width, initial-scale=1">'
-        f"<title>Policies compared with {say(baseline)}</title><style>{STYLE}</style>"
+        f"<title>{title}</title><style>{STYLE}</style>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
 
 
-def tone(low: float, high: float, even: float) -> str:
-    """CSS class: better, worse or neither."""
-    return "better" if low > even else "worse" if high < even else ""
-
-
-def scores_table(rows: Sequence[Comparison]) -> str:
-    """Mean, difference and win rate of each policy with intervals."""
-    lines = [
-        f"<table><tr><th>policy<th>mean score<th>difference from {html.escape(rows[0].baseline)}"
-        "<th>win rate<th><th>p (Holm)<th>prompts to settle</tr>"
+def opening(content: Content) -> list[str]:
+    """What was compared, and one sentence a policy, best first."""
+    say = html.escape
+    headline = ranked(content, content.scorers[0])
+    best = next((row for row in headline if row.policy != content.baseline), headline[0])
+    count = "1 policy" if len(headline) == 1 else f"{len(headline)} policies"
+    parts = [
+        f"<p class=note>{count}, {best.prompts} prompts, {best.images} images "
+        f"each, scored by {say(', '.join(content.scorers))} and paired prompt by prompt.</p>"
     ]
-    for row in rows:
-        mean = f"<td>{row.mean:.4g}<small>{row.mean_low:.4g} to {row.mean_high:.4g}</small>"
-        cells = "<td>–<td>–<td><td>–<td>–"
-        if row.policy != row.baseline:
-            low, high = row.mean_difference_low, row.mean_difference_high
-            cells = (
-                f'<td class="{tone(low, high, 0)}">{row.mean_difference:+.4g}'
-                f"<small>{low:+.4g} to {high:+.4g}</small>"
-                f"<td>{row.win_rate:.1%}<small>{row.win_rate_low:.1%} to {row.win_rate_high:.1%}"
-                f"</small><td>{rate_bar(row)}<td>{row.p_holm:.2g}<td>{row.prompts_needed or '–'}"
+    if content.seen is not None:
+        shown = "".join(f"<br>{say(text[:120])}" for text in content.seen[:3])
+        known = f"{len(content.seen)} of the prompts" if content.seen else "None of the prompts"
+        parts.append(f"<p class=note>{known} occur among the training prompts.{shown}</p>")
+    parts += [
+        f"<p class=lead><b>{say(row.policy)}</b> {say(verdict(row))}.</p>"
+        for row in headline
+        if row.policy != content.baseline
+    ]
+    return parts
+
+
+def ranked(content: Content, scorer: str) -> list[Comparison]:
+    """The comparisons by one scorer, best mean first."""
+    return sorted((row for row in content.rows if row.scorer == scorer), key=lambda row: -row.mean)
+
+
+def scorer_section(content: Content, scorer: str) -> list[str]:
+    """Scores, win rates and who wins against whom, by one scorer."""
+    mine = ranked(content, scorer)
+    parts = [f"<h2>By {html.escape(scorer)}</h2>{scores_table(mine)}"]
+    names = [f"{kind}_{quote(scorer, safe='')}.png" for kind in ("scores", "win_rates")]
+    pictures = [f'<img src="{embed(content.charts[name])}" alt="{name}">' for name in names]
+    parts.append(f"<div class=charts>{''.join(pictures)}</div>")
+    if len(mine) > 2:
+        parts.append("<h3>Who wins against whom</h3>" + matrix_table(*content.matrices[scorer]))
+    return parts
+
+
+def images_section(content: Content) -> list[str]:
+    """All policies where they differ most and least, then each beside the baseline."""
+    say = html.escape
+    parts = []
+    for kind in ("most", "least"):
+        chart = content.charts.get(f"images_{kind}_different.png")
+        if chart is not None:
+            parts.append(
+                f"<h2>Where the policies differ {kind}</h2><p class=note>By "
+                f"{say(content.scorers[0])}, the same noise in each column.</p>"
+                f'<img class=grid src="{embed(chart)}" alt="{kind} different">'
             )
-        lines.append(f"<tr><td class=policy>{html.escape(row.policy)}{mean}{cells}</tr>")
-    return "".join([*lines, "</table>"])
-
-
-def rate_bar(row: Comparison) -> str:
-    """A win rate's interval drawn from 0 to 100%, the middle marked."""
-    low, high = max(0.0, row.win_rate_low), min(1.0, row.win_rate_high)
-    return (
-        f'<div class="bar {tone(low, high, 0.5)}"><i class=axis></i><i class=half></i>'
-        f'<i class=range style="left:{low:.1%};width:{high - low:.1%}"></i>'
-        f'<i class=dot style="left:{row.win_rate:.1%}"></i></div>'
-    )
-
-
-def matrix_table(policies: Sequence[str], matrix: np.ndarray) -> str:
-    """Win rates of the row's policy over the column's, as colours."""
-    head = "".join(f"<th>{html.escape(name)}" for name in policies)
-    lines = [f"<table class=matrix><tr><th>wins of \\ over{head}</tr>"]
-    for name, line in zip(policies, matrix, strict=True):
-        cells = ""
-        for value in line:
-            if math.isnan(value):
-                cells += "<td>"
-                continue
-            colour = "42,111,151" if value >= 0.5 else "224,122,95"
-            strength = min(0.75, abs(value - 0.5) * 2.2)
-            cells += f'<td style="background:rgba({colour},{strength:.2f})">{value:.0%}'
-        lines.append(f"<tr><th>{html.escape(name)}{cells}</tr>")
-    return "".join([*lines, "</table>"])
-
-
-def ksort_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rating of each policy among the arena's models, best first."""
-    lines = ["<table><tr><th>policy<th>score<th>mu<th>sigma<th>rounds</tr>"]
-    for policy, result in sorted(results.items(), key=lambda item: -item[1]["score"]):
-        lines.append(
-            f"<tr><td class=policy>{html.escape(policy)}<td>{result['score']:.2f}"
-            f"<td>{result['mu']:.2f}<td>{result['sigma']:.2f}<td>{len(result['rounds'])}</tr>"
-        )
-    return "".join([*lines, "</table>"])
+    titles = {"gains": "gains most", "losses": "loses most", "same": "changes least"}
+    for policy, found in content.pairs.items():
+        parts.append(f"<h2>{say(content.baseline)} and {say(policy)}, side by side</h2>")
+        for kind, title in titles.items():
+            if found[kind]:
+                cards = "".join(card(pair, content.baseline, policy) for pair in found[kind])
+                opened = "" if kind == "same" else " open"
+                parts.append(
+                    f"<details{opened}><summary>Where {say(policy)} {title}, by "
+                    f"{say(content.scorers[0])}</summary><div class=cards>{cards}</div></details>"
+                )
+    return parts
 
 
 def card(pair: Pair, baseline: str, policy: str) -> str:
@@ -243,8 +228,9 @@ def card(pair: Pair, baseline: str, policy: str) -> str:
     for name, path, score in zip((baseline, policy), pair.images, pair.scores, strict=True):
         source = thumbnail(path)
         picture = f'<img src="{source}" alt="">' if source else "<p>not readable</p>"
-        text = f"{html.escape(name)} {score:.3g}"
-        shown += f'<figure>{picture}<figcaption title="{text}">{text}</figcaption></figure>'
+        text = f"<b>{score:.3g}</b> {html.escape(name)}"
+        title = html.escape(name)
+        shown += f'<figure>{picture}<figcaption title="{title}">{text}</figcaption></figure>'
     return f"<div class=card><div class=pair>{shown}</div><p>{html.escape(pair.prompt)}</p></div>"
 
 

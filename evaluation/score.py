@@ -5,9 +5,11 @@ file and row, and a scorer whose weights are missing is left out and named; the 
 into the exit code.
 """
 
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,21 +53,44 @@ def read_images(paths: Sequence[Path]) -> tuple[pa.Table, list[str]]:
     return table, origins
 
 
-def open_images(paths: Sequence[str]) -> tuple[list[int], list[Image.Image], dict[int, str]]:
-    """Open images as RGB: positions that opened, their images, and the others' reasons."""
-    positions, images, broken = [], [], {}
-    for position, path in enumerate(paths):
-        try:
-            with Image.open(path) as image:
-                images.append(image.convert("RGB"))
-            positions.append(position)
-        except FileNotFoundError:
-            broken[position] = "no such file"
-        except UnidentifiedImageError:
-            broken[position] = "not an image"
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            broken[position] = str(error)
-    return positions, images, broken
+def open_image(path: str) -> Image.Image | str:
+    """The image as RGB, or the reason why there is none."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        return "no such file"
+    except UnidentifiedImageError:
+        return "not an image"
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        return str(error)
+
+
+def opened_batches(
+    paths: Sequence[str],
+) -> Iterator[tuple[list[int], list[Image.Image], dict[int, str]]]:
+    """Batches of rows that opened, their images, and the others' reasons.
+
+    The next batch is opened by threads while this one is scored.
+    """
+    starts = range(0, len(paths), BATCH)
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+
+        def begin(start: int) -> list[Future[Image.Image | str]]:
+            return [pool.submit(open_image, path) for path in paths[start : start + BATCH]]
+
+        ahead = begin(0)
+        for start in starts:
+            opening, ahead = ahead, begin(start + BATCH)
+            rows, images, broken = [], [], {}
+            for row, future in enumerate(opening, start=start):
+                found = future.result()
+                if isinstance(found, str):
+                    broken[row] = found
+                else:
+                    rows.append(row)
+                    images.append(found)
+            yield rows, images, broken
 
 
 def score_images(
@@ -81,17 +106,14 @@ def score_images(
     readable = np.zeros(len(paths), dtype=bool)
     problems: list[str] = []
     started = shown = time.monotonic()
-    for start in range(0, len(paths), BATCH):
-        positions, images, broken = open_images(paths[start : start + BATCH])
-        for position, reason in broken.items():
-            row = start + position
-            problems.append(f"{origins[row]}: image {paths[row]}: {reason}")
-        rows = [start + position for position in positions]
+    done = 0
+    for rows, images, broken in opened_batches(paths):
+        problems += [f"{origins[row]}: image {paths[row]}: {why}" for row, why in broken.items()]
         readable[rows] = True
         for name, scorer in scorers.items():
             if rows:
                 scores[name][rows] = scorer.score([prompts[row] for row in rows], images)
-        done = min(start + BATCH, len(paths))
+        done += len(rows) + len(broken)
         if time.monotonic() - shown > 2 or done == len(paths):
             shown = time.monotonic()
             rate = done / max(shown - started, 1e-9)

@@ -215,3 +215,33 @@ def win_matrix(scores: Any, scorer: str) -> tuple[list[str], np.ndarray]:
                 old = np.array([images[b][key] for key in keys])
                 matrix[i, j] = per_prompt(keys, (new > old) + 0.5 * (new == old)).mean()
     return policies, matrix
+
+
+def scorer_agreement(scores: Any, baseline: str) -> tuple[list[str], np.ndarray]:
+    """Scorers, and the share of images for which two of them name the same winner.
+
+    Every image of another policy is compared with the baseline's of the same prompt and noise;
+    where a scorer ties the two it says nothing, and the image is left out. NaN on the diagonal and
+    where nothing is left. 50% is chance.
+    """
+    scorers = scorers_of(scores)
+    signs: list[dict[tuple[str, str, int], float]] = []
+    for scorer in scorers:
+        images = scores_by_image(scores, scorer)
+        old = images[baseline]
+        signs.append(
+            {
+                (policy, *key): float(np.sign(score - old[key]))
+                for policy, found in images.items()
+                if policy != baseline
+                for key, score in found.items()
+                if math.isfinite(score - old.get(key, math.nan)) and score != old[key]
+            }
+        )
+    matrix = np.full((len(scorers), len(scorers)), np.nan)
+    for i, a in enumerate(signs):
+        for j, b in enumerate(signs):
+            shared = a.keys() & b.keys()
+            if i != j and shared:
+                matrix[i, j] = np.mean([a[key] == b[key] for key in shared])
+    return scorers, matrix

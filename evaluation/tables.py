@@ -1,4 +1,4 @@
-"""Tables and files of the evaluation: prompts and images read, results written whole or not at all.
+"""Tables and files of the evaluation: read with what they need, written whole or not at all.
 
 Only pyarrow is used here, so that these run where the job runs and inside Dagster alike.
 """
@@ -57,22 +57,6 @@ def read_table(path: Path, required: Iterable[str]) -> pa.Table:
             row = table.column(name).to_pylist().index(None) + 1
             raise EvaluationError(f"{path}: row {row} has no {name}")
     return table
-
-
-def read_prompts(path: Path) -> list[tuple[str, str]]:
-    """Read (prompt_id, prompt) rows; an id that stands for two prompts is an error."""
-    table = read_table(path, ("prompt_id", "prompt"))
-    prompts: dict[str, str] = {}
-    for row, (prompt_id, prompt) in enumerate(
-        zip(table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), strict=True), start=1
-    ):
-        if prompts.setdefault(prompt_id, prompt) != prompt:
-            raise EvaluationError(
-                f"{path}: row {row} gives prompt_id {prompt_id!r} another prompt; ids are unique"
-            )
-    if not prompts:
-        raise EvaluationError(f"{path}: holds no prompt")
-    return list(prompts.items())
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:

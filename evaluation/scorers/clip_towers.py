@@ -10,10 +10,13 @@ alone, as OpenAI's CLIP does it (shorter side to size, bicubic, centre crop) or 
 
 import gzip
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 MERGES = "bpe_simple_vocab_16e6.txt.gz"
 STANDARD_TOKENIZER = "openai/clip-vit-large-patch14"
+PREPARERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,11 @@ class Preparation:
 
 
 class ClipTowers:
-    """A CLIPModel with its tokenizer and image preparation; features are unit vectors."""
+    """A CLIPModel with its tokenizer and image preparation; features are unit vectors.
+
+    Scorers on the same CLIP share one of these: a batch of images that several of them score one
+    after the other goes through the image tower once.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, prepare: Preparation):
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -69,11 +77,21 @@ class ClipTowers:
         self.tokenizer = tokenizer
         self.prepare = prepare
         self.texts: dict[str, torch.Tensor] = {}
+        self.seen: tuple[list[Image.Image], torch.Tensor] | None = None
+
+    def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Unit image embeddings (n, d); those of the batch before are kept."""
+        before = self.seen
+        same = before is not None and [*map(id, before[0])] == [*map(id, images)]
+        if before is None or not same:
+            before = self.seen = (list(images), self.embed(images))
+        return before[1]
 
     @torch.inference_mode()
-    def image_features(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Unit image embeddings (n, d)."""
-        pixels = torch.stack([self.prepare(image) for image in images]).to(self.device)
+        prepared = list(PREPARERS.map(self.prepare, images))  # Pillow works outside the GIL
+        pixels = torch.stack(prepared).to(self.device)
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
         return torch.nn.functional.normalize(self.model.visual_projection(pooled), dim=-1)
 
@@ -154,11 +172,20 @@ def read_preparation(source: str, side: int) -> Preparation:
     return Preparation(side, tuple(mean), tuple(std))
 
 
-def load_towers(scorer: str, source: str) -> ClipTowers:
-    """Load a CLIP in transformers' layout from a folder or the hub.
+def load_towers(scorer: str, source: str, fit: Literal["crop", "pad"] = "crop") -> ClipTowers:
+    """Load a CLIP in transformers' layout from a folder or the hub, or share one that is loaded.
 
     Raises MissingWeights, which says where to put them, when there is none.
     """
+    known = str(Path(source).resolve()) if Path(source).exists() else source
+    towers = LOADED.get((known, fit))
+    if towers is None:
+        towers = LOADED[known, fit] = open_towers(scorer, source, fit)
+    return towers
+
+
+def open_towers(scorer: str, source: str, fit: Literal["crop", "pad"]) -> ClipTowers:
+    """Load a CLIP that nobody has loaded."""
     from transformers import CLIPModel
 
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
@@ -175,8 +202,12 @@ def load_towers(scorer: str, source: str) -> ClipTowers:
             f"{scorer}: no weights: {source} is not a folder here and cannot be fetched from the "
             f"hub; put a CLIP in transformers' layout into a folder and give {scorer}=FOLDER"
         ) from error
-    side = model.config.vision_config.image_size
-    return ClipTowers(model, load_tokenizer(source), read_preparation(source, side))
+    prepare = read_preparation(source, model.config.vision_config.image_size)
+    return ClipTowers(model, load_tokenizer(source), replace(prepare, fit=fit))
+
+
+# What is loaded now, by source and fit; an entry goes when the last scorer that uses it does.
+LOADED: WeakValueDictionary[tuple[str, str], ClipTowers] = WeakValueDictionary()
 
 
 def clip_score(source: str) -> CosineScorer:

@@ -6,7 +6,6 @@ longer side and padded, as the authors' code does.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,7 @@ def load_open_clip(path: Path) -> ClipTowers:
     model = CLIPModel(config)
     model.load_state_dict(state, assign=True)
     side = config.vision_config.image_size
-    return ClipTowers(model, load_tokenizer(str(path.parent)), Preparation(side))
+    return ClipTowers(model, load_tokenizer(str(path.parent)), Preparation(side, fit="pad"))
 
 
 def hps(scorer: str, source: str) -> CosineScorer:
@@ -150,8 +149,7 @@ def hps(scorer: str, source: str) -> CosineScorer:
     source : a CLIP folder in transformers' layout, or what holds the original checkpoint.
     """
     if (Path(source) / "config.json").is_file():
-        towers = load_towers(scorer, source)
+        towers = load_towers(scorer, source, fit="pad")
     else:
         towers = load_open_clip(find_file(scorer, source, CHECKPOINT[scorer]))
-    towers.prepare = replace(towers.prepare, fit="pad")
     return CosineScorer(towers, 1.0)

@@ -15,18 +15,11 @@ import pytest
 from PIL import Image
 
 from evaluation.__main__ import main
-from evaluation.figures import (
-    Column,
-    draw_grid,
-    encode_small,
-    fit,
-    image_grid,
-    ksort_chart,
-    win_rate_chart,
-    wrap,
-)
-from evaluation.figures import font as typeface
-from evaluation.page import extremes, pairs_of, write_comparison
+from evaluation.figures import image_grid, ksort_chart, win_rate_chart
+from evaluation.grids import Column, draw_grid, encode_small, fit, wrap
+from evaluation.grids import font as typeface
+from evaluation.page import write_comparison
+from evaluation.page_images import extremes, failures, pairs_of
 
 PROMPTS = 12
 NASTY = "<script>alert('prompt')</script> & co"
@@ -100,6 +93,7 @@ def test_the_command_writes_numbers_page_and_figures(scores, tmp_path, capsys):
     assert pngs == {
         "scores_clip.png", "scores_hps_v2.1.png", "win_rates_clip.png", "win_rates_hps_v2.1.png",
         "ksort.png", "images_better.png", "images_worse.png",
+        "images_most_different.png", "images_least_different.png",
     }  # fmt: skip
     for path in out.glob("*.png"):
         Image.open(path).load()
@@ -128,6 +122,53 @@ def test_lost_images_and_scores_are_shown_as_lost(scores, tmp_path):
     page = (tmp_path / "comparison.html").read_text()
     assert f"{PROMPTS} images of a policy had no score" in page
     assert "not readable" in page
+
+
+def test_what_failed_is_named_with_its_reason(scores, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    lost = scores.with_columns(
+        pl.when(pl.int_range(pl.len()) == 3)
+        .then(pl.lit(str(tmp_path / "broken.png")))
+        .otherwise(pl.col("image"))
+        .alias("image"),
+        *(
+            pl.when(pl.int_range(pl.len()).is_in(rows)).then(None).otherwise(pl.col(c)).alias(c)
+            for c, rows in (("clip", [3]), ("hps_v2.1", [3, 7]))
+        ),
+    )
+    first, second = failures(lost)
+    assert (first.scorers, first.readable) == (("clip", "hps_v2.1"), False)
+    assert (second.scorers, second.readable) == (("hps_v2.1",), True)
+    write_comparison(lost, "base", tmp_path / "out")
+    page = (tmp_path / "out" / "comparison.html").read_text()
+    assert "2 images without a score" in page
+    assert "not readable, so no score by clip, hps_v2.1" in page
+
+
+def test_scorers_that_disagree_and_prompts_trained_on_are_shown(scores, tmp_path):
+    turned = scores.with_columns(other=-pl.col("clip"))
+    write_comparison(turned, "base", tmp_path, training=["Prompt 2!", "unseen"])
+    numbers = json.loads((tmp_path / "comparison.json").read_text())
+    agreement = numbers["scorers_name_the_same_winner"]
+    assert agreement["scorers"] == ["clip", "hps_v2.1", "other"]
+    assert agreement["matrix"] == [[None, 1, 0], [1, None, 0], [0, 0, None]]
+    assert numbers["prompts_in_training"] == ["prompt 2"]
+    page = (tmp_path / "comparison.html").read_text()
+    assert "Do the scorers agree?" in page
+    assert "1 of the prompts occur among the training prompts" in page
+
+
+def test_a_policy_is_only_said_to_win_where_the_corrected_test_says_so(scores, tmp_path):
+    """Twenty equal policies: uncorrected, one of them would be said to differ."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for policy in ("base", *(f"equal{i:02d}" for i in range(20))):
+        for i in range(40):
+            rows.append((policy, f"p{i}", f"prompt {i}", "none.png", float(rng.normal())))
+    names = ("policy", "prompt_id", "prompt", "image", "clip")
+    write_comparison(pl.DataFrame(rows, schema=names, orient="row"), "base", tmp_path)
+    page = (tmp_path / "comparison.html").read_text()
+    assert page.count("is not told apart from base") == 20
 
 
 def test_one_policy_alone_still_makes_a_page(scores, tmp_path):

@@ -237,6 +237,19 @@ def test_a_model_that_takes_no_temperature_is_asked_without(serve, question):
     assert ["temperature" in body for body in server.bodies] == [True, False]
 
 
+def test_a_judge_that_looks_at_positions_is_found_out(serve, tmp_path, capsys):
+    write_dataset(tmp_path / "world", np.random.default_rng(0), instances=20)
+    images = write_new_images(tmp_path / "new", tmp_path / "world")
+    serve(says(GOOD))
+    arguments = ["ksort", "--judge", "openai:seer", "--dataset", str(tmp_path / "world")]
+    arguments += ["--images", str(images), "--out", str(tmp_path / "result.json")]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "judge: 20 requests, 2,000 tokens in, 140 out" in said
+    assert "position 2 got mean place 0.00" in said
+    assert "position 3" not in said
+
+
 @pytest.mark.slow
 def test_a_killed_evaluation_pays_only_for_the_question_it_was_killed_in(serve, tmp_path):
     write_dataset(tmp_path / "world", np.random.default_rng(0), instances=5)

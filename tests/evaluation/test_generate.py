@@ -1,5 +1,6 @@
 """Generation: common noise, any batch size, resuming image by image, LoRA and full policies."""
 
+import queue
 import shutil
 import signal
 import subprocess
@@ -14,14 +15,9 @@ from ksort_worlds import write_dataset
 from PIL import Image
 
 from evaluation.__main__ import main
-from evaluation.generate import (
-    Settings,
-    generate,
-    image_name,
-    is_current,
-    noise_seed,
-    prompt_targets,
-)
+from evaluation.drawing import Settings, is_current
+from evaluation.generate import draw_share, generate, image_name, noise_seed, prompt_targets
+from evaluation.policies import Policy
 
 PROMPTS = [("p1", "a bold seven"), ("p2", "a thin one"), ("p/3", "a nine leaning left")]
 
@@ -64,7 +60,7 @@ def test_the_table_lists_every_image_beside_it(generated):
 
 def test_images_do_not_depend_on_the_batch_size(generated, tiny_pipeline, tmp_path):
     targets = prompt_targets(PROMPTS, 2, 0, tmp_path)
-    generate(str(tiny_pipeline), None, targets, Settings(2, 2.0, 0), batch_size=1)
+    generate(Policy(str(tiny_pipeline)), targets, Settings(2, 2.0, 0), batch_size=1)
     # Matrix products of another size round differently in the last bit: one grey level at most.
     assert np.abs(pixels(tmp_path) - pixels(generated / "images")).max() <= 1
 
@@ -100,6 +96,27 @@ def test_a_full_policy_replaces_the_base(generated, tiny_pipeline, prompts_file,
     assert run(tiny_pipeline, prompts_file, out, "--policy", policy, "--name", "copy") == 0
     # The same weights from another folder: the same noise, so the same images.
     assert np.abs(pixels(out / "images") - pixels(generated / "images")).max() <= 1
+
+
+@pytest.mark.slow
+def test_several_processes_make_the_same_images_and_go_on_with_each_others(
+    generated, tiny_pipeline, tmp_path
+):
+    policy, settings = Policy(str(tiny_pipeline)), Settings(2, 2.0, 0)
+    targets = prompt_targets(PROMPTS, 2, 0, tmp_path)
+    assert generate(policy, targets[:1], settings).made == 1
+    outcome = generate(policy, targets, settings, processes=2)
+    assert (outcome.made, outcome.kept) == (5, 1)
+    assert np.abs(pixels(tmp_path) - pixels(generated / "images")).max() <= 1
+    assert generate(policy, targets, settings, processes=2).made == 0
+
+
+def test_a_process_that_cannot_draw_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    said = queue.SimpleQueue()
+    policy, targets = Policy(str(tmp_path / "nowhere")), prompt_targets(PROMPTS, 1, 0, tmp_path)
+    draw_share(policy, targets, Settings(2, 2.0, 0), "", None, (0, 1), said)
+    assert "nowhere: cannot be loaded" in said.get()
 
 
 def test_a_lora_changes_the_images_and_a_zero_lora_does_not(
@@ -152,9 +169,9 @@ def test_errors_are_one_sentence(tiny_pipeline, prompts_file, tmp_path, capsys):
     bad.write_text("prompt_id,prompt\n1,a\n1,b\n")
     assert run(tiny_pipeline, bad, out, "--name", "x") == 1
     assert "row 2 gives prompt_id '1' another prompt" in capsys.readouterr().err
-    bad.write_text("id,prompt\n1,a\n")
+    bad.write_text("prompt_id,text\n1,a\n")
     assert run(tiny_pipeline, bad, out, "--name", "x") == 1
-    assert "lacks the column 'prompt_id' (it has id, prompt)" in capsys.readouterr().err
+    assert "row 1 has no prompt (it has prompt_id)" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -85,7 +85,10 @@ def test_the_command_rates_with_a_local_judge(model, tmp_path, capsys):
     arguments = ["ksort", "--dataset", tmp_path / "world", "--images", images]
     arguments += ["--judge", f"local:{model}", "--orders", 2, "--out", tmp_path / "result.json"]
     assert main([str(argument) for argument in arguments]) == 0
-    assert "after 3 rounds" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "after 3 rounds" in said
+    assert "judge: 6 requests" in said
+    assert "position 2 got mean place 0.00" in said
     assert len(list((tmp_path / "judgments").iterdir())) == 6
 
 

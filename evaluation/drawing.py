@@ -1,0 +1,119 @@
+"""One image after another from a loaded policy, each from its own noise, each written whole.
+
+Noise is drawn on the CPU from a generator seeded for the image alone, so neither batch size nor
+device nor the number of processes changes it. Each PNG says inside what it shows and what made it.
+Which images are wanted, and by how many processes they are made, is decided in `generate`.
+"""
+
+import io
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from evaluation.policies import Policy, load_pipeline, native_side
+from evaluation.tables import write_bytes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images are drawn: steps of the scheduler, guidance scale, seed and side in pixels."""
+
+    steps: int
+    guidance: float
+    seed: int
+    resolution: int | None = None  # None: the size the base was trained at
+
+
+@dataclass(frozen=True)
+class Target:
+    """One image to make: what it shows, which noise it starts from and where it goes."""
+
+    prompt: str
+    noise_seed: int
+    path: Path
+
+
+def is_current(path: Path, prompt: str, made_by: str) -> bool:
+    """Whether the file is a whole PNG of this prompt made by these very weights and settings."""
+    try:
+        with Image.open(path) as image:
+            info = getattr(image, "text", {})
+            return info.get("prompt") == prompt and info.get("generation") == made_by
+    except (OSError, SyntaxError):
+        return False
+
+
+def encode_png(image: Image.Image, prompt: str, made_by: str) -> bytes:
+    """PNG bytes that say inside what they show and what made them."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("prompt", prompt)
+    info.add_text("generation", made_by)
+    sink = io.BytesIO()
+    image.save(sink, format="PNG", pnginfo=info)
+    return sink.getvalue()
+
+
+def batches(targets: Sequence[Target], size: int) -> Iterator[Sequence[Target]]:
+    """Cut the targets into runs of at most `size`."""
+    for start in range(0, len(targets), size):
+        yield targets[start : start + size]
+
+
+def draw(
+    pipeline: Any, targets: Sequence[Target], settings: Settings, side: int
+) -> list[Image.Image]:
+    """Draw one image a target, each from its own CPU generator."""
+    import torch
+
+    with torch.inference_mode():
+        return pipeline(
+            prompt=[target.prompt for target in targets],
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            height=side,
+            width=side,
+            generator=[torch.Generator("cpu").manual_seed(t.noise_seed) for t in targets],
+        ).images
+
+
+def draw_all(
+    policy: Policy,
+    targets: Sequence[Target],
+    settings: Settings,
+    made_by: str,
+    *,
+    batch_size: int | None,
+    device: str,
+    on_batch: Callable[[int], None],
+) -> None:
+    """Load the policy and write an image a target; on_batch hears how many each batch made."""
+    pipeline = load_pipeline(policy, device)
+    side = settings.resolution or native_side(pipeline)
+    size = batch_size or max(1, min(64, 4 * 512 * 512 // (side * side)))
+    for batch in batches(targets, size):
+        for target, image in zip(batch, draw(pipeline, batch, settings, side), strict=True):
+            write_bytes(target.path, encode_png(image, target.prompt, made_by), durable=False)
+        on_batch(len(batch))
+
+
+class Progress:
+    """Says every two seconds on stderr how many of `total` images are made."""
+
+    def __init__(self, total: int):
+        self.total = total
+        self.done = 0
+        self.started = self.shown = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Count images that were made."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.shown > 2 or self.done == self.total:
+            self.shown = now
+            rate = self.done / max(now - self.started, 1e-9)
+            print(f"  {self.done}/{self.total} images, {rate:.1f} a second", file=sys.stderr)
