@@ -15,6 +15,7 @@ import csv
 import importlib
 import importlib.metadata
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def choix_package(votes: Comparisons, start: int) -> np.ndarray:
     choix = importlib.import_module("choix")
     found = []
     edges = block_edges(len(votes))
-    for i, j in zip(edges[:-1], edges[1:], strict=True):
+    for i, j in pairwise(edges):
         past, future = votes.part(0, i), votes.part(i, j)
         strict = past.only(past.outcome != TIE)
         won = np.where(strict.outcome == A_WINS, strict.a, strict.b)
