@@ -117,7 +117,10 @@ def later_votes(votes: Comparisons, estimator: str = "trueskill") -> Evaluation:
 
 def sequential_evidence(votes: Comparisons, chosen: TrueSkill) -> float:
     """Return log p(votes) under TrueSkill with these parameters."""
-    p = votes.tie_rate() if chosen.draw_probability == "auto" else float(chosen.draw_probability)
+    if chosen.draw_probability == "auto":
+        p = chosen.fit(votes).parameters["draw_probability"]
+    else:
+        p = float(chosen.draw_probability)
     margin = draw_margin(p, chosen.beta)
     return log_evidence(votes, chosen.sigma, chosen.beta, chosen.tau, margin)
 

@@ -1,96 +1,150 @@
-"""Later votes predicted by every estimator, the baselines and a peer: real people, real matches.
+"""Held-out log-loss of every estimator, tuned and as it comes, beside baselines and peers.
 
-    python -m benchmarks.held_out football
-    python -m benchmarks.held_out genai_arena
+    python -m benchmarks.held_out
 
-The second half of the votes in time order, in five blocks (`arena.time_splits`). tuned: beta, tau
-and draw probability by the evidence of the votes before the first block. openskill, where it is
-installed, goes on from vote to vote as `online` does and predicts by its own win and draw
-functions; its defaults are used. Log-loss in nats a vote, of three outcomes.
+The later half of the votes in five blocks of time (`arena.time_splits`); tuned means by the
+evidence of the earlier half alone. Peers, where installed (pip install openskill choix): the
+`trueskill` package and openskill predict vote by vote; choix's Bradley-Terry predicts each block
+from the strict votes before it. openskill and choix give no usable probability of a tie, so they
+get the past share of ties, as Elo does.
 
-Data: ../shared/data. football: international results since 1872 (CC0); genai_arena: text-to-image
-votes (TIGER-AI-Lab, Apache-2.0).
+Data: ../shared/data. GenAI-Arena (TIGER-AI-Lab, Apache-2.0), international football (CC0).
 """
 
-import argparse
-from importlib.util import find_spec
+import csv
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+from scipy.special import expit, ndtr
 
-from arena.calibration import between_models, log_losses
-from arena.leaderboard import held_out_table
+from arena.baselines import constant, constant_online
+from arena.calibration import between_models, score
 from arena.ratings import estimator
 from arena.time_splits import FIRST, block_edges, evaluate
-from arena.trueskill import TrueSkill
+from arena.trueskill import draw_margin
 from arena.tune import tune
-from arena.votes.comparisons import A_WINS, TIE, Comparisons
-from arena.votes.open import read_votes
+from arena.votes.comparisons import A_WINS, B_WINS, TIE, Comparisons
+from arena.votes.stream import read_comparisons
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 
-def football() -> pl.DataFrame:
-    """Return every match as a vote between the two teams."""
-    results = pl.read_csv(DATA / "football" / "results.csv", null_values="NA")
-    home, away = pl.col("home_score"), pl.col("away_score")
-    won = pl.when(home > away).then(pl.lit("a")).when(home < away).then(pl.lit("b"))
-    return results.sort("date", maintain_order=True).select(
-        model_a="home_team", model_b="away_team", outcome=won.otherwise(pl.lit("tie"))
-    )
+def football() -> Comparisons:
+    """Every international match in time order; side a is the home team."""
+    with (DATA / "football" / "results.csv").open(newline="", encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["home_score"].isdigit()]
+    names = sorted({row[side] for row in rows for side in ("home_team", "away_team")})
+    place = {name: k for k, name in enumerate(names)}
+    a, b = (np.array([place[row[f"{s}_team"]] for row in rows], np.int32) for s in ("home", "away"))
+    goals = np.array([int(row["home_score"]) - int(row["away_score"]) for row in rows])
+    outcome = np.where(goals > 0, A_WINS, np.where(goals < 0, B_WINS, TIE)).astype(np.int8)
+    return Comparisons(names, a, b, outcome)
 
 
-def genai_arena() -> pl.DataFrame:
-    """Return the text-to-image votes in time order."""
-    votes = read_votes([DATA / "genai_arena" / "clean_battle_20240220.json"]).votes
-    image = pl.col("model_a").str.ends_with("_generation")
-    return votes.filter(image).sort("created_at", maintain_order=True)
+def with_past_ties(votes: Comparisons, start: int, win: np.ndarray) -> np.ndarray:
+    """Return (n, 3) from P(a wins, ties aside) (n,) and the share of ties before each vote."""
+    tie = constant_online(votes, start)[:, TIE]
+    return np.stack([(1 - tie) * win, (1 - tie) * (1 - win), tie], axis=1)
 
 
-def by_openskill(votes: Comparisons, kind: str) -> np.ndarray:
-    """Return (n, 3), openskill's probability of a, b and tie before each vote."""
-    from openskill import models
+def trueskill_package(votes: Comparisons, start: int) -> np.ndarray:
+    """The `trueskill` package as it comes, before each vote."""
+    package = importlib.import_module("trueskill")
+    env = package.TrueSkill(backend="scipy")
+    rating = [env.create_rating() for _ in votes.models]
+    margin = draw_margin(env.draw_probability, env.beta)
+    found = np.empty((len(votes), 3))
+    for k, (i, j, won) in enumerate(zip(votes.a, votes.b, votes.outcome, strict=True)):
+        x, y = rating[i], rating[j]
+        c = np.sqrt(2 * (env.beta**2 + env.tau**2) + x.sigma**2 + y.sigma**2)
+        p, q = ndtr((x.mu - y.mu - margin) / c), ndtr((y.mu - x.mu - margin) / c)
+        found[k] = p, q, 1 - p - q
+        if won == B_WINS:
+            rating[j], rating[i] = package.rate_1vs1(y, x, env=env)
+        else:
+            rating[i], rating[j] = package.rate_1vs1(x, y, drawn=won == TIE, env=env)
+    return found[start:]
 
-    model = getattr(models, kind)()
+
+def openskill_package(votes: Comparisons, start: int) -> np.ndarray:
+    """Openskill's Plackett-Luce as it comes, before each vote."""
+    model = importlib.import_module("openskill.models").PlackettLuce()
     rating = [model.rating() for _ in votes.models]
-    said = np.empty((len(votes), 3))
-    columns = votes.a.tolist(), votes.b.tolist(), votes.outcome.tolist()
-    for k, (i, j, won) in enumerate(zip(*columns, strict=True)):
+    win = np.empty(len(votes))
+    for k, (i, j, won) in enumerate(zip(votes.a, votes.b, votes.outcome, strict=True)):
         teams = [[rating[i]], [rating[j]]]
-        tie = min(model.predict_draw(teams), 1.0)
-        said[k, :2] = (1.0 - tie) * np.array(model.predict_win(teams))
-        said[k, TIE] = tie
-        ranks = [1, 1] if won == TIE else [1, 2] if won == A_WINS else [2, 1]
+        win[k] = model.predict_win(teams)[0]
+        ranks = [0, 0] if won == TIE else [int(won == B_WINS), int(won == A_WINS)]
         (rating[i],), (rating[j],) = model.rate(teams, ranks=ranks)
-    return said
+    return with_past_ties(votes, start, win[start:])
 
 
-def main() -> None:
-    """Print the table of one data set."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", choices=["football", "genai_arena"])
-    votes = between_models(
-        {"football": football, "genai_arena": genai_arena}[parser.parse_args().data]()
-    )
+def choix_package(votes: Comparisons, start: int) -> np.ndarray:
+    """Choix's Bradley-Terry (alpha 0.01) of the strict votes before each block."""
+    choix = importlib.import_module("choix")
+    found = []
+    edges = block_edges(len(votes))
+    for i, j in pairwise(edges):
+        past, future = votes.part(0, i), votes.part(i, j)
+        strict = past.only(past.outcome != TIE)
+        won = np.where(strict.outcome == A_WINS, strict.a, strict.b)
+        lost = np.where(strict.outcome == A_WINS, strict.b, strict.a)
+        data = list(zip(won.tolist(), lost.tolist(), strict=True))
+        theta = choix.ilsr_pairwise(len(votes.models), data, alpha=0.01, max_iter=1000)
+        win = expit(theta[future.a] - theta[future.b])
+        tie = constant(past, len(future))[:, TIE]
+        found.append(np.stack([(1 - tie) * win, (1 - tie) * (1 - win), tie], axis=1))
+    return np.concatenate(found)
+
+
+PEERS: dict[str, tuple[str, Callable[[Comparisons, int], np.ndarray]]] = {
+    "trueskill": ("online", trueskill_package),
+    "openskill": ("online", openskill_package),
+    "choix": ("frozen", choix_package),
+}
+
+
+def table(name: str, votes: Comparisons) -> None:
+    """Print one table in markdown, the best first."""
+    votes = between_models(votes)
+    start = block_edges(len(votes))[0]
     past = votes.part(0, round(len(votes) * FIRST))
-    compared = {
-        "trueskill, default": TrueSkill(),
-        "trueskill, draws auto": TrueSkill(draw_probability="auto"),
+    ours = {
+        "trueskill, default": estimator("trueskill"),
+        "trueskill, draws auto": estimator("trueskill", draw_probability="auto"),
         "trueskill, tuned": tune(past).estimator,
         "thurstone, default": estimator("thurstone"),
         "thurstone, tuned": tune(past, "thurstone").estimator,
         "bradley_terry": estimator("bradley_terry"),
     }
-    print(held_out_table(evaluate(votes, compared)))
-    print(f"trueskill tuned: {compared['trueskill, tuned']}")
-    if find_spec("openskill") is None:
-        print("openskill: not installed (dependency group `benchmarks`)")
-        return
-    start = block_edges(len(votes))[0]
-    for kind in ("PlackettLuce", "ThurstoneMostellerFull"):
-        loss = log_losses(by_openskill(votes, kind)[start:], votes.outcome[start:])
-        print(f"openskill {kind}, online: log-loss {loss.mean():.4f}")
+    found = evaluate(votes, ours)
+    columns = ("method", "prediction", "log_loss", "brier", "accuracy", "calibration_error")
+    rows = list(found.overall().select(columns).iter_rows())
+    for package, (kind, predict) in PEERS.items():
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{package} is not installed and left out")
+            continue
+        s = score(predict(votes, start), found.outcome)
+        said = (s.log_loss, s.brier, s.accuracy, s.calibration_error)
+        rows.append((f"{package} {version} (peer)", kind, *said))
+    print(f"\n{name}: {len(found.outcome):,} later votes of {len(votes):,}\n")
+    print("| method | predicts | log-loss | Brier | accuracy | calibration error |")
+    print("|---|---|---|---|---|---|")
+    for method, kind, loss, brier, accuracy, error in sorted(rows, key=lambda row: row[2]):
+        print(f"| {method} | {kind} | {loss:.4f} | {brier:.4f} | {accuracy:.1%} | {error:.3f} |")
+
+
+def main() -> None:
+    """Print both tables."""
+    battles, _ = read_comparisons([DATA / "genai_arena" / "clean_battle_20240220.json"])
+    table("GenAI-Arena", battles)
+    table("International football", football())
 
 
 if __name__ == "__main__":

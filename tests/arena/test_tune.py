@@ -161,6 +161,13 @@ def test_votes_without_ties_give_ties_no_probability():
     assert tune(votes).estimator.draw_probability == 0.0
 
 
+def test_votes_that_all_tie_have_finite_evidence():
+    a, b = np.zeros(40, np.int32), np.ones(40, np.int32)
+    votes = Comparisons(["x", "y"], a, b, np.full(40, TIE, np.int8))
+    for name in ("trueskill", "thurstone"):
+        assert all(math.isfinite(value) for value in tune(votes, name).evidence.values())
+
+
 def test_what_the_votes_do_not_determine_is_said():
     # Everyone wins as often as not: no beta is too large, and none is believed.
     rng = np.random.default_rng(6)
