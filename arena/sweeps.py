@@ -28,10 +28,14 @@ NOBODY = -1
 
 
 class Prior(NamedTuple):
-    """The variables before any vote: mean and variance, (V,) each."""
+    """The variables before any vote: mean and variance, (V,) each.
+
+    share: (V,), how much of the variance is the image's own; a gap is between the own parts.
+    """
 
     mean: np.ndarray
     variance: np.ndarray
+    share: np.ndarray
 
 
 class Votes(NamedTuple):
@@ -109,11 +113,17 @@ def _absorb(
 
 
 @compiled
+def _own(x: float, mean: float, share: float) -> float:
+    """The image's own part of a variable at x: regression on it."""
+    return mean + share * (x - mean)
+
+
+@compiled
 def _dense_component(
     first: int, prior: Prior, votes: Votes, result: Result, until: Until
 ) -> tuple[float, int, float]:
     """Sweep one component with its covariance matrix. Returns (evidence, sweeps, last change)."""
-    prior_mean, prior_variance = prior
+    prior_mean, prior_variance, share = prior
     ends, count, noise, tau, nu = votes
     mean, variance, gap, gap_variance, log_probability, in_noise, in_epsilon = result
     epsilon, damping, most, tolerance = until
@@ -156,8 +166,10 @@ def _dense_component(
         )
         evidence += log_z - log_mass(c_mean, c_variance, tau[f, 0], nu[f, 0])
         a, b = ends[f, 0] - first, ends[f, 1] - first
-        gap[f] = m[a] - m[b]
-        gap_variance[f] = S[a, a] + S[b, b] - 2.0 * S[a, b]
+        gap[f] = _own(m[a], prior_mean[a], share[a]) - _own(m[b], prior_mean[b], share[b])
+        s, t = share[a], share[b]
+        rest = s * (1.0 - s) * prior_variance[a] + t * (1.0 - t) * prior_variance[b]
+        gap_variance[f] = s * s * S[a, a] + t * t * S[b, b] - 2.0 * s * t * S[a, b] + rest
         # log of the prior's integral over all messages: m' Lambda m with Lambda m = prior + nu u
         evidence += 0.5 * nu[f, 0] * d
     evidence += 0.5 * log_det
@@ -173,7 +185,7 @@ def _sparse_component(
     first: int, prior: Prior, votes: Votes, result: Result, until: Until
 ) -> tuple[float, int, float]:
     """Sweep one component with a mean and variance a variable; the arguments are as above."""
-    prior_mean, prior_variance = prior
+    prior_mean, prior_variance, share = prior
     ends, count, noise, tau, nu = votes
     mean, variance, gap, gap_variance, log_probability, in_noise, in_epsilon = result
     epsilon, damping, most, tolerance = until
@@ -215,9 +227,13 @@ def _sparse_component(
                     d, v, count[f], epsilon, noise[f], log_probability[f]
                 )
                 evidence += log_z
-                x = c_v[0] + c_v[1]
-                gap[f] = c_m[0] - c_m[1] + x * moved
-                gap_variance[f] = x - x * x * shrunk / v
+                a, b = ends[f, 0] - first, ends[f, 1] - first
+                s, t = share[a], share[b]
+                gap[f] = _own(c_m[0] + c_v[0] * moved, prior_mean[a], s)
+                gap[f] -= _own(c_m[1] - c_v[1] * moved, prior_mean[b], t)
+                rest = s * (1.0 - s) * prior_variance[a] + t * (1.0 - t) * prior_variance[b]
+                x = s * c_v[0] + t * c_v[1]  # covariance with the difference that was judged
+                gap_variance[f] = s * s * c_v[0] + t * t * c_v[1] - x * x * shrunk / v + rest
                 for k in range(4):
                     if ends[f, k] != NOBODY:
                         evidence -= log_mass(c_m[k], c_v[k], tau[f, k], nu[f, k])
@@ -245,12 +261,11 @@ def _sparse_component(
     for i in range(n):
         variance[i] = 1.0 / precision[i]
         mean[i] = shift[i] * variance[i]
-        prior = prior_mean[i] / prior_variance[i]
         evidence += log_mass(
             prior_mean[i],
             prior_variance[i],
             precision[i] - 1.0 / prior_variance[i],
-            shift[i] - prior,
+            shift[i] - prior_mean[i] / prior_variance[i],
         )
     return evidence, sweeps, change
 
@@ -275,7 +290,7 @@ def sweep_components(
         first = variable_start[c]
         x = slice(first, variable_start[c + 1])
         y = slice(factor_start[c], factor_start[c + 1])
-        a = Prior(prior.mean[x], prior.variance[x])
+        a = Prior(prior.mean[x], prior.variance[x], prior.share[x])
         b = Votes(votes.ends[y], votes.outcomes[y], votes.noise[y], votes.tau[y], votes.nu[y])
         out = Result(
             result.mean[x],

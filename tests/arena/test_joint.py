@@ -63,7 +63,7 @@ def exact(votes, s):
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_small_graphs_agree_with_exact_integration(graph, rho):
     votes, s = GRAPHS[graph], settings(rho)
-    run = Inference.of(meetings(votes), tastes=False)
+    run = Inference.of(meetings(votes))
     found = run.run(s, sweeps=200)
     gap, variance, log_probability = run.of_votes(found, s)
     mean, sd, evidence = exact(votes, s)
@@ -79,21 +79,21 @@ def test_small_graphs_agree_with_exact_integration(graph, rho):
     assert found.change < 1e-4
 
 
-def test_a_raters_shared_taste_agrees_with_sampling():
+# With another rater who has one vote; with nobody else; with another who judged the same twice.
+@pytest.mark.parametrize("rater", [[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 1, 1]])
+def test_a_raters_shared_taste_agrees_with_sampling(rater):
     votes = [(0, 1, False), (1, 2, False), (0, 2, True), (1, 0, False)]
     s = settings(rho=0.4, taste=0.4)
-    run = Inference.of(meetings(votes, rater=[0, 0, 0, 1]), tastes=True)
+    run = Inference.of(meetings(votes, rater))
     gap, variance, _ = run.of_votes(run.run(s, sweeps=200), s)
     rng = np.random.default_rng(0)
-    x = s.mu + np.sqrt(s.rho) * rng.normal(size=(400_000, 3))
-    # Rater 0 sees each image twice with one taste; rater 1 has one vote, so it is noise.
-    seen = x + np.sqrt(s.taste) * rng.normal(size=x.shape)
+    x = s.mu + np.sqrt(s.rho) * rng.normal(size=(1_000_000, 3))
+    seen = [x + np.sqrt(s.taste) * rng.normal(size=x.shape) for _ in range(2)]
     weight = np.ones(len(x))
-    for k, (w, l, tie) in enumerate(votes):
-        d = (seen if k < 3 else x)[:, w] - (seen if k < 3 else x)[:, l]
-        noise = np.sqrt(2.0 * s.slip + (0.0 if k < 3 else 2.0 * s.taste))
-        won = ndtr((d - s.epsilon) / noise)
-        weight *= ndtr((d + s.epsilon) / noise) - won if tie else won
+    for r, (w, l, tie) in zip(rater, votes, strict=True):
+        d = seen[r][:, w] - seen[r][:, l]
+        won = ndtr((d - s.epsilon) / np.sqrt(2.0 * s.slip))
+        weight *= ndtr((d + s.epsilon) / np.sqrt(2.0 * s.slip)) - won if tie else won
     d = np.stack([x[:, w] - x[:, l] for w, l, _ in votes])
     mean = d @ weight / weight.sum()
     sd = np.sqrt(((d - mean[:, None]) ** 2) @ weight / weight.sum())
@@ -101,11 +101,17 @@ def test_a_raters_shared_taste_agrees_with_sampling():
     assert np.sqrt(variance) == pytest.approx(sd, rel=0.05)
 
 
+def test_what_one_rater_alone_says_shrinks_towards_the_models():
+    votes, _ = panel(4, prompts=60, raters=1)
+    found = infer_settings(Meetings.of(votes, pl.Enum(rated(votes).table["model"])), rated(votes))
+    assert found.taste / (found.rho + found.taste) == pytest.approx(0.4, abs=0.01)
+
+
 def test_a_ranking_by_one_rater_says_less_than_as_many_raters():
     votes, s = GRAPHS["ranking"], settings(rho=0.4, taste=0.4, mu=np.zeros(3))
 
     def last_gap(rater):
-        run = Inference.of(meetings(votes, rater), tastes=True)
+        run = Inference.of(meetings(votes, rater))
         return run.of_votes(run.run(s, sweeps=200), s)[0][2]
 
     assert last_gap([0, 0, 0]) < last_gap([0, 1, 2])
@@ -134,12 +140,12 @@ def test_without_cycles_sparse_and_dense_sweeps_end_in_the_same_posterior():
         np.full(29, -1),
         rng.integers(0, 3, 30),
     )
-    layout = Layout.of(tree, tastes=False)
+    layout = Layout.of(tree)
     assert not layout.graph.dense.any()
     dense = replace(layout, graph=replace(layout.graph, dense=np.array([True])))
     results = []
     for one in (layout, dense):
-        run = Inference.of(tree, tastes=False)
+        run = Inference.of(tree)
         run.layout = one
         results.append(run.run(settings(), sweeps=500, tolerance=1e-9))
     sparse, full = results
@@ -154,9 +160,8 @@ def test_without_cycles_sparse_and_dense_sweeps_end_in_the_same_posterior():
 @pytest.mark.parametrize("images", [8, 200])  # dense, sparse
 def test_the_evidences_slopes_are_its_differences(images):
     met = random_meetings(np.random.default_rng(1), images, 3 * images)
-    tastes = met.tastes_show()
     start = settings(1 / 3, 1 / 3)
-    evidence = Evidence(Inference.of(met, tastes), start, np.full(3, 0.5), tastes, ties=True)
+    evidence = Evidence(Inference.of(met), start, np.full(3, 0.5), ties=True)
     point = evidence.first_point() + np.linspace(-0.3, 0.3, len(evidence.first_point()))
     tight = evidence.inference.run
     evidence.inference.run = lambda s, sweeps, tolerance: tight(s, 1000, 1e-10)
