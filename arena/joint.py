@@ -10,9 +10,10 @@ Method 2b. In units of beta^2, the variance of one performance, which is split i
 
 A rater who ranks four images gives six votes that share four tastes: they count as one ranking and
 not as six opinions. Where nobody else judged an image no vote tells its rater's taste from the
-image, and the prior's proportion stands: the rater's gap shrinks towards mu's. The shares, s_m, epsilon and mu are the most probable ones given the votes
-(EP's evidence, its exact slopes, L-BFGS), starting from the ratings; nothing is fitted to anything
-but votes. What was tried and did not help is told in docs/joint_gap.md.
+image, and the prior's proportion stands: the rater's gap shrinks towards mu's. The shares, s_m,
+epsilon and mu are the most probable ones given the votes (EP's evidence, its exact slopes, L-BFGS),
+starting from the ratings; nothing is fitted to anything but votes. What was tried and did not help
+is told in docs/joint_gap.md.
 """
 
 import math
@@ -255,7 +256,8 @@ def infer_settings(meetings: Meetings, ratings: Ratings, seed: int = 0) -> Setti
     met = meetings.winner != meetings.loser
     tied = int((meetings.tie & met).sum())
     margin = draw_margin((tied + 0.5) / (met.sum() + 1.0), 1.0)
-    start = Settings(*SHARES / SHARES.sum(), margin, np.ones(len(mu)), mu - mu.mean())
+    rho, taste, slip = SHARES / SHARES.sum()
+    start = Settings(rho, taste, slip, margin, np.ones(len(mu)), mu - mu.mean())
     sample = meetings.only(neighbourhoods(meetings, EVIDENCE_VOTES, seed))
     return Evidence(
         inference=Inference.of(sample),

@@ -54,10 +54,11 @@ class Posterior:
     """What the sweeps ended in.
 
     mean, variance: (V,) of each variable. gap, gap_variance: (F,) of x[0] - x[1], of their own
-    parts (`Prior.share`), without the rater's terms. log_probability: (F, 3) of one vote of each kind given all the other votes, NaN
-    where the factor has none of the kind. evidence: log p(all votes), EP's approximation, and
-    in_noise, in_epsilon its slopes (F,). sweeps: the most that any component took. change: the
-    largest change of a message's mean, in standard deviations, in the last of them.
+    parts (`Prior.share`), without the rater's terms. log_probability: (F, 3) of one vote of each
+    kind given all the other votes, NaN where the factor has none of the kind. evidence: log p(all
+    votes), EP's approximation, and in_noise, in_epsilon its slopes (F,). sweeps: the most that any
+    component took. change: the largest change of a message's mean, in standard deviations, in the
+    last of them.
     """
 
     mean: np.ndarray
