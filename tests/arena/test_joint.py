@@ -8,7 +8,8 @@ import pytest
 
 from arena.gap import UnratedModelError
 from arena.image_graph import Meetings, neighbourhoods
-from arena.joint import expected_distance, infer_settings, joint_gaps
+from arena.joint import expected_distance, joint_gaps
+from arena.joint_evidence import infer_settings
 from arena.ratings import Ratings
 from arena.trueskill import TrueSkill
 from arena.votes.schema import GAPS

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import ndtr
 
 from arena.image_graph import Layout, Meetings
-from arena.joint import Evidence, Inference, Settings
+from arena.joint_evidence import Evidence, Inference, Settings
 from arena.sweeps import NOBODY
 
 # Graphs over three images of three models: (winner, loser, tie).
