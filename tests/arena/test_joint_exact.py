@@ -196,6 +196,21 @@ def test_without_cycles_sparse_and_dense_sweeps_end_in_the_same_posterior():
     assert sparse.log_probability == pytest.approx(full.log_probability, abs=1e-6, nan_ok=True)
 
 
+@pytest.mark.parametrize("votes", [200, 600])
+def test_with_long_cycles_sparse_and_dense_sweeps_nearly_agree(votes):
+    met = random_meetings(np.random.default_rng(6), 200, votes)
+    met = replace(met, rater=np.full(votes, NOBODY))
+    results = []
+    for dense in (False, True):
+        run = Inference.of(met)
+        graph = replace(run.layout.graph, dense=np.full(len(run.layout.graph.dense), dense))
+        run.layout = replace(run.layout, graph=graph)
+        results.append(run.run(settings(), sweeps=200))
+    sparse, full = results
+    assert np.abs(sparse.gap - full.gap).max() < 0.02 * np.sqrt(full.gap_variance).min()
+    assert np.sqrt(sparse.gap_variance) == pytest.approx(np.sqrt(full.gap_variance), rel=0.02)
+
+
 @pytest.mark.parametrize("images", [8, 200])  # dense, sparse
 def test_the_evidences_slopes_are_its_differences(images):
     met = random_meetings(np.random.default_rng(1), images, 3 * images)
