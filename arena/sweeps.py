@@ -11,7 +11,8 @@ else's, with one fixed point where both are exact:
                variables: O(1) a factor. Same as dense where the votes form a tree; on a graph with
                cycles it is loopy belief propagation, close where cycles are long.
 
-How the arrays come to be, `propagation` says; a factor's own algebra is in `truncated_vote`.
+Small dense components have their variances corrected at the end (`marginals`). How the arrays come
+to be, `propagation` says; a factor's own algebra is in `truncated_vote`.
 """
 
 import math
@@ -20,9 +21,12 @@ from typing import NamedTuple
 import numpy as np
 
 from arena.gaussian import compiled
+from arena.marginals import corrected_variance
 from arena.truncated_vote import evidence as vote_evidence
 from arena.truncated_vote import log_mass, tilted
 
+# Beyond this many factors a component's differences keep EP's own moments: the cost is squared.
+CORRECTED = 15
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 NOBODY = -1
 
@@ -156,9 +160,13 @@ def _dense_component(
             nu[f, 0] += d_nu
             change = max(change, abs(t_mean - d) / math.sqrt(v), abs(t_variance / v - 1.0))
     evidence = 0.0
+    all_d, all_v, with_f = np.empty((3, len(ends)))
     for f in range(len(ends)):
         _column(S, ends[f], first, g)
-        d, v = _along(m, ends[f], first), _along(g, ends[f], first)
+        all_d[f], all_v[f] = _along(m, ends[f], first), _along(g, ends[f], first)
+    for f in range(len(ends)):
+        _column(S, ends[f], first, g)
+        d, v = all_d[f], all_v[f]
         c_variance = 1.0 / (1.0 / v - tau[f, 0])
         c_mean = c_variance * (d / v - nu[f, 0])
         log_z, in_noise[f], in_epsilon[f] = vote_evidence(
@@ -170,6 +178,14 @@ def _dense_component(
         s, t = share[a], share[b]
         rest = s * (1.0 - s) * prior_variance[a] + t * (1.0 - t) * prior_variance[b]
         gap_variance[f] = s * s * S[a, a] + t * t * S[b, b] - 2.0 * s * t * S[a, b] + rest
+        if 1 < len(ends) <= CORRECTED:
+            for h in range(len(ends)):
+                with_f[h] = _along(g, ends[h], first)
+            to_v = corrected_variance(
+                f, all_d, all_v, with_f, count, epsilon, noise, tau[:, 0], nu[:, 0]
+            )
+            on_d = (s * g[a] - t * g[b]) / v  # regression of the gap on what was judged
+            gap_variance[f] += on_d * on_d * (to_v - v)
         # log of the prior's integral over all messages: m' Lambda m with Lambda m = prior + nu u
         evidence += 0.5 * nu[f, 0] * d
     evidence += 0.5 * log_det

@@ -103,20 +103,10 @@ def test_small_graphs_agree_with_exact_integration(graph, rho):
     assert found.change < 1e-4
 
 
-# EP's standard deviation is too small where votes on three images contradict each other and leave
-# hardly any noise to explain it (docs/joint_gap.md): the last column is the most that it may be.
 @pytest.mark.parametrize(
-    ("images", "rho", "worst"),
-    [
-        (3, 0.5, 0.05),
-        (3, 0.8, 0.05),
-        (3, 0.9, 0.08),
-        (3, 0.99, 0.15),
-        (4, 0.5, 0.05),
-        (4, 0.9, 0.08),
-    ],
+    ("images", "rho"), [(3, 0.5), (3, 0.8), (3, 0.9), (3, 0.97), (3, 0.99), (4, 0.5), (4, 0.9)]
 )
-def test_random_small_graphs_agree_with_exact_integration(images, rho, worst):
+def test_random_small_graphs_agree_with_exact_integration(images, rho):
     rng = np.random.default_rng(images)
     off = []
     for _ in range(60 if images == 3 else 8):
@@ -132,8 +122,7 @@ def test_random_small_graphs_agree_with_exact_integration(images, rho, worst):
         assert found.evidence == pytest.approx(evidence, abs=0.1)
         assert found.change < 1e-4
         off.append(np.abs(np.sqrt(variance) / sd - 1.0).max())
-    assert max(off) < worst
-    assert np.mean(np.array(off) < 0.05) > (0.95 if rho <= 0.9 else 0.85)
+    assert max(off) < 0.05
 
 
 # With another rater who has one vote; with nobody else; with another who judged the same twice.
