@@ -82,27 +82,23 @@ class Meetings:
         )
 
     def judged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Find which rater judged which image.
+        """Find which rater judged which image more than once: a taste that votes share.
 
-        Returns (pair (n, 2) of each end of a vote, NOBODY where the rater is unknown or the image
-        met itself; image (P,) of each pair; how many votes it has (P,)).
+        Returns (taste (n, 2) of each end of a vote, NOBODY where there is none; image (T,) of each
+        taste; sole (T,) bool, whether all the image's votes are this rater's).
         """
         ends = np.stack([self.winner, self.loser], 1).astype(np.int64)
         key = self.rater[:, None] * np.int64(len(self.model)) + ends
         known = (self.rater != NOBODY) & (self.winner != self.loser)
         pairs, place, count = np.unique(key[known], return_inverse=True, return_counts=True)
-        pair = np.full(ends.shape, NOBODY, np.int32)
-        pair[known] = place.reshape(-1, 2)
-        return pair, (pairs % max(len(self.model), 1)).astype(np.int32), count
-
-    def tastes_show(self) -> bool:
-        """Whether votes can tell a rater's taste for an image from the image.
-
-        They can where one rater judged it twice and another judged it too.
-        """
-        _, image, count = self.judged()
-        raters = np.bincount(image, minlength=len(self.model))
-        return bool((raters[image[count > 1]] > 1).any())
+        image = (pairs % max(len(self.model), 1)).astype(np.int32)
+        shared = count > 1
+        name = np.where(shared, np.cumsum(shared) - 1, NOBODY).astype(np.int32)
+        taste = np.full(ends.shape, NOBODY, np.int32)
+        taste[known] = name[place].reshape(-1, 2)
+        met = self.winner != self.loser
+        votes = np.bincount(ends[met].ravel(), minlength=len(self.model))
+        return taste, image[shared], (count == votes[image])[shared]
 
 
 def _codes(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
@@ -120,7 +116,9 @@ class Layout:
     that met itself has no row). factor: (K,) the factor of each of these votes, and kind: (K,) its
     column of `Graph.count`. sign: (K,) +1 where the factor's difference is winner minus loser,
     else -1. image: (V,) the image of each variable. taste: (V,) bool, whether it is a rater's taste
-    for the image instead of the image itself.
+    for the image instead of the image itself. seen: (V,) bool, whether it is both in one, the image
+    as its only rater sees it: no vote tells the two apart, and one variable is exact where two
+    would be a cycle.
     """
 
     graph: Graph
@@ -130,23 +128,21 @@ class Layout:
     sign: np.ndarray
     image: np.ndarray
     taste: np.ndarray
+    seen: np.ndarray
 
     @staticmethod
-    def of(meetings: Meetings, tastes: bool) -> "Layout":
-        """Lay the variables and factors out; tastes: with a variable for every image that a
-        rater judged twice or more."""
+    def of(meetings: Meetings) -> "Layout":
+        """Lay the variables and factors out."""
         images = len(meetings.model)
         ends = np.full((len(meetings), 4), NOBODY, np.int32)
         ends[:, 0], ends[:, 1] = meetings.winner, meetings.loser
-        image = np.arange(images, dtype=np.int32)
-        taste = np.zeros(images, bool)
-        if tastes:
-            pair, of_image, count = meetings.judged()
-            shared = count > 1
-            name = np.where(shared, np.cumsum(shared) - 1 + images, NOBODY)
-            ends[:, 2:] = np.where(pair == NOBODY, NOBODY, np.append(name, NOBODY)[pair])
-            image = np.concatenate([image, of_image[shared]])
-            taste = np.arange(len(image)) >= images
+        tastes, of_image, sole = meetings.judged()
+        name = np.where(sole, NOBODY, images + np.cumsum(~sole) - 1)
+        ends[:, 2:] = np.append(name, NOBODY)[tastes]  # NOBODY is the last
+        image = np.concatenate([np.arange(images, dtype=np.int32), of_image[~sole]])
+        taste = np.arange(len(image)) >= images
+        seen = np.zeros(len(image), bool)
+        seen[of_image[sole]] = True
         component = _components(meetings)
         by_component = np.argsort(component[image], kind="stable").astype(np.int32)
         place = np.empty(len(image) + 1, np.int32)
@@ -159,8 +155,9 @@ class Layout:
         count = component.max(initial=-1) + 1
         variables = np.bincount(component[image], minlength=count)
         factors = np.bincount(component[image[by_component[ends[:, 0]]]], minlength=count)
-        # Without cycles (factors = images - 1) the sparse sums are the dense ones.
-        cycles = factors >= np.bincount(component, minlength=count)
+        # Without cycles (edges = nodes - 1) the sparse sums are the dense ones.
+        edge = component[image[by_component[ends[ends != NOBODY]]]]
+        cycles = np.bincount(edge, minlength=count) >= variables + factors
         graph = Graph(
             ends=ends,
             count=votes,
@@ -169,7 +166,8 @@ class Layout:
             dense=cycles & (variables <= DENSE),
         )
         sign = np.where(flipped, -1.0, 1.0)
-        return Layout(graph, vote, factor, kind, sign, image[by_component], taste[by_component])
+        of_variable = image[by_component], taste[by_component], seen[by_component]
+        return Layout(graph, vote, factor, kind, sign, *of_variable)
 
 
 def _factors(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,15 +3,17 @@
 Method 2b. In units of beta^2, the variance of one performance, which is split in three shares:
 
     image    x_i  ~ N(mu_m(i), rho s_m)       rho: the spread of one model's images, s_m its own
-    taste    e_ri ~ N(0, taste)               what rater r sees in image i and nobody else does
+    taste    e_ri ~ N(0, taste s_m)           what rater r sees in image i and nobody else does
     slip     n_f  ~ N(0, 2 slip)              what is new in every vote, the same rater's too
     vote     d = x_w - x_l + e_rw - e_rl + n > epsilon,   tie: |d| <= epsilon
     gap      E[x_w - x_l | all votes], with its standard deviation
 
 A rater who ranks four images gives six votes that share four tastes: they count as one ranking and
-not as six opinions. The shares, s_m, epsilon and mu are the most probable ones given the votes
-(EP's evidence, its exact slopes, L-BFGS), starting from the ratings; nothing is fitted to anything
-but votes. What was tried and did not help is told in docs/joint_gap.md.
+not as six opinions. Where nobody else judged an image no vote tells its rater's taste from the
+image, and the prior's proportion stands: the rater's gap shrinks towards mu's. The shares, s_m,
+epsilon and mu are the most probable ones given the votes (EP's evidence, its exact slopes, L-BFGS),
+starting from the ratings; nothing is fitted to anything but votes. What was tried and did not help
+is told in docs/joint_gap.md.
 """
 
 import math
@@ -19,38 +21,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from scipy.optimize import minimize
 from scipy.special import ndtr
 
 from arena.gap import UnratedModelError
-from arena.image_graph import Layout, Meetings, neighbourhoods
-from arena.propagation import Messages, Posterior, propagate
+from arena.image_graph import Meetings
+from arena.joint_evidence import TOLERANCE, Inference, Settings, infer_settings
 from arena.ratings import Ratings
-from arena.sweeps import NOBODY
-from arena.trueskill import draw_margin
-from arena.truncated_vote import TIED, WIN, log_outcome
-
-# Votes that the shares are estimated from. 4,000 know rho to about 0.02; all of them cost minutes.
-EVIDENCE_VOTES = 4_000
-# Log of s_m: standard deviation between models. Wider loses on held-out votes of few prompts.
-SPREAD_SD = 0.25
-TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the votes do not tell one by one, in units of beta.
-
-    rho, taste, slip: shares of the performance's variance, sum 1. epsilon: the draw margin. spread:
-    (M,) s_m. mu: (M,) capabilities.
-    """
-
-    rho: float
-    taste: float
-    slip: float
-    epsilon: float
-    spread: np.ndarray
-    mu: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -83,175 +59,6 @@ class JointReport:
         )
 
 
-@dataclass
-class Inference:
-    """Meetings laid out for sweeps, with the messages kept from one setting to the next."""
-
-    meetings: Meetings
-    layout: Layout
-    messages: Messages
-
-    @staticmethod
-    def of(meetings: Meetings, tastes: bool) -> "Inference":
-        """Lay meetings out; tastes: with a rater's taste for images that he judged twice."""
-        layout = Layout.of(meetings, tastes)
-        return Inference(meetings, layout, Messages.none(layout.graph))
-
-    def prior(self, settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return mean and variance of the variables (V,), and one vote's own noise (F,)."""
-        at = self.layout
-        model = self.meetings.model[at.image]
-        mean = np.where(at.taste, 0.0, settings.mu[model])
-        variance = np.where(at.taste, settings.taste, settings.rho * settings.spread[model])
-        return mean, variance, 2.0 * settings.slip + settings.taste * self.alone
-
-    @property
-    def alone(self) -> np.ndarray:
-        """How many of a factor's two images the rater judged in this one only: (F,)."""
-        return (self.layout.graph.ends[:, 2:] == NOBODY).sum(1)
-
-    def run(self, settings: Settings, sweeps: int, tolerance: float = TOLERANCE) -> Posterior:
-        """Sweep until converged."""
-        return propagate(
-            self.layout.graph,
-            *self.prior(settings),
-            settings.epsilon,
-            self.messages,
-            sweeps=sweeps,
-            tolerance=tolerance,
-        )
-
-    def of_votes(
-        self, posterior: Posterior, settings: Settings
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return what the posterior says of each meeting, (n,) thrice, in units of beta.
-
-        E[x_winner - x_loser], its variance, and log p(its outcome given all the other votes).
-        """
-        at = self.layout
-        gap, variance = np.zeros((2, len(self.meetings)))
-        # An image that met itself: its outcome is all noise.
-        alike = [
-            log_outcome(0.0, 2.0 * settings.slip, kind, settings.epsilon) for kind in (WIN, TIED)
-        ]
-        log_probability = np.where(self.meetings.tie, alike[1], alike[0])
-        gap[at.vote] = at.sign * posterior.gap[at.factor]
-        variance[at.vote] = posterior.gap_variance[at.factor]
-        log_probability[at.vote] = posterior.log_probability[at.factor, at.kind]
-        return gap, variance, log_probability
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Log p(votes, settings) of a sample of the votes, as a function that an optimiser can climb.
-
-    A point is [log taste / rho (with tastes), log slip / rho, log epsilon (with ties), log s (M),
-    mu (M)]. Priors, so that what no vote tells stays where it was: the shares Dirichlet(2, ...),
-    which is one half each where no image met two others; mu as the ratings say; log s as above;
-    log epsilon within a factor of e.
-    """
-
-    inference: Inference
-    start: Settings
-    mu_sd: np.ndarray
-    tastes: bool
-    ties: bool
-
-    def settings(self, point: np.ndarray) -> Settings:
-        """Return the settings at a point."""
-        m = len(self.start.mu)
-        shares = np.exp(np.append(0.0, point[: 1 + self.tastes]))
-        shares /= shares.sum()
-        return Settings(
-            rho=float(shares[0]),
-            taste=float(shares[1]) if self.tastes else 0.0,
-            slip=float(shares[-1]),
-            epsilon=float(np.exp(point[1 + self.tastes])) if self.ties else 0.0,
-            spread=np.exp(point[-2 * m : -m]),
-            mu=point[-m:],
-        )
-
-    def first_point(self) -> np.ndarray:
-        """Return the point of `start`, the shares equal."""
-        epsilon = [math.log(self.start.epsilon)] if self.ties else []
-        return np.concatenate(
-            [np.zeros(1 + self.tastes), epsilon, np.zeros(len(self.start.mu)), self.start.mu]
-        )
-
-    def at(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return (log p, its slopes) at a point.
-
-        At EP's fixed point the evidence moves with a parameter only where the parameter stands:
-        messages may be held still (Seeger, 2005).
-        """
-        s = self.settings(point)
-        run, m = self.inference, len(s.mu)
-        posterior = run.run(s, sweeps=50, tolerance=1e-3)
-        mean, variance, _ = run.prior(s)
-        taste = run.layout.taste
-        off = posterior.mean - mean
-        in_log_variance = 0.5 * ((off**2 + posterior.variance) / variance - 1.0)
-        model = run.meetings.model[run.layout.image[~taste]]
-        in_log_spread = np.bincount(model, in_log_variance[~taste], m)
-        in_mu = np.bincount(model, (off / variance)[~taste], m)
-        in_slip = 2.0 * s.slip * posterior.in_noise.sum()
-        in_taste = in_log_variance[taste].sum() + s.taste * run.alone @ posterior.in_noise
-        # Through the shares' normalisation, and the Dirichlet's own slopes.
-        shares = np.array([s.rho, *([s.taste] if self.tastes else []), s.slip])
-        in_log = np.array([in_log_spread.sum(), *([in_taste] if self.tastes else []), in_slip])
-        in_log = in_log + 1.0
-        in_shares = (in_log - shares * in_log.sum())[1:]
-        log_spread, z = np.log(s.spread), (s.mu - self.start.mu) / self.mu_sd
-        value = posterior.evidence + np.log(shares).sum()
-        value -= 0.5 * ((log_spread / SPREAD_SD) ** 2).sum() + 0.5 * (z**2).sum()
-        in_epsilon = []
-        if self.ties:
-            moved = math.log(s.epsilon / self.start.epsilon)
-            value -= 0.5 * moved**2
-            in_epsilon = [s.epsilon * posterior.in_epsilon.sum() - moved]
-        slopes = [in_shares, in_epsilon, in_log_spread - log_spread / SPREAD_SD**2]
-        return value, np.concatenate([*slopes, in_mu - z / self.mu_sd])
-
-    def most_probable(self) -> Settings:
-        """Climb to the most probable settings."""
-
-        def descent(point: np.ndarray) -> tuple[float, np.ndarray]:
-            value, slopes = self.at(point)
-            return -value, -slopes
-
-        first = self.first_point()
-        # Shares from 1 to 1/3000 of each other: beyond that the votes' noise is as good as none.
-        bounds = [(-8.0, 8.0)] * (1 + self.tastes) + [(None, None)] * (len(first) - 1 - self.tastes)
-        found = minimize(
-            descent,
-            first,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxiter": 40, "ftol": 1e-5},
-        )
-        return self.settings(found.x)
-
-
-def infer_settings(meetings: Meetings, ratings: Ratings, seed: int = 0) -> Settings:
-    """Return the most probable settings given (about `EVIDENCE_VOTES` of) the votes."""
-    beta = ratings.parameters["beta"]
-    mu = ratings.table["mu"].to_numpy() / beta
-    met = meetings.winner != meetings.loser
-    tied = int((meetings.tie & met).sum())
-    margin = draw_margin((tied + 0.5) / (met.sum() + 1.0), 1.0)
-    start = Settings(1 / 3, 1 / 3, 1 / 3, margin, np.ones(len(mu)), mu - mu.mean())
-    sample = meetings.only(neighbourhoods(meetings, EVIDENCE_VOTES, seed))
-    tastes = sample.tastes_show()
-    return Evidence(
-        inference=Inference.of(sample, tastes),
-        start=start,
-        mu_sd=ratings.table["sigma"].to_numpy() / beta,
-        tastes=tastes,
-        ties=tied > 0,
-    ).most_probable()
-
-
 def joint_gaps(
     votes: pl.DataFrame, ratings: Ratings, signed: bool = False, sweeps: int = 200
 ) -> tuple[pl.DataFrame, JointReport]:
@@ -274,7 +81,7 @@ def joint_gaps(
                 )
     meetings = Meetings.of(votes, pl.Enum(ratings.table["model"]))
     settings = infer_settings(meetings, ratings)
-    inference = Inference.of(meetings, settings.taste > 0.0)
+    inference = Inference.of(meetings)
     posterior = inference.run(settings, sweeps)
     beta = ratings.parameters["beta"]
     gap, variance, log_probability = inference.of_votes(posterior, settings)

@@ -53,11 +53,12 @@ class Messages:
 class Posterior:
     """What the sweeps ended in.
 
-    mean, variance: (V,) of each variable. gap, gap_variance: (F,) of x[0] - x[1] without the
-    rater's terms. log_probability: (F, 3) of one vote of each kind given all the other votes, NaN
-    where the factor has none of the kind. evidence: log p(all votes), EP's approximation, and
-    in_noise, in_epsilon its slopes (F,). sweeps: the most that any component took. change: the
-    largest change of a message's mean, in standard deviations, in the last of them.
+    mean, variance: (V,) of each variable. gap, gap_variance: (F,) of x[0] - x[1], of their own
+    parts (`Prior.share`), without the rater's terms. log_probability: (F, 3) of one vote of each
+    kind given all the other votes, NaN where the factor has none of the kind. evidence: log p(all
+    votes), EP's approximation, and in_noise, in_epsilon its slopes (F,). sweeps: the most that any
+    component took. change: the largest change of a message's mean, in standard deviations, in the
+    last of them.
     """
 
     mean: np.ndarray
@@ -74,8 +75,7 @@ class Posterior:
 
 def propagate(
     graph: Graph,
-    prior_mean: np.ndarray,
-    prior_variance: np.ndarray,
+    prior: Prior,
     noise: np.ndarray,
     epsilon: float,
     messages: Messages,
@@ -85,12 +85,11 @@ def propagate(
 ) -> Posterior:
     """Sweep every component until its posterior moves less than `tolerance` standard deviations.
 
-    prior_mean, prior_variance: (V,). noise: (F,) variance of one vote's own noise. epsilon: the
-    draw margin. messages: where to start; they are moved in place. sweeps: the most a component
-    may take; a change above the tolerance in the result says that it was not enough.
+    prior: of the variables. noise: (F,) variance of one vote's own noise. epsilon: the draw margin.
+    messages: where to start; they are moved in place. sweeps: the most a component may take; a
+    change above the tolerance in the result says that it was not enough.
     """
-    variables, count = len(prior_mean), len(graph.ends)
-    prior = Prior(prior_mean, prior_variance)
+    variables, count = len(prior.mean), len(graph.ends)
     votes = Votes(graph.ends, graph.count, noise, messages.tau, messages.nu)
     per_factor = [np.empty(count), np.empty(count), np.full((count, 3), np.nan)]
     slopes = [np.empty(count), np.empty(count)]

@@ -11,7 +11,8 @@ else's, with one fixed point where both are exact:
                variables: O(1) a factor. Same as dense where the votes form a tree; on a graph with
                cycles it is loopy belief propagation, close where cycles are long.
 
-How the arrays come to be, `propagation` says; a factor's own algebra is in `truncated_vote`.
+Small dense components have their variances corrected at the end (`marginals`). How the arrays come
+to be, `propagation` says; a factor's own algebra is in `truncated_vote`.
 """
 
 import math
@@ -20,18 +21,25 @@ from typing import NamedTuple
 import numpy as np
 
 from arena.gaussian import compiled
+from arena.marginals import corrected_variance
 from arena.truncated_vote import evidence as vote_evidence
 from arena.truncated_vote import log_mass, tilted
 
+# Beyond this many factors a component's differences keep EP's own moments: the cost is squared.
+CORRECTED = 15
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 NOBODY = -1
 
 
 class Prior(NamedTuple):
-    """The variables before any vote: mean and variance, (V,) each."""
+    """The variables before any vote: mean and variance, (V,) each.
+
+    share: (V,), how much of the variance is the image's own; a gap is between the own parts.
+    """
 
     mean: np.ndarray
     variance: np.ndarray
+    share: np.ndarray
 
 
 class Votes(NamedTuple):
@@ -109,11 +117,17 @@ def _absorb(
 
 
 @compiled
+def _own(x: float, mean: float, share: float) -> float:
+    """The image's own part of a variable at x: regression on it."""
+    return mean + share * (x - mean)
+
+
+@compiled
 def _dense_component(
     first: int, prior: Prior, votes: Votes, result: Result, until: Until
 ) -> tuple[float, int, float]:
     """Sweep one component with its covariance matrix. Returns (evidence, sweeps, last change)."""
-    prior_mean, prior_variance = prior
+    prior_mean, prior_variance, share = prior
     ends, count, noise, tau, nu = votes
     mean, variance, gap, gap_variance, log_probability, in_noise, in_epsilon = result
     epsilon, damping, most, tolerance = until
@@ -146,9 +160,13 @@ def _dense_component(
             nu[f, 0] += d_nu
             change = max(change, abs(t_mean - d) / math.sqrt(v), abs(t_variance / v - 1.0))
     evidence = 0.0
+    all_d, all_v, with_f = np.empty((3, len(ends)))
     for f in range(len(ends)):
         _column(S, ends[f], first, g)
-        d, v = _along(m, ends[f], first), _along(g, ends[f], first)
+        all_d[f], all_v[f] = _along(m, ends[f], first), _along(g, ends[f], first)
+    for f in range(len(ends)):
+        _column(S, ends[f], first, g)
+        d, v = all_d[f], all_v[f]
         c_variance = 1.0 / (1.0 / v - tau[f, 0])
         c_mean = c_variance * (d / v - nu[f, 0])
         log_z, in_noise[f], in_epsilon[f] = vote_evidence(
@@ -156,8 +174,18 @@ def _dense_component(
         )
         evidence += log_z - log_mass(c_mean, c_variance, tau[f, 0], nu[f, 0])
         a, b = ends[f, 0] - first, ends[f, 1] - first
-        gap[f] = m[a] - m[b]
-        gap_variance[f] = S[a, a] + S[b, b] - 2.0 * S[a, b]
+        gap[f] = _own(m[a], prior_mean[a], share[a]) - _own(m[b], prior_mean[b], share[b])
+        s, t = share[a], share[b]
+        rest = s * (1.0 - s) * prior_variance[a] + t * (1.0 - t) * prior_variance[b]
+        gap_variance[f] = s * s * S[a, a] + t * t * S[b, b] - 2.0 * s * t * S[a, b] + rest
+        if 1 < len(ends) <= CORRECTED:
+            for h in range(len(ends)):
+                with_f[h] = _along(g, ends[h], first)
+            to_v = corrected_variance(
+                f, all_d, all_v, with_f, count, epsilon, noise, tau[:, 0], nu[:, 0]
+            )
+            on_d = (s * g[a] - t * g[b]) / v  # regression of the gap on what was judged
+            gap_variance[f] += on_d * on_d * (to_v - v)
         # log of the prior's integral over all messages: m' Lambda m with Lambda m = prior + nu u
         evidence += 0.5 * nu[f, 0] * d
     evidence += 0.5 * log_det
@@ -173,7 +201,7 @@ def _sparse_component(
     first: int, prior: Prior, votes: Votes, result: Result, until: Until
 ) -> tuple[float, int, float]:
     """Sweep one component with a mean and variance a variable; the arguments are as above."""
-    prior_mean, prior_variance = prior
+    prior_mean, prior_variance, share = prior
     ends, count, noise, tau, nu = votes
     mean, variance, gap, gap_variance, log_probability, in_noise, in_epsilon = result
     epsilon, damping, most, tolerance = until
@@ -215,9 +243,13 @@ def _sparse_component(
                     d, v, count[f], epsilon, noise[f], log_probability[f]
                 )
                 evidence += log_z
-                x = c_v[0] + c_v[1]
-                gap[f] = c_m[0] - c_m[1] + x * moved
-                gap_variance[f] = x - x * x * shrunk / v
+                a, b = ends[f, 0] - first, ends[f, 1] - first
+                s, t = share[a], share[b]
+                gap[f] = _own(c_m[0] + c_v[0] * moved, prior_mean[a], s)
+                gap[f] -= _own(c_m[1] - c_v[1] * moved, prior_mean[b], t)
+                rest = s * (1.0 - s) * prior_variance[a] + t * (1.0 - t) * prior_variance[b]
+                x = s * c_v[0] + t * c_v[1]  # covariance with the difference that was judged
+                gap_variance[f] = s * s * c_v[0] + t * t * c_v[1] - x * x * shrunk / v + rest
                 for k in range(4):
                     if ends[f, k] != NOBODY:
                         evidence -= log_mass(c_m[k], c_v[k], tau[f, k], nu[f, k])
@@ -245,12 +277,11 @@ def _sparse_component(
     for i in range(n):
         variance[i] = 1.0 / precision[i]
         mean[i] = shift[i] * variance[i]
-        prior = prior_mean[i] / prior_variance[i]
         evidence += log_mass(
             prior_mean[i],
             prior_variance[i],
             precision[i] - 1.0 / prior_variance[i],
-            shift[i] - prior,
+            shift[i] - prior_mean[i] / prior_variance[i],
         )
     return evidence, sweeps, change
 
@@ -275,7 +306,7 @@ def sweep_components(
         first = variable_start[c]
         x = slice(first, variable_start[c + 1])
         y = slice(factor_start[c], factor_start[c + 1])
-        a = Prior(prior.mean[x], prior.variance[x])
+        a = Prior(prior.mean[x], prior.variance[x], prior.share[x])
         b = Votes(votes.ends[y], votes.outcomes[y], votes.noise[y], votes.tau[y], votes.nu[y])
         out = Result(
             result.mean[x],

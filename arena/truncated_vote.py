@@ -62,6 +62,17 @@ def log_outcome(mean: float, variance: float, kind: int, epsilon: float) -> floa
 
 
 @compiled
+def log_votes(
+    mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
+) -> float:
+    """Return log p(a factor's votes) for d ~ N(mean, variance)."""
+    if count[0] + count[1] + count[2] > 1:
+        return _integral(mean, variance, count, epsilon, noise)[0]
+    kind = TIED if count[TIED] else WIN if count[WIN] else LOSS
+    return log_outcome(mean, variance + noise, kind, epsilon)
+
+
+@compiled
 def evidence(
     mean: float,
     variance: float,
@@ -115,7 +126,13 @@ def _log_density(
     d: float, mean: float, variance: float, count: np.ndarray, epsilon: float, n: float
 ) -> float:
     """Log of N(d; mean, variance) without its constant, times every vote's probability at d."""
-    value = -0.5 * (d - mean) ** 2 / variance
+    return -0.5 * (d - mean) ** 2 / variance + log_likelihood(d, count, epsilon, n)
+
+
+@compiled
+def log_likelihood(d: float, count: np.ndarray, epsilon: float, n: float) -> float:
+    """Log p(a factor's votes | d); n: standard deviation of one vote's own noise."""
+    value = 0.0
     if count[WIN]:
         value += count[WIN] * log_Phi((d - epsilon) / n)
     if count[LOSS]:
