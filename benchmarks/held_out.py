@@ -45,6 +45,11 @@ def football() -> Comparisons:
     return Comparisons(names, a, b, outcome)
 
 
+def genai_arena() -> Comparisons:
+    """Every GenAI-Arena vote in time order."""
+    return read_comparisons([DATA / "genai_arena" / "clean_battle_20240220.json"])[0]
+
+
 def with_past_ties(votes: Comparisons, start: int, win: np.ndarray) -> np.ndarray:
     """Return (n, 3) from P(a wins, ties aside) (n,) and the share of ties before each vote."""
     tie = constant_online(votes, start)[:, TIE]
@@ -142,8 +147,7 @@ def table(name: str, votes: Comparisons) -> None:
 
 def main() -> None:
     """Print both tables."""
-    battles, _ = read_comparisons([DATA / "genai_arena" / "clean_battle_20240220.json"])
-    table("GenAI-Arena", battles)
+    table("GenAI-Arena", genai_arena())
     table("International football", football())
 
 
