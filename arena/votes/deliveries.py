@@ -72,21 +72,25 @@ def fingerprint(file: File) -> str:
 
 
 def _of_parquet(stream: BinaryIO, path: Path) -> str | None:
-    """Hash the footer and the stored pages of the columns that a reader knows."""
+    """Hash the footer and the stored pages of the columns that a reader knows.
+
+    None for a file that is not what its footer says: then its bytes are all that is known of it.
+    """
+    size = path.stat().st_size
     try:
         metadata = pq.read_metadata(path)
+        stream.seek(-8, 2)
+        footer = struct.unpack("<I", stream.read(4))[0]
+        stream.seek(-8 - footer, 2)
+        digest = hashlib.sha256(stream.read(footer))
+        for group in range(metadata.num_row_groups):
+            for place in range(metadata.num_columns):
+                column = metadata.row_group(group).column(place)
+                if column.path_in_schema.split(".")[0] in KNOWN_COLUMNS:
+                    stream.seek(_start(column))
+                    digest.update(stream.read(min(column.total_compressed_size, size)))
     except (pa.ArrowException, OSError, ValueError):
-        return None  # cut off, perhaps: its bytes are all that is known of it
-    stream.seek(-8, 2)
-    size = struct.unpack("<I", stream.read(4))[0]
-    stream.seek(-8 - size, 2)
-    digest = hashlib.sha256(stream.read(size))
-    for group in range(metadata.num_row_groups):
-        for place in range(metadata.num_columns):
-            column = metadata.row_group(group).column(place)
-            if column.path_in_schema.split(".")[0] in KNOWN_COLUMNS:
-                stream.seek(_start(column))
-                digest.update(stream.read(column.total_compressed_size))
+        return None
     return f"parquet:{digest.hexdigest()}"
 
 

@@ -153,6 +153,6 @@ def _gather(scores: Iterable[Score], broken: Broken, path: Path) -> RawRankings:
 def _number(value: Any) -> float | None:
     try:
         number = float(value) if isinstance(value, str | int | float) else float("nan")
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if number == number and abs(number) != float("inf") else None

@@ -9,6 +9,7 @@ can take the whole ranking should.
 import re
 from collections.abc import Iterator
 from datetime import date
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def fault_of_name(name: str) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < inf
 
 
 def _as_row(record: dict[str, Any]) -> dict[str, Any]:

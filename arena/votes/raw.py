@@ -63,7 +63,8 @@ def shown(value: Any) -> str | None:
 
 def rejections(broken: Broken, path: Path | str | None = None) -> pl.DataFrame:
     """Return (row, column, reason, value) of one file as a table of `schema.REJECTED`."""
-    return pl.DataFrame([(str(path), *one) for one in broken], schema=REJECTED, orient="row")
+    cut = [(str(path), *one[:3], one[3] and one[3][:SHOWN]) for one in broken]
+    return pl.DataFrame(cut, schema=REJECTED, orient="row")
 
 
 def frame(rows: list[list[Any]], columns: list[str]) -> pl.DataFrame:

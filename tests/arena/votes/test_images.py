@@ -1,0 +1,228 @@
+"""One way to an image wherever it is, and to RGB whatever it was."""
+
+import http.server
+import io
+import json
+import socket
+import tarfile
+import threading
+from urllib.parse import urlsplit
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from arena.votes import fetching
+from arena.votes.fetching import fetch, public_address
+from arena.votes.image_fault import ImageFault
+from arena.votes.images import contents, decoded, faults
+
+
+def picture(size=(4, 2), colour="red", mode="RGB"):
+    return Image.new(mode, size, colour)
+
+
+def saved(image, kind="PNG", **more):
+    stream = io.BytesIO()
+    image.save(stream, kind, **more)
+    return stream.getvalue()
+
+
+RED = saved(picture())
+NOISE = saved(Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)))
+
+
+def colour(content, at=(0, 0)):
+    image = decoded(content)
+    assert image.mode == "RGB"
+    return image.getpixel(at)
+
+
+def test_transparency_is_laid_over_white():
+    half = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    assert colour(saved(half)) == (255, 255, 255)
+    grey = Image.new("LA", (2, 2), (0, 255))
+    assert colour(saved(grey)) == (0, 0, 0)
+    palette = picture().convert("P")
+    assert colour(saved(palette, transparency=palette.getpixel((0, 0)))) == (255, 255, 255)
+
+
+def test_cmyk_and_grey_and_one_bit_become_rgb():
+    red = colour(saved(picture().convert("CMYK"), "JPEG", quality=100))
+    assert np.allclose(red, (254, 0, 0), atol=4)
+    assert colour(saved(Image.new("L", (2, 2), 100))) == (100, 100, 100)
+    assert colour(saved(Image.new("1", (2, 2), 1))) == (255, 255, 255)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut():
+    grey = Image.fromarray(np.full((2, 2), 32896, np.uint16))
+    assert colour(saved(grey)) == (128, 128, 128)
+
+
+def test_a_camera_s_rotation_is_undone():
+    wide = picture((4, 2))
+    wide.putpixel((0, 0), (0, 0, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = decoded(saved(wide, "PNG", exif=exif))
+    assert upright.size == (2, 4)
+    assert upright.getpixel((1, 0)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (NOISE[: len(NOISE) // 2], "cannot be decoded"),
+        (saved(picture((60, 60)), "JPEG")[:400], r"cannot be decoded|no picture"),
+        (b"", "no picture"),
+        (b"GIF89a", r"cannot be decoded|no picture"),
+        (b"<svg/>", "no picture"),
+        (
+            saved(picture(), "GIF", save_all=True, append_images=[picture(colour="blue")]),
+            "an animation of 2 frames",
+        ),
+    ],
+)
+def test_what_is_broken_or_moves_says_so(content, says):
+    with pytest.raises(ImageFault, match=says):
+        decoded(content)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked():
+    with pytest.raises(ImageFault, match="9000 x 9000 pixels"):
+        decoded(saved(Image.new("1", (9000, 9000))))
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_paths_parquets_and_tars_are_one_interface(tmp_path):
+    (tmp_path / "1.png").write_bytes(RED)
+    pickapic = tmp_path / "pickapic.parquet"
+    pl.DataFrame(
+        {
+            "image_0_uid": ["u0", "u1"],
+            "image_1_uid": ["v0", "v1"],
+            "jpg_0": [RED, b"u1"],
+            "jpg_1": [b"v0", None],
+        }
+    ).write_parquet(pickapic, row_group_size=1)
+    table = tmp_path / "images.parquet"
+    pl.DataFrame({"image": ["id"], "bytes": [b"by id"]}).write_parquet(table)
+    tar = write_tar(
+        tmp_path / "votes.tar",
+        {
+            "0.jpg_0": b"t0",
+            "0.jpg_1": b"t1",
+            "0.json": json.dumps({"image_1_uid": "w1"}).encode(),
+        },
+    )
+    names = [str(tmp_path / "1.png"), "u0", "v0", "v1", "id", "votes.tar::0.jpg_0", "w1", "gone"]
+    found = dict(contents([*names, "u0"], [pickapic, table, tar]))
+    assert set(found) == set(names)
+    assert found[names[0]] == found["u0"] == RED
+    assert (found["v0"], found["id"], found["w1"]) == (b"v0", b"by id", b"t1")
+    assert found["votes.tar::0.jpg_0"] == b"t0"
+    assert isinstance(found["v1"], ImageFault)
+    assert isinstance(found["gone"], ImageFault)
+    assert dict(contents([f"{tar}::0.jpg_1"])) == {f"{tar}::0.jpg_1": b"t1"}
+
+
+def test_broken_images_are_named_with_their_reason(tmp_path):
+    good, cut = tmp_path / "good.png", tmp_path / "cut.png"
+    good.write_bytes(RED)
+    cut.write_bytes(RED[:40])
+    found = faults([str(good), str(cut), "https://example.org/x.png"])
+    assert set(found) == {str(cut), "https://example.org/x.png"}
+    assert "was not asked for" in found["https://example.org/x.png"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "10.1.2.3",
+        "192.168.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "[::ffff:127.0.0.1]",
+        "[fd00::1]",
+        "2130706433",
+        "100.64.0.1",
+        "224.0.0.1",
+    ],
+)
+def test_nothing_is_fetched_from_inside(host):
+    with pytest.raises(ImageFault, match=r"not a public address|cannot be fetched"):
+        fetch(f"http://{host}/secret")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/x", "http:///x"])
+def test_only_the_web_is_fetched(url):
+    with pytest.raises(ImageFault):
+        public_address(urlsplit(url))
+
+
+def test_a_name_that_resolves_inside_is_refused_whatever_else_it_resolves_to(monkeypatch):
+    answers = [("93.184.216.34", 80), ("10.0.0.1", 80)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", a) for a in answers])
+    with pytest.raises(ImageFault, match=r"10\.0\.0\.1"):
+        public_address(urlsplit("http://rebinding.example/x"))
+
+
+class _Site(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", self.server.target)
+            self.end_headers()
+            return
+        self.send_response(200 if self.path == "/red.png" else 404)
+        self.end_headers()
+        self.wfile.write(RED)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def site(monkeypatch):
+    """A site on loopback that passes for a public one at its first address only."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Site)
+    server.target = "/red.png"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    judge = fetching.public_address
+
+    def lenient(parts):
+        return "127.0.0.1" if parts.hostname == "public.example" else judge(parts)
+
+    monkeypatch.setattr(fetching, "public_address", lenient)
+    server.url = f"http://public.example:{server.server_port}"
+    yield server
+    server.shutdown()
+
+
+def test_what_may_be_fetched_is_fetched_through_redirects(site):
+    assert fetch(f"{site.url}/red.png") == RED
+    assert fetch(f"{site.url}/moved") == RED
+    assert dict(contents([f"{site.url}/red.png"], network=True)) == {f"{site.url}/red.png": RED}
+    with pytest.raises(ImageFault, match="answers 404"):
+        fetch(f"{site.url}/gone")
+
+
+def test_a_redirect_inside_is_refused_and_one_in_a_circle_ends(site):
+    site.target = f"http://127.0.0.1:{site.server_port}/red.png"
+    with pytest.raises(ImageFault, match="not a public address"):
+        fetch(f"{site.url}/moved")
+    site.target = "/moved"
+    with pytest.raises(ImageFault, match="more than 3 redirects"):
+        fetch(f"{site.url}/moved")

@@ -1,0 +1,133 @@
+"""The votes stage as Dagster runs it: what a study may ask of it and what it leaves behind."""
+
+import polars as pl
+import pytest
+
+from assets.lake import Lake
+from assets.votes import observed
+from pipelines.definitions import ARENA, OBSERVED
+from pipelines.launch import Launcher, StageFailed
+
+
+@pytest.fixture
+def rate(write_study, instance):
+    """Return a function that writes the study, changed, and brings the arena up to date."""
+
+    def run(change=str, votes=None):
+        launcher = Launcher(write_study(change, votes), instance, lambda line: None)
+        launcher._run("observe_inputs", OBSERVED, None)
+        made = launcher.update("rate_votes", ARENA)
+        return launcher.study, made
+
+    return run
+
+
+def latest_metadata(instance, name):
+    import dagster as dg
+
+    event = instance.get_latest_materialization_event(dg.AssetKey(name))
+    return event.asset_materialization.metadata
+
+
+def with_keys(*lines):
+    return lambda text: text.replace("[arena]", "\n".join([*lines, "", "[arena]"]))
+
+
+def test_the_materialisation_tells_rows_reasons_and_arrivals(rate, instance, votes_table):
+    votes = votes_table(600).with_columns(
+        outcome=pl.when(pl.int_range(pl.len()) < 5).then(pl.lit("?")).otherwise("outcome")
+    )
+    study, _ = rate(votes=votes)
+    told = latest_metadata(instance, "votes")
+    assert (told["rows"].value, told["accepted"].value, told["rejected"].value) == (600, 595, 5)
+    assert "not a, b or tie" in told["rejections"].value
+    assert "| new | 1 | 600 |" in told["files"].value
+    assert Lake(study.lake).read("rejected")["value"].to_list() == ["?"] * 5
+
+
+def test_ratings_say_whether_they_went_on_or_were_refitted(rate, instance, votes_table, tmp_path):
+    def with_fixed_draws(text):
+        return text.replace('"auto"', "0.1").replace('["votes.parquet"]', '["batches"]')
+
+    folder = tmp_path / "batches"
+    folder.mkdir()
+    votes = votes_table(600).with_columns(created_at=pl.int_range(pl.len()) + 1_700_000_000)
+    for name, batch in (("1", votes[100:400]), ("2", votes[400:]), ("3", votes[:100])):
+        batch.write_parquet(folder / f"{name}.parquet")
+        rate(with_fixed_draws)
+        said = latest_metadata(instance, "ratings")["fit"].value
+        assert said.startswith({"1": "fitted", "2": "continued: 200", "3": "refitted"}[name])
+
+
+def test_a_file_with_too_many_rejections_stops_the_stage(rate, votes_table):
+    bad = votes_table(100).with_columns(outcome=pl.lit("?"))
+    with pytest.raises(StageFailed, match="100 of 100 rows cannot be used"):
+        rate(votes=bad)
+
+
+def test_the_salt_comes_from_the_environment_or_nothing_is_read(rate, monkeypatch):
+    salted = with_keys('rater_salt = "ARENA_TEST_SALT"')
+    monkeypatch.delenv("ARENA_TEST_SALT", raising=False)
+    with pytest.raises(StageFailed, match="ARENA_TEST_SALT, which is not set"):
+        rate(salted)
+    monkeypatch.setenv("ARENA_TEST_SALT", "secret")
+    study, _ = rate(salted)
+    raters = Lake(study.lake).read("votes")["rater"]
+    assert raters.n_unique() == 7
+    assert not raters.str.contains("rater").any()
+
+
+def test_no_prompt_and_no_rater_reaches_mlflow(rate, votes_table):
+    marked = votes_table(600).with_columns(
+        prompt=pl.format("PROMPTMARK {}", "prompt"), rater=pl.format("RATERMARK {}", "rater")
+    )
+    study, _ = rate(votes=marked)
+    store = study.tracking.store
+    kept = [path for path in store.rglob("*") if path.is_file()]
+    assert len(kept) > 1
+    for path in kept:
+        content = path.read_bytes()
+        assert b"PROMPTMARK" not in content, path
+        assert b"RATERMARK" not in content, path
+
+
+def test_a_model_may_be_called_anything(rate, votes_table):
+    names = {"model 0": '../a "b"', "model 1": "<b>x</b>", "model 2": "m|n", "model 3": "模型"}
+    votes = votes_table(600).with_columns(pl.col("model_a", "model_b").replace(names))
+    study, _ = rate(votes=votes)
+    assert set(names.values()) < set(Lake(study.lake).read("votes")["model_a"])
+
+
+def test_k_wise_votes_are_a_table_of_their_own_and_pairs_for_the_ratings(rate, tmp_path):
+    import json
+
+    rankings = [
+        {"models": ["model 0", "model 1", "model 2"], "ranks": [k % 3, 1, 2], "prompt": "p"}
+        for k in range(20)
+    ]
+    (tmp_path / "rankings.jsonl").write_text("\n".join(map(json.dumps, rankings)))
+    study, _ = rate(
+        lambda text: text.replace('["votes.parquet"]', '["votes.parquet", "rankings.jsonl"]')
+    )
+    lake = Lake(study.lake)
+    assert lake.read("rankings").height == 20
+    assert lake.read("votes").height == 600 + 60
+
+
+def test_the_observed_version_follows_content_and_not_time(write_study, tmp_path):
+    study = write_study(lambda text: text.replace('["votes.parquet"]', '["*.parquet"]'))
+    before = observed(study)
+    path = tmp_path / "votes.parquet"
+    path.write_bytes(path.read_bytes())
+    assert observed(study) == before
+    pl.read_parquet(path)[1:].write_parquet(path)
+    assert observed(study) != before
+
+
+def test_a_source_may_be_afar_and_a_format_must_exist(write_study):
+    study = write_study(
+        lambda text: text.replace('["votes.parquet"]', '["s3://bucket/votes/*.parquet"]')
+    )
+    assert study.votes.sources == ["s3://bucket/votes/*.parquet"]
+    with pytest.raises(ValueError, match=r"votes\.format.*there are parquet"):
+        write_study(with_keys('format = "xml"'))
