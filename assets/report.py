@@ -7,10 +7,11 @@ import dagster as dg
 import polars as pl
 
 from assets.lake import Lake, content_hash
+from assets.lineage import RUN_ID, latest
 from assets.pictures import embedded
 from assets.scorecard import comparisons, ksort_result
 from assets.study import Study
-from assets.tracking import RUN_ID, Tracking, comparison_link, latest
+from assets.tracking import Tracking, comparison_link
 from assets.votes import markdown
 from evaluation.figures import image_grid, win_rate_chart
 from evaluation.page import write_comparison

@@ -11,10 +11,11 @@ from PIL import Image
 
 from assets.jobs import POOL, numbers, run_job
 from assets.lake import Lake, combined_hash, content_hash
+from assets.lineage import latest
 from assets.pictures import embedded
-from assets.policy import policy_parameters
+from assets.policy import policy_parameters, recipes
 from assets.study import Study
-from assets.tracking import Tracking, latest
+from assets.tracking import Tracking
 from evaluation.figures import image_grid
 from evaluation.statistics import Comparison, compare
 
@@ -59,7 +60,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         description="The policy's images: the same prompts, noise and steps for every policy.",
     )
     def generations(
-        context: dg.AssetExecutionContext, tracking: Tracking, pipes: dg.PipesSubprocessClient
+        context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name, settings = context.partition_key, study.generation
         parameters = settings.model_dump(exclude={"prompts"}) | {"policy": name}
@@ -67,14 +68,13 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
             trained = study.policies[name] is not None
             weights = lake.current("policies", name) / "policy"
             inputs = combined_hash(
-                content_hash(weights) if trained else study.base,
+                content_hash(weights) if trained else recipes(study)[name],
                 prompts_version(study),
                 study.version("generation"),
             )
             folder = lake.folder("generations", name, inputs)
             version, reported = run_job(
                 context,
-                pipes,
                 study,
                 run,
                 [
@@ -117,7 +117,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         description="Scores of the policy's images, and its win rate over the baseline.",
     )
     def scorecard(
-        context: dg.AssetExecutionContext, tracking: Tracking, pipes: dg.PipesSubprocessClient
+        context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name = context.partition_key
         with tracking.run(context, policy_parameters(study, name)) as run:
@@ -128,7 +128,6 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
             chosen = [f"--scorer={scorer}" for scorer in study.scorecard.scorers]
             version, _ = run_job(
                 context,
-                pipes,
                 study,
                 run,
                 ["evaluation", "score", *map(str, tables.values()), *chosen, "--out", str(scores)],
@@ -176,7 +175,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         description="The policy's rating among known models (K-Sort Eval).",
     )
     def ksort_rating(
-        context: dg.AssetExecutionContext, tracking: Tracking, pipes: dg.PipesSubprocessClient
+        context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name = context.partition_key
         parameters = policy_parameters(study, name) | {"judge": study.ksort.judge}
@@ -186,7 +185,6 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
             result.parent.mkdir(parents=True, exist_ok=True)
             version, reported = run_job(
                 context,
-                pipes,
                 study,
                 run,
                 [

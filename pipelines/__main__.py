@@ -9,6 +9,7 @@ MLflow on loopback until it is interrupted.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from assets.study import Study, read_study
 def main() -> int:
     """Run one command and return the exit code: 0, or 1 after one sentence on stderr."""
     options = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         study = read_study(options.study)
         if options.command == "ui":

@@ -63,14 +63,7 @@ def build_definitions(study: Study) -> dg.Definitions:
             dg.define_asset_job("write_report", dg.AssetSelection.assets(*REPORT)),
         ],
         sensors=[new_votes(["vote_files", *ARENA])],
-        resources={
-            "pipes": dg.PipesSubprocessClient(),
-            "tracking": Tracking(
-                store=str(study.tracking.store),
-                pages=study.tracking.pages,
-                experiment=study.name,
-            ),
-        },
+        resources={"tracking": Tracking.of(study)},
     )
 
 
