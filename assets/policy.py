@@ -72,11 +72,12 @@ def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[
             )
             run.metrics({f"final.{key}": value for key, value in numbers(reported).items()})
             run.artifact(folder / "metrics.jsonl")
-            model_id = run.model(
+            model_id, model_version = run.model(
                 f"{study.name}-{name}",
                 folder / "policy",
                 registered=study.name,
                 parameters=policy_parameters(study, name) | {"training_set": data},
+                tags={"policy": name, "data_version": version, "training_set": data},
             )
             lake.publish("policies", name, inputs)
             return run.result(
@@ -85,6 +86,8 @@ def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[
                     **reported,
                     "weights": dg.MetadataValue.path(folder / "policy"),
                     "mlflow_model_id": model_id,
+                    "mlflow_model_version": model_version,
+                    "training_set": data,
                 },
                 model_id=model_id,
             )

@@ -120,13 +120,14 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name = context.partition_key
-        with tracking.run(context, policy_parameters(study, name)) as run:
+        parameters = policy_parameters(study, name) | data_of(context.instance, name)
+        with tracking.run(context, parameters) as run:
             shown = list(dict.fromkeys([name, study.baseline]))
             tables = {each: lake.current("generations", each) / "images.parquet" for each in shown}
             scores = lake.root / "judgments" / name / "scores.parquet"
             scores.parent.mkdir(parents=True, exist_ok=True)
             chosen = [f"--scorer={scorer}" for scorer in study.scorecard.scorers]
-            version, _ = run_job(
+            run_job(
                 context,
                 study,
                 run,
@@ -134,7 +135,10 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
             )
             for each, path in tables.items():
                 run.dataset(f"images of {each}", content_hash(path), path, "score")
-            found = comparisons(study, pl.read_parquet(scores), name)
+            scored = pl.read_parquet(scores)
+            found = comparisons(study, scored, name)
+            # Without the images' paths, which differ from machine to machine.
+            version = combined_hash(scored.drop("image").write_csv())
             metrics = {
                 f"{scorer}.{key}": value
                 for scorer, comparison in found.items()
@@ -178,7 +182,8 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name = context.partition_key
-        parameters = policy_parameters(study, name) | {"judge": study.ksort.judge}
+        parameters = policy_parameters(study, name) | data_of(context.instance, name)
+        parameters["judge"] = study.ksort.judge
         with tracking.run(context, parameters) as run:
             images = lake.current("generations", name) / "ksort"
             result = ksort_result(lake, name)
@@ -236,6 +241,13 @@ def model_of(instance: dg.DagsterInstance, name: str) -> str | None:
     return str(found.value) if found is not None else None
 
 
+def data_of(instance: dg.DagsterInstance, name: str) -> dict[str, str]:
+    """Return the hash of what a policy was trained on, as a parameter; none for the base."""
+    made = latest(instance, dg.AssetKey("policy"), name)
+    found = made.metadata.get("training_set") if made else None
+    return {"training_set": str(found.value)} if found is not None else {}
+
+
 def ksort_result(lake: Lake, name: str) -> Path:
     """Return where a policy's K-Sort Eval result lies."""
     return lake.root / "judgments" / name / "ksort.json"
@@ -250,7 +262,11 @@ def as_metrics(comparison: Comparison) -> dict[str, float]:
     """Return a comparison as plain numbers, for MLflow and for Dagster's metadata."""
     return {
         "mean": comparison.mean,
+        "mean_low": comparison.mean_low,
+        "mean_high": comparison.mean_high,
         "mean_difference": comparison.mean_difference,
+        "mean_difference_low": comparison.mean_difference_low,
+        "mean_difference_high": comparison.mean_difference_high,
         "win_rate": comparison.win_rate,
         "win_rate_low": comparison.win_rate_low,
         "win_rate_high": comparison.win_rate_high,

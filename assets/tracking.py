@@ -229,10 +229,17 @@ class Run:
 
         self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
 
-    def model(self, name: str, folder: Path, registered: str, parameters: Mapping[str, Any]) -> str:
+    def model(
+        self,
+        name: str,
+        folder: Path,
+        registered: str,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> tuple[str, str]:
         """Keep a policy's weights as a LoggedModel, and as the registered model's `candidate`.
 
-        Returns the LoggedModel's id.
+        tags: of the version. Returns the LoggedModel's id and the version.
         """
         from mlflow.exceptions import MlflowException
 
@@ -248,10 +255,14 @@ class Run:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         version = self.client.create_model_version(
-            registered, f"models:/{model.model_id}", run_id=self.id, model_id=model.model_id
+            registered,
+            f"models:/{model.model_id}",
+            run_id=self.id,
+            model_id=model.model_id,
+            tags=dict(tags),
         )
         self.client.set_registered_model_alias(registered, "candidate", version.version)
-        return str(model.model_id)
+        return str(model.model_id), str(version.version)
 
     def result(
         self, data_version: str, metadata: Mapping[str, Any], **tags: str

@@ -32,7 +32,8 @@ TABLES = {
     "ratings": ("ratings", "pairs"),
     "gaps": ("gaps",),
     "training_set": ("training_set",),
-    "report": ("report",),
+    "champion": (),
+    "report": ("report", "lineage"),
 }
 
 WRAPPER = re.compile("Dagster|RetryRequested")

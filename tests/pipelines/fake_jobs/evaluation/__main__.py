@@ -47,13 +47,7 @@ def generate() -> str:
 
 
 def score() -> str:
-    tables = [
-        pl.read_parquet(path).with_columns(
-            image=pl.format("{}/{}", pl.lit(str(path.parent)), "image")
-        )
-        for path in options.images
-    ]
-    table = pl.concat(tables)
+    table = pl.concat(pl.read_parquet(path) for path in options.images)
     scores = [
         fake["quality"][policy] + float(noise(policy, prompt).normal(scale=0.1))
         for policy, prompt in table.select("policy", "prompt").iter_rows()
@@ -63,7 +57,8 @@ def score() -> str:
 
 
 def ksort() -> str:
-    result = {"mu": 25.0, "sigma": 0.7, "score": 22.9, "rounds": [{}]}
+    one = {"instance": "Image/0", "ranks": [1, 2, 3, 4, 5], "rho": 1.0, "mu": 25.0, "sigma": 0.7}
+    result = {"mu": 25.0, "sigma": 0.7, "score": 22.9, "rounds": [one]}
     options.out.write_text(json.dumps(result))
     return hashlib.sha256(options.out.read_bytes()).hexdigest()
 
