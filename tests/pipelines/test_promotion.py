@@ -78,7 +78,8 @@ def test_the_best_policy_is_champion_by_the_rule_and_a_person_can_overrule_it(la
     promote(study, instance, None)
     assert champion_of(client, study.name) is None
     assert set(decide(study, lake, client, instance).table["policy"]) == set()
-    assert launcher.chain() == ["champion", "report"]
+    # A person's word is not asked again; the report follows it.
+    assert launcher.chain() == ["report"]
 
     for path in lake.root.parent.glob("mlflow/artifacts/**/pytorch_lora_weights.safetensors"):
         path.unlink()
