@@ -1,42 +1,118 @@
 """Jobs that need the GPU, as child processes: this process orchestrates and never loads torch.
 
 A child reports through Dagster Pipes and logs to the MLflow run it is given. What it prints appears
-in the run's own output.
+in the run's own output. A child that died by a signal (out of memory, preempted, killed) is started
+again and goes on from its checkpoint; one that says what is wrong with its input is not.
 """
 
+import os
+import signal
+import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from assets.lake import Lake
 from assets.study import Study
 from assets.tracking import Run
 
 POOL = "gpu"
+MOST_RETRIES = 2
+# What filled the memory, if another process did, needs a moment to go away.
+PAUSE_SECONDS = 5
+# From "stop" to "stop at once": a step of the optimiser and a checkpoint fit in between.
+PATIENCE_SECONDS = 60
+KEPT_LINES = 20
+# How a shell or a job that caught the signal says SIGINT, SIGKILL and SIGTERM.
+BY_A_SIGNAL = {128 + each: each for each in (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)}
+
+
+class JobFailed(RuntimeError):
+    """The child ended with a reason of its own: trying again would end the same way."""
+
+
+class JobDied(RuntimeError):
+    """A signal ended the child before it was done."""
 
 
 def run_job(
     context: dg.AssetExecutionContext,
-    pipes: dg.PipesSubprocessClient,
     study: Study,
     run: Run,
     command: Sequence[str],
 ) -> tuple[str, dict[str, Any]]:
     """Run `python -m COMMAND` and return what it reported: its data version and its metadata.
 
-    Raises what Pipes raises when the child failed, and RuntimeError when it reported nothing.
+    Raises JobFailed with the child's last words, or RetryRequested when a signal ended it.
     """
-    completed = pipes.run(
-        context=context,
-        command=[sys.executable, "-m", *command],
-        cwd=str(study.path.parent),
-        env=run.environment,
+    lock = Lake(study.lake).lock(f"{command[0]}-{context.partition_key}.job")
+    with dg.open_pipes_session(
+        context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+    ) as session:
+        status, words = supervise(
+            [sys.executable, "-m", "assets.child", str(os.getpid()), str(lock), *command],
+            study.path.parent,
+            {**run.environment, **session.get_bootstrap_env_vars()},
+        )
+    said = words[-1].strip() if words else "it said nothing"
+    if status < 0 or status in BY_A_SIGNAL:
+        name = signal.Signals(BY_A_SIGNAL.get(status, -status)).name
+        died = JobDied(f"python -m {command[0]} was ended by {name}: {said}")
+        raise dg.RetryRequested(MOST_RETRIES, PAUSE_SECONDS) from died
+    if status:
+        raise JobFailed(f"python -m {command[0]}: {said}")
+    results = session.get_results()
+    for result in results:
+        if isinstance(result, dg.MaterializeResult) and result.data_version is not None:
+            return result.data_version.value, plain(result.metadata or {})
+    raise JobFailed(f"python -m {command[0]} ended well but reported no data version")
+
+
+def supervise(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+) -> tuple[int, list[str]]:
+    """Run a child to its end; return its exit status and its last words on stderr.
+
+    When this process is interrupted, the child is too, and is waited for; then it is killed.
+    """
+    child = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a terminal's Ctrl-C reaches it once, from here
     )
-    result = completed.get_materialize_result()
-    if result.data_version is None:
-        raise RuntimeError(f"python -m {command[0]} ended well but reported no data version")
-    return result.data_version.value, plain(result.metadata or {})
+    words: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def listen() -> None:
+        assert child.stderr is not None
+        for line in child.stderr:
+            sys.stderr.write(line)
+            if line.strip():
+                words.append(line)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        status = child.wait()
+    except BaseException:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        raise
+    finally:
+        listener.join(timeout=5)
+    return status, list(words)
 
 
 def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,12 @@ A file appears whole or not at all: it is written beside its place, flushed and 
 here knows what a vote or a policy is.
 """
 
+import fcntl
 import hashlib
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +46,27 @@ class Lake:
         with replacing(self.table(name)) as aside:
             table.write_parquet(aside)
         return content_hash(self.table(name))
+
+    def lock(self, name: str) -> Path:
+        """Return the file whose lock stands for `name`, its folder made."""
+        path = self.root / ".locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextmanager
+    def held(self, name: str, say: Callable[[str], object]) -> Iterator[None]:
+        """Hold `name` against every other process, waiting for it when it is taken.
+
+        The kernel lets go when the process ends, however it ends, so nothing is left to clear.
+        say: called once with a sentence when there is something to wait for.
+        """
+        with self.lock(name).open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another run holds {name} of {self.root}; waiting for it to end")
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
 
     @property
     def warehouse(self) -> Path:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,15 @@ import dagster as dg
 import numpy as np
 from safetensors.numpy import load_file
 
+from arena.atomic import replacing
 from assets.jobs import POOL, numbers, plain, run_job
 from assets.lake import Lake, combined_hash, content_hash
+from assets.lineage import latest
 from assets.study import Study
-from assets.tracking import Tracking, latest
+from assets.tracking import Tracking
+
+# What a policy was trained on, in its own folder.
+PAIRS = "training_set.parquet"
 
 
 def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[Any]:
@@ -38,20 +44,24 @@ def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[
         description="The fine-tuned weights, or the untouched base where nothing is trained.",
     )
     def policy(
-        context: dg.AssetExecutionContext, tracking: Tracking, pipes: dg.PipesSubprocessClient
+        context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name = context.partition_key
         with tracking.run(context, policy_parameters(study, name)) as run:
             if study.policies[name] is None:
                 return run.result(recipes(study)[name], {"base": study.base, "objective": "none"})
-            table = lake.table("training_set")
-            data = content_hash(table)
-            run.dataset("training_set", data, table, "train")
+            data = content_hash(lake.table("training_set"))
             inputs = combined_hash(recipes(study)[name], data)
             folder = lake.folder("policies", name, inputs)
+            # Its own copy: the table may move on while this trains, and what the policy saw stays.
+            table = folder / PAIRS
+            with replacing(table) as aside:
+                shutil.copyfile(lake.table("training_set"), aside)
+            if content_hash(table) != data:
+                raise RuntimeError("the training set was replaced while it was read; run it again")
+            run.dataset("training_set", data, table, "train")
             version, reported = run_job(
                 context,
-                pipes,
                 study,
                 run,
                 [
@@ -62,11 +72,12 @@ def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[
             )
             run.metrics({f"final.{key}": value for key, value in numbers(reported).items()})
             run.artifact(folder / "metrics.jsonl")
-            model_id = run.model(
+            model_id, model_version = run.model(
                 f"{study.name}-{name}",
                 folder / "policy",
                 registered=study.name,
                 parameters=policy_parameters(study, name) | {"training_set": data},
+                tags={"policy": name, "data_version": version, "training_set": data},
             )
             lake.publish("policies", name, inputs)
             return run.result(
@@ -75,6 +86,8 @@ def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[
                     **reported,
                     "weights": dg.MetadataValue.path(folder / "policy"),
                     "mlflow_model_id": model_id,
+                    "mlflow_model_version": model_version,
+                    "training_set": data,
                 },
                 model_id=model_id,
             )

@@ -8,7 +8,7 @@ import polars as pl
 
 from arena import figures
 from arena.calibration import held_out
-from arena.continuing import fit_or_continue
+from arena.continuing import fit_or_continue, state_of
 from arena.ratings import Ratings, estimator
 from arena.votes.comparisons import Comparisons, pairs_table
 from assets.lake import Lake, content_hash
@@ -19,6 +19,8 @@ from assets.votes import markdown
 
 # The arena is asked to predict the last fifth of the votes from the rest.
 HELD_OUT_SHARE = 0.2
+# The tag of a run that fits every rating anew, whatever could be continued.
+REFIT = "arenapo/refit"
 
 
 def ratings_stage(study: Study) -> list[Any]:
@@ -41,6 +43,8 @@ def ratings_stage(study: Study) -> list[Any]:
             run.dataset("votes", content_hash(lake.table("votes")), lake.table("votes"), "fit")
             comparisons = Comparisons.of(votes)
             chosen = estimator(study.arena.estimator, **study.arena.parameters)
+            if REFIT in context.run.tags:
+                state_of(lake.table("ratings")).unlink(missing_ok=True)
             fitted, fit = fit_or_continue(chosen, comparisons, lake.table("ratings"))
             lake.write("pairs", pairs_table(comparisons))
             table = fitted.table

@@ -7,10 +7,11 @@ import dagster as dg
 import polars as pl
 
 from assets.lake import Lake, content_hash
+from assets.lineage import DATA_VERSION, RUN_ID, latest, latest_record
 from assets.pictures import embedded
 from assets.scorecard import comparisons, ksort_result
 from assets.study import Study
-from assets.tracking import RUN_ID, Tracking, comparison_link, latest
+from assets.tracking import Tracking, comparison_link
 from assets.votes import markdown
 from evaluation.figures import image_grid, win_rate_chart
 from evaluation.page import write_comparison
@@ -27,13 +28,16 @@ COLUMNS = {
     "ksort_score": pl.Float64,
 }
 
+LINEAGE = ("asset", "policy", "content", "code", "mlflow_run", "dagster_run", "model_version")
+OF_A_POLICY = ("policy", "generations", "scorecard", "ksort_rating")
+
 
 def report_stage(study: Study) -> list[Any]:
     """Return the asset `report` and its check."""
     lake = Lake(study.lake)
 
     @dg.asset(
-        deps=["scorecard", "ksort_rating"],
+        deps=["scorecard", "ksort_rating", "champion"],
         group_name="evaluation",
         kinds={"matplotlib"},
         code_version=f"1-{study.version('study', 'scorecard')}",
@@ -45,6 +49,9 @@ def report_stage(study: Study) -> list[Any]:
         with tracking.run(context, {"headline": study.scorecard.headline}) as run:
             table = standings(study, lake)
             version = lake.write("report", table)
+            came_from = lineage(context.instance, study)
+            lake.write("lineage", came_from)
+            run.artifact(lake.table("lineage"))
             folder = lake.root / "reports"
             ksort = {
                 name: json.loads(ksort_result(lake, name).read_text()) for name in study.policies
@@ -76,6 +83,7 @@ def report_stage(study: Study) -> list[Any]:
                 version,
                 {
                     "standings": dg.MetadataValue.md(markdown(table)),
+                    "lineage": dg.MetadataValue.md(markdown(came_from)),
                     "win_rates": embedded(chart, "win rate over the baseline"),
                     "images": embedded(grid, "every policy, same prompts and noise"),
                     "scorecards_in_mlflow": dg.MetadataValue.url(
@@ -126,6 +134,31 @@ def scorecard_runs(instance: dg.DagsterInstance, study: Study) -> list[str]:
     """Return the MLflow run of every policy's newest scorecard."""
     made = (latest(instance, dg.AssetKey("scorecard"), name) for name in study.policies)
     return [str(each.metadata[RUN_ID].value) for each in made if each]
+
+
+def lineage(instance: dg.DagsterInstance, study: Study) -> pl.DataFrame:
+    """Return one row for everything the report rests on: its content, its code and its runs."""
+    shared = [(name, None) for name in ("votes", "ratings", "gaps", "training_set", "champion")]
+    own = [(stage, name) for name in study.policies for stage in OF_A_POLICY]
+    rows = []
+    for asset, partition in [*shared, *own]:
+        record = latest_record(instance, dg.AssetKey(asset), partition)
+        if record is None or (made := record.asset_materialization) is None:
+            continue
+        version, run = made.metadata.get("mlflow_model_version"), made.metadata.get(RUN_ID)
+        tags = made.tags or {}
+        rows.append(
+            {
+                "asset": asset,
+                "policy": partition,
+                "content": tags.get(DATA_VERSION),
+                "code": tags.get("dagster/code_version"),
+                "mlflow_run": str(run.value) if run else None,
+                "dagster_run": record.run_id,
+                "model_version": str(version.value) if version else None,
+            }
+        )
+    return pl.DataFrame(rows, schema=dict.fromkeys(LINEAGE, pl.String))
 
 
 def all_scores(study: Study, lake: Lake) -> pl.DataFrame:

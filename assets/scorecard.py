@@ -11,10 +11,11 @@ from PIL import Image
 
 from assets.jobs import POOL, numbers, run_job
 from assets.lake import Lake, combined_hash, content_hash
+from assets.lineage import latest
 from assets.pictures import embedded
-from assets.policy import policy_parameters
+from assets.policy import policy_parameters, recipes
 from assets.study import Study
-from assets.tracking import Tracking, latest
+from assets.tracking import Tracking
 from evaluation.figures import image_grid
 from evaluation.statistics import Comparison, compare
 
@@ -59,7 +60,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         description="The policy's images: the same prompts, noise and steps for every policy.",
     )
     def generations(
-        context: dg.AssetExecutionContext, tracking: Tracking, pipes: dg.PipesSubprocessClient
+        context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name, settings = context.partition_key, study.generation
         parameters = settings.model_dump(exclude={"prompts"}) | {"policy": name}
@@ -67,14 +68,13 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
             trained = study.policies[name] is not None
             weights = lake.current("policies", name) / "policy"
             inputs = combined_hash(
-                content_hash(weights) if trained else study.base,
+                content_hash(weights) if trained else recipes(study)[name],
                 prompts_version(study),
                 study.version("generation"),
             )
             folder = lake.folder("generations", name, inputs)
             version, reported = run_job(
                 context,
-                pipes,
                 study,
                 run,
                 [
@@ -117,25 +117,28 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         description="Scores of the policy's images, and its win rate over the baseline.",
     )
     def scorecard(
-        context: dg.AssetExecutionContext, tracking: Tracking, pipes: dg.PipesSubprocessClient
+        context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name = context.partition_key
-        with tracking.run(context, policy_parameters(study, name)) as run:
+        parameters = policy_parameters(study, name) | data_of(context.instance, name)
+        with tracking.run(context, parameters) as run:
             shown = list(dict.fromkeys([name, study.baseline]))
             tables = {each: lake.current("generations", each) / "images.parquet" for each in shown}
             scores = lake.root / "judgments" / name / "scores.parquet"
             scores.parent.mkdir(parents=True, exist_ok=True)
             chosen = [f"--scorer={scorer}" for scorer in study.scorecard.scorers]
-            version, _ = run_job(
+            run_job(
                 context,
-                pipes,
                 study,
                 run,
                 ["evaluation", "score", *map(str, tables.values()), *chosen, "--out", str(scores)],
             )
             for each, path in tables.items():
                 run.dataset(f"images of {each}", content_hash(path), path, "score")
-            found = comparisons(study, pl.read_parquet(scores), name)
+            scored = pl.read_parquet(scores)
+            found = comparisons(study, scored, name)
+            # Without the images' paths, which differ from machine to machine.
+            version = combined_hash(scored.drop("image").write_csv())
             metrics = {
                 f"{scorer}.{key}": value
                 for scorer, comparison in found.items()
@@ -176,17 +179,17 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         description="The policy's rating among known models (K-Sort Eval).",
     )
     def ksort_rating(
-        context: dg.AssetExecutionContext, tracking: Tracking, pipes: dg.PipesSubprocessClient
+        context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
         name = context.partition_key
-        parameters = policy_parameters(study, name) | {"judge": study.ksort.judge}
+        parameters = policy_parameters(study, name) | data_of(context.instance, name)
+        parameters["judge"] = study.ksort.judge
         with tracking.run(context, parameters) as run:
             images = lake.current("generations", name) / "ksort"
             result = ksort_result(lake, name)
             result.parent.mkdir(parents=True, exist_ok=True)
             version, reported = run_job(
                 context,
-                pipes,
                 study,
                 run,
                 [
@@ -238,6 +241,13 @@ def model_of(instance: dg.DagsterInstance, name: str) -> str | None:
     return str(found.value) if found is not None else None
 
 
+def data_of(instance: dg.DagsterInstance, name: str) -> dict[str, str]:
+    """Return the hash of what a policy was trained on, as a parameter; none for the base."""
+    made = latest(instance, dg.AssetKey("policy"), name)
+    found = made.metadata.get("training_set") if made else None
+    return {"training_set": str(found.value)} if found is not None else {}
+
+
 def ksort_result(lake: Lake, name: str) -> Path:
     """Return where a policy's K-Sort Eval result lies."""
     return lake.root / "judgments" / name / "ksort.json"
@@ -252,7 +262,11 @@ def as_metrics(comparison: Comparison) -> dict[str, float]:
     """Return a comparison as plain numbers, for MLflow and for Dagster's metadata."""
     return {
         "mean": comparison.mean,
+        "mean_low": comparison.mean_low,
+        "mean_high": comparison.mean_high,
         "mean_difference": comparison.mean_difference,
+        "mean_difference_low": comparison.mean_difference_low,
+        "mean_difference_high": comparison.mean_difference_high,
         "win_rate": comparison.win_rate,
         "win_rate_low": comparison.win_rate_low,
         "win_rate_high": comparison.win_rate_high,

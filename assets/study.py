@@ -131,6 +131,19 @@ class KSort(Section):
     judge: str
 
 
+class Automation(Section):
+    """What starts by itself while the daemon runs.
+
+    votes, hours: new votes are rated when so many rows wait, or so long after the first of them.
+    retrain_above: the change of its training set (`assets.movement`) above which a policy is
+    trained again; None leaves the GPU to a person.
+    """
+
+    votes: int = Field(100, ge=1)
+    hours: float = Field(1.0, ge=0)
+    retrain_above: float | None = Field(None, ge=0)
+
+
 class Tracking(Section):
     """store: the folder of MLflow's database and artifacts; pages: where its web page is served."""
 
@@ -159,6 +172,7 @@ class Study(Section):
     scorecard: Scorecard
     ksort: KSort
     tracking: Tracking
+    automation: Automation
     policies: dict[str, PolicyConfig | None]
     base: str
     raw: dict[str, Any]
@@ -230,5 +244,8 @@ def read_study(path: Path | str) -> Study:
     return study
 
 
-SECTIONS = ("votes", "arena", "gap", "training_set", "generation", "scorecard", "ksort")
+SECTIONS = (
+    *("votes", "arena", "gap", "training_set"),
+    *("generation", "scorecard", "ksort", "automation"),
+)
 KNOWN = {"study", "lake", "tracking", "model", "train", "policy", "cache", *SECTIONS}

@@ -15,22 +15,37 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from assets.lake import Lake
+from assets.lineage import RUN_ID, RUN_LINK, code_version, upstream
+from assets.study import Study
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-RUN_ID = "mlflow_run_id"
-RUN_LINK = "mlflow_run"
 
 # MLflow's own bounds on what one parameter may hold.
 LONGEST_PARAMETER = 6000
 
 
 class Tracking(dg.ConfigurableResource):
-    """Where MLflow keeps its runs (`store`: a folder) and where its pages are served (`pages`)."""
+    """Where MLflow keeps its runs (`store`: a folder) and where its pages are served (`pages`).
+
+    lake: the root of the lake that the stages write; each has its part of it while its run lasts.
+    """
 
     store: str
     pages: str
     experiment: str
+    lake: str
+
+    @classmethod
+    def of(cls, study: Study) -> "Tracking":
+        """Return the tracking of a study."""
+        return cls(
+            store=str(study.tracking.store),
+            pages=study.tracking.pages,
+            experiment=study.name,
+            lake=str(study.lake),
+        )
 
     @property
     def uri(self) -> str:
@@ -71,36 +86,83 @@ class Tracking(dg.ConfigurableResource):
     ) -> Iterator["Run"]:
         """Open the run of one materialisation; it ends FINISHED, FAILED or KILLED, never RUNNING.
 
-        What goes wrong inside is written on the run before it is raised again.
+        Two runs at the same moment, from a terminal and the pages, take their turns here. What goes
+        wrong inside is written on the run before it is raised again. Raises TrackingError where
+        MLflow itself is what went wrong.
         """
-        client = self.client()
-        experiment_id = self.experiment_id(client)
-        close_abandoned(client, experiment_id, context.instance)
-        name = context.asset_key.to_user_string()
         partition = context.partition_key if context.has_partition_key else None
-        upstream = upstream_runs(context)
-        tags = {
-            "dagster.run_id": context.run.run_id,
-            "dagster.asset": name,
-            "dagster.job": context.job_name,
-            **({"dagster.partition": partition} if partition else {}),
-            **{f"upstream.{key}": run_id for key, run_id in upstream.items()},
-        }
-        opened = client.create_run(
-            experiment_id, run_name=f"{name}[{partition}]" if partition else name, tags=tags
-        )
-        run = Run(client, experiment_id, opened.info.run_id, self)
-        run.parameters(parameters)
+        part = f"policy {partition}" if partition else "study"
+        with Lake(Path(self.lake)).held(part, context.log.info):
+            yield from self._run(context, parameters)
+
+    def _run(
+        self, context: dg.AssetExecutionContext, parameters: Mapping[str, Any]
+    ) -> Iterator["Run"]:
+        run = None
         try:
+            client = self.client()
+            experiment_id = self.experiment_id(client)
+            close_abandoned(client, experiment_id, context.instance)
+            tags = tags_of(context)
+            title = tags["dagster.asset"] + f"[{tags.get('dagster.partition', '')}]"
+            opened = client.create_run(experiment_id, run_name=title.removesuffix("[]"), tags=tags)
+            run = Run(client, experiment_id, opened.info.run_id, self)
+            run.parameters(parameters)
             yield run
+            client.set_terminated(run.id, "FINISHED")
         except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
-            interrupted = isinstance(
-                error, (dg.DagsterExecutionInterruptedError, KeyboardInterrupt)
-            )
-            client.set_tag(run.id, "error", f"{type(error).__name__}: {error}"[:5000])
-            client.set_terminated(run.id, "KILLED" if interrupted else "FAILED")
+            if run is not None:
+                self._end(context, run, error)
+            if is_of_mlflow(error):
+                raise TrackingError(
+                    f"MLflow's store {self.store} failed: {first_line(error)}; mend it and run "
+                    "again, what was finished is kept"
+                ) from error
             raise
-        client.set_terminated(run.id, "FINISHED")
+
+    def _end(self, context: dg.AssetExecutionContext, run: "Run", error: BaseException) -> None:
+        """Say on the run why it ended. A store that is gone must not hide the reason itself."""
+        interrupted = not isinstance(error, Exception)
+        why = error.__cause__ if isinstance(error, dg.RetryRequested) else error
+        try:
+            run.client.set_tag(run.id, "error", f"{type(why).__name__}: {why}"[:5000])
+            run.client.set_terminated(run.id, "KILLED" if interrupted else "FAILED")
+        except Exception as lost:
+            context.log.error(
+                f"MLflow's run {run.id} could not be ended ({first_line(lost)}); "
+                "the next run of the study ends it"
+            )
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not be read or written."""
+
+
+def is_of_mlflow(error: BaseException) -> bool:
+    """Tell whether MLflow or the database under it raised this."""
+    return type(error).__module__.partition(".")[0] in ("mlflow", "sqlalchemy", "alembic")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def tags_of(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """Return what leads from an MLflow run back: to Dagster, to the code and to what went in."""
+    partition = context.partition_key if context.has_partition_key else None
+    deps = list(context.assets_def.asset_deps[context.asset_key])
+    inputs = upstream(context.instance, deps, partition)
+    return {
+        "dagster.run_id": context.run.run_id,
+        "dagster.asset": context.asset_key.to_user_string(),
+        "dagster.job": context.job_name,
+        "dagster.attempt": str(context.retry_number + 1),
+        **({"dagster.partition": partition} if partition else {}),
+        "code_version": code_version(),
+        **{f"upstream.{key}": run for key, (run, _) in inputs.items() if run},
+        **{f"input.{key}": content for key, (_, content) in inputs.items() if content},
+    }
 
 
 class Run:
@@ -167,10 +229,17 @@ class Run:
 
         self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
 
-    def model(self, name: str, folder: Path, registered: str, parameters: Mapping[str, Any]) -> str:
+    def model(
+        self,
+        name: str,
+        folder: Path,
+        registered: str,
+        parameters: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> tuple[str, str]:
         """Keep a policy's weights as a LoggedModel, and as the registered model's `candidate`.
 
-        Returns the LoggedModel's id.
+        tags: of the version. Returns the LoggedModel's id and the version.
         """
         from mlflow.exceptions import MlflowException
 
@@ -186,10 +255,14 @@ class Run:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         version = self.client.create_model_version(
-            registered, f"models:/{model.model_id}", run_id=self.id, model_id=model.model_id
+            registered,
+            f"models:/{model.model_id}",
+            run_id=self.id,
+            model_id=model.model_id,
+            tags=dict(tags),
         )
         self.client.set_registered_model_alias(registered, "candidate", version.version)
-        return str(model.model_id)
+        return str(model.model_id), str(version.version)
 
     def result(
         self, data_version: str, metadata: Mapping[str, Any], **tags: str
@@ -208,33 +281,11 @@ class Run:
         )
 
 
-def latest(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str | None
-) -> dg.AssetMaterialization | None:
-    """Return the newest materialisation of an asset, or of one of its partitions."""
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset, asset_partitions=[partition] if partition else None), limit=1
-    ).records
-    return records[0].asset_materialization if records else None
-
-
 def comparison_link(run: Run, run_ids: Sequence[str]) -> str:
     """Return MLflow's page that compares these runs, parameter by parameter."""
     runs = quote(json.dumps(list(run_ids), separators=(",", ":")))
     experiments = quote(json.dumps([run.experiment_id]))
     return f"{run.tracking.pages}/#/compare-runs?runs={runs}&experiments={experiments}"
-
-
-def upstream_runs(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Return the MLflow run behind each direct upstream asset (of this partition, where it has)."""
-    partition = context.partition_key if context.has_partition_key else None
-    runs = {}
-    for key in sorted(context.assets_def.asset_deps[context.asset_key]):
-        made = partition and latest(context.instance, key, partition)
-        made = made or latest(context.instance, key, None)
-        if made and RUN_ID in made.metadata:
-            runs[key.to_user_string()] = str(made.metadata[RUN_ID].value)
-    return runs
 
 
 def close_abandoned(
@@ -247,4 +298,5 @@ def close_abandoned(
         dagster_run = instance.get_run_by_id(started_by) if started_by else None
         if started_by and (dagster_run is None or dagster_run.is_finished):
             client.set_tag(run.info.run_id, "error", "its process ended without a word")
-            client.set_terminated(run.info.run_id, "FAILED")
+            cancelled = dagster_run and dagster_run.status == dg.DagsterRunStatus.CANCELED
+            client.set_terminated(run.info.run_id, "KILLED" if cancelled else "FAILED")

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 
 from arena.atomic import replacing
 from assets.lake import Lake, content_hash
+from assets.movement import moved_since_training
 from assets.study import Study
 from assets.tracking import Tracking
+from assets.votes import markdown
 from training.pairs import build_pairs
 
 
@@ -51,9 +53,16 @@ def training_set_stage(study: Study) -> list[Any]:
                 "mean_gap": float(np.mean(train["gap"].to_numpy())) if train.height else 0.0,
             }
             run.metrics(summary)
+            moved = moved_since_training(study, lake)
+            said = [(name, str(each or "never trained")) for name, each in moved.items()]
+            since = pl.DataFrame(said, schema=["policy", "since it was trained"], orient="row")
             return run.result(
                 content_hash(lake.table("training_set")),
-                {**summary, "table": dg.MetadataValue.path(lake.table("training_set"))},
+                {
+                    **summary,
+                    "moved": dg.MetadataValue.md(markdown(since)),
+                    "table": dg.MetadataValue.path(lake.table("training_set")),
+                },
             )
 
     @dg.asset_check(asset=training_set, blocking=True)

@@ -2,6 +2,7 @@
 
     python -m pipelines run experiments/miniature.toml
     python -m pipelines ui experiments/miniature.toml
+    python -m pipelines promote experiments/miniature.toml arenapo
 
 `run` recomputes only what is stale and ends in the table of policies; `ui` serves Dagster and
 MLflow on loopback until it is interrupted.
@@ -9,6 +10,7 @@ MLflow on loopback until it is interrupted.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -19,12 +21,17 @@ from assets.study import Study, read_study
 def main() -> int:
     """Run one command and return the exit code: 0, or 1 after one sentence on stderr."""
     options = parse()
+    # Dagster is asked to keep its history beside dagster.yaml, as the Makefile says.
+    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         study = read_study(options.study)
         if options.command == "ui":
             from pipelines.pages import serve
 
             return serve(study, dagster_port=options.dagster_port, mlflow_port=options.mlflow_port)
+        if options.command == "promote":
+            return promote(study, options.who)
         return run(study)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"pipelines: {error}", file=sys.stderr)
@@ -45,25 +52,40 @@ def parse() -> argparse.Namespace:
     for name, what in {
         "run": "materialise what is stale, then print the table of policies",
         "ui": "serve Dagster's and MLflow's pages on loopback",
+        "promote": "make a policy or a version the champion by hand, or roll back",
     }.items():
         command = commands.add_parser(
             name,
             help=what,
             description=what,
-            epilog=f"example:\n  python -m pipelines {name} experiments/miniature.toml",
+            epilog=f"example:\n  python -m pipelines {name} experiments/miniature.toml"
+            + (" arenapo" if name == "promote" else ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("study", type=Path, help="the study's TOML")
+        if name == "promote":
+            chosen = command.add_mutually_exclusive_group(required=True)
+            chosen.add_argument("who", nargs="?", help="a policy's name or a version's number")
+            chosen.add_argument("--back", action="store_true", help="the champion before, again")
         if name == "ui":
             command.add_argument("--dagster-port", type=int, default=3000)
             command.add_argument("--mlflow-port", type=int, default=5000)
     return parser.parse_args()
 
 
+def promote(study: Study, who: str | None) -> int:
+    """Set or take back the champion and say who it is now."""
+    from dagster import DagsterInstance
+
+    from pipelines import promotion
+
+    with DagsterInstance.get() as instance:
+        print(promotion.promote(study, instance, who))
+    return 0
+
+
 def run(study: Study) -> int:
     """Bring the chain up to date and print what it found."""
-    # Dagster is asked to keep its history beside dagster.yaml, as the Makefile says.
-    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     from dagster import DagsterInstance
 
     from pipelines.launch import Launcher

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.champion import champion_stage
 from assets.gaps import gaps_stage
 from assets.policy import policy_stage
 from assets.ratings import ratings_stage
@@ -20,7 +21,7 @@ from assets.study import Study, read_study
 from assets.tracking import Tracking
 from assets.training_set import training_set_stage
 from assets.votes import votes_stage
-from pipelines.automation import EVERY_FIVE_MINUTES, follow_content, new_votes
+from pipelines.automation import automation, follow_content, schedules
 
 # Observable sources, partitioned checks and Pipes' reader are marked beta or preview; the warnings
 # would repeat on each load and in each job.
@@ -34,26 +35,27 @@ MINIATURE = Path(__file__).parent.parent / "experiments" / "miniature.toml"
 OBSERVED = ("vote_files", "evaluation_prompts", "yardsticks")
 ARENA = ("votes", "ratings", "gaps", "training_set")
 POLICY = ("policy", "generations", "scorecard", "ksort_rating")
-REPORT = ("report",)
+REPORT = ("champion", "report")
 
 
 def build_definitions(study: Study) -> dg.Definitions:
     """Return the definitions of one study."""
     policies = dg.StaticPartitionsDefinition(list(study.policies))
     stages = [
-        *votes_stage(study, watch=EVERY_FIVE_MINUTES),
+        *votes_stage(study),
         *ratings_stage(study),
         *gaps_stage(study),
         *training_set_stage(study),
         *policy_stage(study, policies),
         *scorecard_stages(study, policies),
+        *champion_stage(study),
         *report_stage(study),
     ]
     checks = [each for each in stages if isinstance(each, dg.AssetChecksDefinition)]
     sources = [each for each in stages if isinstance(each, dg.SourceAsset)]
     made = [each for each in stages if each not in checks and each not in sources]
     return dg.Definitions(
-        assets=[*sources, *follow_content(made, ARENA)],
+        assets=[*sources, *follow_content(made, REPORT)],
         asset_checks=checks,
         jobs=[
             dg.define_asset_job("observe_inputs", dg.AssetSelection.assets(*OBSERVED)),
@@ -62,15 +64,9 @@ def build_definitions(study: Study) -> dg.Definitions:
             dg.define_asset_job("train_and_evaluate", dg.AssetSelection.assets(*POLICY)),
             dg.define_asset_job("write_report", dg.AssetSelection.assets(*REPORT)),
         ],
-        sensors=[new_votes(["vote_files", *ARENA])],
-        resources={
-            "pipes": dg.PipesSubprocessClient(),
-            "tracking": Tracking(
-                store=str(study.tracking.store),
-                pages=study.tracking.pages,
-                experiment=study.name,
-            ),
-        },
+        sensors=automation(study, REPORT),
+        schedules=schedules(study),
+        resources={"tracking": Tracking.of(study)},
     )
 
 

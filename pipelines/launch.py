@@ -6,6 +6,7 @@ it; the jobs of the pool `gpu` are child processes here too.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,22 +16,27 @@ import dagster as dg
 from dagster import AssetKey, DagsterInstance
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView, TemporalContext
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._time import get_current_datetime
 
 from assets.lake import Lake
 from assets.study import Study
+from assets.tracking import Tracking, close_abandoned
 from pipelines.definitions import ARENA, OBSERVED, POLICY, REPORT, build_definitions
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 # What each asset leaves in the lake: Dagster remembers that it was made, not that it still exists.
 TABLES = {
-    "votes": ("votes", "rejected", "intake"),
+    "votes": ("votes", "rankings", "rejected", "intake"),
     "ratings": ("ratings", "pairs"),
     "gaps": ("gaps",),
     "training_set": ("training_set",),
-    "report": ("report",),
+    "champion": (),
+    "report": ("report", "lineage"),
 }
+
+WRAPPER = re.compile("Dagster|RetryRequested")
 
 
 class StageFailed(RuntimeError):
@@ -54,7 +60,35 @@ class Launcher:
         self.lake = Lake(self.study.lake)
 
     def chain(self) -> list[str]:
-        """Bring every stage up to date, in order; return the stages that ran."""
+        """Bring every stage up to date, in order; return the stages that ran.
+
+        A second chain on the same lake waits here, and then finds everything done.
+        """
+        with self.lake.held("chain", self.say):
+            self.bury()
+            return self._chain()
+
+    def bury(self) -> None:
+        """End what an earlier chain left open when it was killed: its runs, here and in MLflow.
+
+        Whoever holds the chain knows that no other one lives.
+        """
+        unfinished = dg.RunsFilter(tags=self._tags, statuses=IN_PROGRESS_RUN_STATUSES)
+        dead = self.instance.get_runs(unfinished)
+        for run in dead:
+            self.say(f"run {run.run_id[:8]} of {run.job_name} was killed; it is closed")
+            self.instance.report_run_failed(run, "its process ended without a word")
+            self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        if dead:
+            tracking = Tracking.of(self.study)
+            client = tracking.client()
+            close_abandoned(client, tracking.experiment_id(client), self.instance)
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        return {"arenapo/chain": str(self.lake.root)}
+
+    def _chain(self) -> list[str]:
         self._run("observe_inputs", OBSERVED, None)
         ran = self.update("rate_votes", ARENA)
         for name in self.study.policies:
@@ -119,6 +153,7 @@ class Launcher:
             run_config=QUIET,
             instance=self.instance,
             partition_key=partition,
+            tags=self._tags,
             asset_selection=[AssetKey(name) for name in assets],
             raise_on_error=False,
         )
@@ -133,14 +168,17 @@ class Launcher:
 
 
 def reason(result: dg.ExecuteInProcessResult) -> str:
-    """Return why a run failed: the step and the innermost message."""
+    """Return why a run failed: the step and what it raised."""
     for event in result.all_events:
         if event.is_step_failure and event.step_key:
             error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
+            # What a stage raised is the reason, not what wraps it nor what that came from.
+            while error and error.cause and WRAPPER.match(error.cls_name or ""):
                 error = error.cause
-            message = error.message.strip() if error else "no error was recorded"
-            return f"{event.step_key}: {message}"
+            if error is None:
+                return f"{event.step_key}: no error was recorded"
+            said = re.sub(rf"^[\w.]*{error.cls_name}: ", "", error.message.strip())
+            return f"{event.step_key}: {said}"
     return f"run {result.run_id} did not succeed"
 
 

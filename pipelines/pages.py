@@ -32,9 +32,7 @@ def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
                     f"port {port} on {LOOPBACK} is taken; stop what listens there, or choose "
                     "others with --dagster-port and --mlflow-port"
                 ) from None
-    tracking = Tracking(
-        store=str(study.tracking.store), pages=study.tracking.pages, experiment=study.name
-    )
+    tracking = Tracking.of(study)
     tracking.client()
     environment = {
         **os.environ,

@@ -1,5 +1,6 @@
 """A small study on disk and the Dagster and MLflow stores it writes to, new for every test."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +67,9 @@ dataset = "ksort"
 judge = "scorer:miniature"
 """
 
+PROMPTS = "prompt_id,prompt\n" + "".join(f"{i},drawing {i}\n" for i in range(24))
+FAKE_JOBS = Path(__file__).parent / "fake_jobs"
+
 
 def make_votes(n: int, seed: int = 0) -> pl.DataFrame:
     """Return n votes among six models, the later the better, ties where they are close."""
@@ -100,7 +104,8 @@ def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from assets.tracking import Tracking
 
     store = tmp_path_factory.mktemp("mlflow")
-    Tracking(store=str(store), pages="", experiment="").client().search_experiments()
+    tracking = Tracking(store=str(store), pages="", experiment="", lake=str(store))
+    tracking.client().search_experiments()
     return store / "mlflow.db"
 
 
@@ -110,14 +115,33 @@ def write_study(tmp_path: Path, migrated_store: Path) -> Callable[..., Study]:
 
     def write(change: Callable[[str], str] = str, votes: pl.DataFrame | None = None) -> Study:
         (tmp_path / "mlflow").mkdir(exist_ok=True)
-        shutil.copy(migrated_store, tmp_path / "mlflow" / "mlflow.db")
+        if not (tmp_path / "mlflow" / "mlflow.db").exists():
+            shutil.copy(migrated_store, tmp_path / "mlflow" / "mlflow.db")
         for folder in ("base", "scorer", "ksort/Image/0"):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
             (tmp_path / folder / "result.json").write_text("{}")
-        (tmp_path / "prompts.csv").write_text("prompt_id,prompt\n1,a seven\n")
+        (tmp_path / "prompts.csv").write_text(PROMPTS)
         (make_votes(600) if votes is None else votes).write_parquet(tmp_path / "votes.parquet")
         (tmp_path / "small.toml").write_text(change(STUDY))
         return read_study(tmp_path / "small.toml")
+
+    return write
+
+
+@pytest.fixture
+def write_chain(write_study: Callable[..., Study], tmp_path: Path) -> Callable[..., Study]:
+    """Return a function that writes the small study with jobs that take milliseconds.
+
+    A job runs in the study's folder, where Python looks first: the stand-ins lie there.
+    """
+
+    def write(change: Callable[[str], str] = str, **fake: object) -> Study:
+        study = write_study(change)
+        shutil.copytree(FAKE_JOBS, tmp_path, dirs_exist_ok=True)
+        quality = {name: 0.5 + 0.2 * place for place, name in enumerate(study.policies)}
+        settings = {"steps": 3, "pause": 0.0, "quality": quality, **fake}
+        (tmp_path / "fake.json").write_text(json.dumps(settings))
+        return study
 
     return write
 

@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 
 from assets.lake import Lake
-from assets.tracking import RUN_ID, Tracking, latest
+from assets.lineage import RUN_ID, latest
+from assets.tracking import Tracking
 from pipelines.definitions import ARENA, OBSERVED
 from pipelines.launch import Launcher, StageFailed
 
@@ -24,7 +25,7 @@ def bring_up_to_date(launcher):
 
 
 def client_of(study):
-    return Tracking(store=str(study.tracking.store), pages="", experiment=study.name).client()
+    return Tracking.of(study).client()
 
 
 def runs_of(study):

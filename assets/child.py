@@ -1,0 +1,34 @@
+"""Become a job that neither outlives its parent nor works beside an earlier one of its kind.
+
+    python -m assets.child PARENT_PID LOCK_FILE MODULE ARGUMENTS...
+
+An orchestrator killed outright cannot stop its job, and its next run would start a second one in
+the same folder. So the kernel interrupts the job when its parent dies (where it can: Linux), and
+the lock, kept through `exec`, lets the next job begin only when this one has ended.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Tie this process to its parent, wait for the lock and become the job."""
+    parent, lock, *command = sys.argv[1:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    if os.getppid() != int(parent):  # it died before the kernel was asked
+        sys.exit(INTERRUPTED)
+    handle = os.open(lock, os.O_RDWR | os.O_CREAT)
+    os.set_inheritable(handle, True)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""New votes and moved arenas: what starts by itself, what does not, and what the page says."""
+
+import json
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from assets.lake import Lake
+from assets.movement import movement
+from assets.policy import PAIRS
+from pipelines.automation import look_at_policies, look_at_votes, schedules, taken
+from pipelines.definitions import ARENA, OBSERVED, build_definitions
+from pipelines.launch import Launcher
+
+SECTION = (
+    '[automation]\nvotes = 50\nhours = 2.0\nretrain_above = 0.1\n\n[arena]\nestimator = "trueskill"'
+)
+
+
+def with_automation(text):
+    return text.replace("[arena]", SECTION).replace('["votes.parquet"]', '["landing"]')
+
+
+@pytest.fixture
+def landing(tmp_path, votes_table):
+    folder = tmp_path / "landing"
+    folder.mkdir()
+    votes_table(600).write_parquet(folder / "0.parquet")
+    return folder
+
+
+@pytest.fixture
+def launcher(write_study, instance, landing):
+    return Launcher(write_study(with_automation), instance, lambda line: None)
+
+
+def rate(launcher, **tags):
+    launcher._run("observe_inputs", OBSERVED, None)
+    return launcher.update("rate_votes", ARENA)
+
+
+def look(launcher, cursor, now):
+    context = dg.build_sensor_context(instance=launcher.instance, cursor=cursor)
+    return look_at_votes(launcher.study, launcher.lake, context, now)
+
+
+def run_asked_for(launcher, result):
+    """Do what the daemon does with a look: keep its observations and run what it asks for."""
+    for event in result.asset_events:
+        launcher.instance.report_runless_asset_event(event)
+    for request in result.run_requests:
+        job = launcher.definitions.resolve_job_def("rate_votes")
+        done = job.execute_in_process(instance=launcher.instance, tags=request.tags)
+        assert done.success
+
+
+def test_votes_are_rated_when_enough_wait_or_long_enough(launcher, landing, votes_table):
+    first = look(launcher, None, now=0)
+    assert len(first.run_requests) == 1
+    run_asked_for(launcher, first)
+    assert "hold nothing new" in look(launcher, first.cursor, now=30).skip_reason.skip_message
+
+    votes_table(20, seed=1).write_parquet(landing / "1.parquet")
+    few = look(launcher, first.cursor, now=100)
+    assert few.skip_reason.skip_message.startswith("20 new rows wait for 0.00 h")
+    # The same batch again under another name is no new content, and few stay few.
+    votes_table(20, seed=1).write_parquet(landing / "again.parquet")
+    assert not look(launcher, few.cursor, now=200).run_requests
+
+    votes_table(40, seed=2).write_parquet(landing / "2.parquet")
+    assert look(launcher, few.cursor, now=300).run_requests
+    late = look(launcher, few.cursor, now=100 + 2 * 3600)
+    run_asked_for(launcher, late)
+    assert launcher.lake.read("votes").height == 660
+    assert "nothing new" in look(launcher, late.cursor, now=10**4).skip_reason.skip_message
+
+
+def test_a_run_that_failed_is_asked_for_again_with_growing_pauses(launcher):
+    asked = look(launcher, None, now=0)  # and the run is never seen again
+    soon = look(launcher, asked.cursor, now=60)
+    assert "failed 1 times; tried again in 240 s" in soon.skip_reason.skip_message
+    again = look(launcher, soon.cursor, now=301)
+    assert again.run_requests
+    assert not look(launcher, again.cursor, now=700).run_requests
+    assert look(launcher, again.cursor, now=1000).run_requests
+
+
+def test_nothing_is_asked_for_while_votes_are_being_rated(launcher):
+    job = launcher.definitions.resolve_job_def("rate_votes")
+    launcher.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    assert "is rating votes" in look(launcher, None, now=0).skip_reason.skip_message
+
+
+def test_the_night_takes_what_waits_and_the_week_fits_anew(launcher, landing, votes_table):
+    nightly, weekly = schedules(launcher.study)
+    context = dg.build_schedule_context(instance=launcher.instance)
+    with context:
+        assert isinstance(nightly(context), dg.RunRequest)
+        rate(launcher)
+        assert taken(launcher.instance)
+        assert isinstance(nightly(context), dg.SkipReason)
+        request = weekly(context)
+    job = launcher.definitions.resolve_job_def("rate_votes")
+    assert job.execute_in_process(instance=launcher.instance, tags=request.tags).success
+    made = launcher.instance.get_latest_materialization_event(dg.AssetKey("ratings"))
+    said = made.asset_materialization.metadata["fit"].value
+    assert said == "fitted: there were no ratings to go on from"
+
+
+def look_at(launcher, cursor=None):
+    context = dg.build_sensor_context(instance=launcher.instance, cursor=cursor)
+    return look_at_policies(launcher.study, launcher.lake, context)
+
+
+def test_a_policy_is_trained_again_once_and_only_when_its_set_moved_enough(launcher):
+    rate(launcher)
+    assert "dpo: never trained" in look_at(launcher).skip_reason.skip_message
+    pairs = launcher.lake.read("training_set")
+    for name, old in {"dpo": pairs, "arenapo": pairs}.items():
+        folder = launcher.lake.folder("policies", name, "1")
+        old.write_parquet(folder / PAIRS)
+        launcher.lake.publish("policies", name, "1")
+    still = look_at(launcher).skip_reason.skip_message
+    assert "change 0.000, not above 0.1" in still
+
+    # Only the gaps move: that concerns the policy that is trained by them.
+    half = pl.when(pl.int_range(pl.len()) % 2 == 0).then(2.0).otherwise(0.5) * pl.col("gap")
+    for name, old in {"dpo": pairs, "arenapo": pairs}.items():
+        old.with_columns(gap=half).write_parquet(launcher.lake.current("policies", name) / PAIRS)
+    asked = look_at(launcher)
+    assert [request.partition_key for request in asked.run_requests] == ["arenapo"]
+    assert "above 0.1" in asked.run_requests[0].tags["arenapo/why"]
+    again = look_at(launcher, asked.cursor)
+    assert not again.run_requests
+    assert "asked for already" in again.skip_reason.skip_message
+    assert set(json.loads(asked.cursor)) == {"arenapo"}
+
+
+def test_the_measure_of_movement():
+    old = pl.DataFrame(
+        {
+            "vote_id": ["1", "2", "3"],
+            "image_winner": ["a", "b", "c"],
+            "image_loser": ["x", "y", "z"],
+            "gap": [1.0, 1.0, 1.0],
+            "split": "train",
+        }
+    )
+    assert movement(old, old, "gap").change == 0.0
+    assert movement(old, old.with_columns(gap=3.0), "gap").change == 0.0
+    new = pl.concat([old[:2], old[2:].with_columns(vote_id=pl.lit("4"))])
+    found = movement(old, new, "gap")
+    assert (found.common, found.came, found.went, found.change) == (2, 1, 1, 0.5)
+    turned = old.with_columns(gap=pl.Series([0.5, 1.0, 1.5]))
+    assert movement(old, turned, "gap").change == pytest.approx(1 / 3)
+    assert movement(old, turned, None).change == 0.0
+
+
+def test_the_champion_and_the_report_follow_scorecards_by_content(write_chain, instance):
+    launcher = Launcher(write_chain(), instance, lambda line: None)
+    launcher.chain()
+    definitions = build_definitions(launcher.study)
+
+    def evaluate(cursor=None):
+        return dg.evaluate_automation_conditions(definitions, instance, cursor=cursor)
+
+    settled = evaluate()
+    assert settled.total_requested == 0
+    launcher._run("train_and_evaluate", ["scorecard"], "dpo")  # the same content again
+    same = evaluate(settled.cursor)
+    assert same.total_requested == 0
+    fake = launcher.study.path.parent / "fake.json"
+    fake.write_text(fake.read_text().replace('"dpo": 0.7', '"dpo": 0.6'))
+    launcher._run("train_and_evaluate", ["scorecard"], "dpo")
+    moved = evaluate(same.cursor)
+    assert moved.get_num_requested(dg.AssetKey("champion")) == 1
+
+
+def test_a_lake_without_a_training_set_asks_for_nothing(launcher):
+    assert "no training set" in look_at(launcher).skip_reason.skip_message
+    assert not Lake(launcher.study.lake).table("training_set").exists()

@@ -1,0 +1,218 @@
+"""What is killed, cancelled or cut off: it goes on, ends cleanly and leaves nothing half-written.
+
+The jobs and the processes that start them are real; what a job computes is not (fake_jobs).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from assets import jobs
+from assets.lake import Lake, content_hash
+from assets.tracking import Tracking
+from pipelines.launch import Launcher, StageFailed
+
+ROOT = Path(__file__).parents[2]
+TRAIN = """
+import sys
+from dagster import DagsterInstance
+from assets.study import read_study
+from pipelines.launch import Launcher
+with DagsterInstance.local_temp(sys.argv[1]) as instance:
+    launcher = Launcher(read_study(sys.argv[2]), instance, print)
+    launcher._run("train_and_evaluate", ["policy"], "dpo")
+"""
+
+
+@pytest.fixture
+def trainer(write_chain, instance, monkeypatch):
+    """Return a function that gives a launcher with a training set, its jobs as it is told."""
+    monkeypatch.setattr(jobs, "PAUSE_SECONDS", 0)
+
+    def make(**fake):
+        study = write_chain(**fake)
+        Lake(study.lake).write("training_set", pl.DataFrame({"gap": [1.0, 2.0]}))
+        return Launcher(study, instance, lambda line: None)
+
+    return make
+
+
+def train(launcher):
+    launcher._run("train_and_evaluate", ["policy"], "dpo")
+    return content_hash(launcher.lake.current("policies", "dpo") / "policy")
+
+
+def training_process(launcher, instance):
+    """Train in another process, and return it once its job has begun."""
+    log = launcher.study.path.parent / "steps.log"
+    before = log.read_text().count("begins") if log.exists() else 0
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAIN, instance.root_directory, str(launcher.study.path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_until(lambda: log.exists() and log.read_text().count("begins") > before)
+    return process
+
+
+def wait_until(true, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def log_of(launcher):
+    return [
+        line.partition(" ")[2].partition(" ")[2]
+        for line in (launcher.study.path.parent / "steps.log").read_text().splitlines()
+    ]
+
+
+def statuses(launcher):
+    client = Tracking.of(launcher.study).client()
+    experiment = client.get_experiment_by_name(launcher.study.name)
+    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    return [(run.info.status, run.data.tags.get("error", "")) for run in runs]
+
+
+@pytest.fixture
+def undisturbed():
+    """Return the weights that the fake job ends in when nothing happens to it."""
+
+    def hashed(launcher, steps):
+        import hashlib
+
+        pairs = launcher.lake.table("training_set").read_bytes()
+        state = hashlib.sha256(pairs + b"dpo").hexdigest()
+        for step in range(steps):
+            state = hashlib.sha256(f"{state} {step}".encode()).hexdigest()
+        return state
+
+    return hashed
+
+
+def data_version(instance):
+    event = instance.get_latest_materialization_event(dg.AssetKey("policy"))
+    return event.asset_materialization.tags["dagster/data_version"]
+
+
+def test_a_job_that_was_killed_goes_on_from_its_checkpoint(trainer, instance, undisturbed):
+    launcher = trainer(steps=5, dies=["dpo", 2])
+    train(launcher)
+    assert log_of(launcher) == ["begins at 0", "begins at 2", "ends after 5"]
+    assert data_version(instance) == undisturbed(launcher, 5)
+    (killed, why), (ended, _) = statuses(launcher)
+    assert (killed, ended) == ("FAILED", "FINISHED")
+    assert "SIGKILL" in why
+
+
+def test_a_job_that_says_what_is_wrong_is_not_tried_again(trainer):
+    launcher = trainer(bad="dpo")
+    with pytest.raises(StageFailed, match=r"policy: python -m training: error: train\.steps = -1"):
+        train(launcher)
+    assert log_of(launcher) == ["begins at 0"]
+    assert statuses(launcher)[0][0] == "FAILED"
+
+
+def test_a_job_that_keeps_dying_says_so_in_the_end(trainer, monkeypatch):
+    monkeypatch.setattr(jobs, "MOST_RETRIES", 0)
+    with pytest.raises(StageFailed, match="SIGKILL"):
+        train(trainer(steps=5, dies=["dpo", 2]))
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_cancelled_it_saves_stops_and_is_killed_in_mlflow(trainer, instance, kind):
+    launcher = trainer(steps=2000, pause=0.05)
+    process = training_process(launcher, instance)
+    process.send_signal(kind)
+    process.wait(timeout=60)
+    begun, stopped = log_of(launcher)
+    assert (begun, stopped[:11]) == ("begins at 0", "stops after")
+    assert [status for status, _ in statuses(launcher)] == ["KILLED"]
+    (run,) = instance.get_runs()
+    assert run.is_finished
+
+
+def test_killed_outright_nothing_stays_open_and_the_next_run_goes_on(trainer, instance):
+    instance.event_log_storage.set_concurrency_slots(jobs.POOL, 1)
+    launcher = trainer(steps=2000, pause=0.05)
+    process = training_process(launcher, instance)
+    process.kill()
+    process.wait()
+    wait_until(lambda: log_of(launcher)[-1].startswith("stops after"))
+    (run,) = instance.get_runs()
+    assert not run.is_finished
+    assert instance.event_log_storage.get_concurrency_info(jobs.POOL).active_slot_count == 1
+
+    done = int(log_of(launcher)[-1].split()[-1])
+    settings = launcher.study.path.parent / "fake.json"
+    settings.write_text(settings.read_text().replace("2000", str(done + 2)))
+    launcher.bury()
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
+    assert [status for status, _ in statuses(launcher)] == ["FAILED"]
+    train(launcher)
+    assert log_of(launcher)[-2:] == [f"begins at {done}", f"ends after {done + 2}"]
+    pool = instance.event_log_storage.get_concurrency_info(jobs.POOL)
+    assert (pool.slot_count, pool.active_slot_count) == (1, 0)
+
+
+def test_two_runs_of_one_policy_take_their_turns(trainer, instance):
+    launcher = trainer(steps=20, pause=0.05)
+    first = training_process(launcher, instance)
+    train(launcher)
+    assert first.wait(timeout=60) == 0
+    assert log_of(launcher) == ["begins at 0", "ends after 20", "begins at 20", "ends after 20"]
+
+
+def test_mlflow_gone_in_the_middle_is_one_sentence_and_costs_no_training(trainer, instance):
+    launcher = trainer(steps=4)
+    database = launcher.study.tracking.store / "mlflow.db"
+    train(launcher)  # so that there are runs to lose
+    sound = database.read_bytes()
+    lake = launcher.lake
+    lake.write("training_set", pl.DataFrame({"gap": [3.0]}))
+    before = lake.current("policies", "dpo").resolve()
+    settings = launcher.study.path.parent / "fake.json"
+    told = settings.read_text()
+    settings.write_text(told.replace("{", f'{{"spoils": "{database}", ', 1))
+    with pytest.raises(StageFailed, match=r"MLflow's store .* failed: .*; mend it and run again"):
+        train(launcher)
+    assert lake.current("policies", "dpo").resolve() == before
+
+    database.write_bytes(sound)
+    settings.write_text(told)
+    train(launcher)
+    assert log_of(launcher)[-1] == "ends after 4"
+    assert log_of(launcher)[-2] == "begins at 4"
+    assert "RUNNING" not in [status for status, _ in statuses(launcher)]
+
+
+def test_a_full_disk_leaves_the_old_table_and_says_so(tmp_path):
+    lake = Lake(tmp_path)
+    lake.write("gaps", pl.DataFrame({"gap": [1.0]}))
+    # A process that may write no more than 64 kB stands for a disk with as much left.
+    code = f"""
+import resource, polars as pl
+from pathlib import Path
+from assets.lake import Lake
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+many = pl.DataFrame({{"gap": pl.int_range(10**5, eager=True)}})
+Lake(Path({str(tmp_path)!r})).write("gaps", many)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert lake.read("gaps")["gap"].to_list() == [1.0]
+    assert [path.name for path in lake.table("gaps").parent.iterdir()] == ["gaps.parquet"]
