@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("lake/study"), help="(%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about, seeds in (
-        ("tune", "try every gamma (or beta_dpo) on the tuning seeds", 3),
+        ("tune", "try every gamma (or beta_dpo) on the tuning seeds", 2),
         ("run", "the comparison, on seeds of its own, each policy as it was best", 20),
     ):
         command = commands.add_parser(name, help=about, description=about)

@@ -20,7 +20,7 @@ from studies.base import base_model, judge
 from studies.runs import Gap, Run, Scale, execute
 from training.config import ObjectiveName
 
-GAMMAS = (0.5, 1.0, 3.0, 6.0)
+GAMMAS = (1.0, 2.0, 4.0, 8.0)
 BETAS = (100.0, 250.0, 500.0, 2000.0)
 BETA_OF_MARGINS = 500.0  # where gamma is tuned: a margin's scale and beta's are nearly one knob
 SCHEMA = {

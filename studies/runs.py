@@ -37,7 +37,7 @@ class Scale:
 
     steps: int = 80
     batch_size: int = 16
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
     images_per_prompt: int = 1
     sampling_steps: int = 8
     pretraining_steps: int = 700
