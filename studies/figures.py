@@ -26,7 +26,7 @@ def head_room(results: pl.DataFrame) -> Figure:
     """Share of the oracle's head-room that each gap captures, a panel a series of worlds."""
     present = [s for s in SERIES if any(w.startswith(s[0] + "-") for w in worlds_of(results))]
     figure, panels = _panels(
-        "How much of what a perfect gap would gain does each gap gain?", max(1, len(present))
+        "What each gap gains, as a share of the true gap's gain", max(1, len(present))
     )
     for axes, (series, title) in zip(panels, present, strict=False):
         places = _places(worlds_of(results), series)
@@ -49,7 +49,7 @@ def head_room(results: pl.DataFrame) -> Figure:
             )  # fmt: skip
         _votes_axis(axes, places)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_ylim(-1.5, 2.0)
+        axes.set_ylim(-0.6, 2.0)  # wider intervals are cut: they say that little is known
         axes.text(-0.45, 1.04, "the true gap", fontsize=8, color=GREY)
         axes.text(-0.45, 0.04, "a fixed margin", fontsize=8, color=GREY)
     _legend(figure, panels[0])
@@ -75,7 +75,7 @@ def truth(gaps: pl.DataFrame) -> Figure:
 
 
 def _panels(title: str, count: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.2 * count, 4.0), layout="constrained")
+    figure = Figure(figsize=(1.8 + 3.9 * count, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.02, ha="left", fontsize=11, color=INK, fontweight="bold")
     panels = list(figure.subplots(1, count, squeeze=False, sharey=True)[0])
