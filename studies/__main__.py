@@ -1,0 +1,104 @@
+"""Run and report the study: python -m studies tune|run|gaps|report; see each one's --help."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+DOCS = Path("docs/study")
+
+
+def main() -> None:
+    """Read the options and do one of the four; progress on stderr, what was written on stdout."""
+    parser = argparse.ArgumentParser(
+        prog="python -m studies",
+        description="Does the arena's gap help? Runs are kept and never done twice.",
+        epilog="example: python -m studies run --worlds close-6 --seeds 20 && "
+        "python -m studies report",
+    )
+    parser.add_argument(
+        "--docs", type=Path, default=DOCS, help="where the tables are (%(default)s)"
+    )
+    parser.add_argument("--cache", type=Path, default=Path("lake/study"), help="(%(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, about, seeds in (
+        ("tune", "try every gamma (or beta_dpo) on the tuning seeds", 2),
+        ("run", "the comparison, on seeds of its own, each policy as it was best", 20),
+    ):
+        command = commands.add_parser(name, help=about, description=about)
+        command.add_argument("--worlds", nargs="+", required=True)
+        command.add_argument("--policies", choices=("main", "more", "all"), default="main")
+        command.add_argument("--seeds", type=int, default=seeds, help="how many (%(default)s)")
+        command.add_argument("--workers", type=int, default=2, help="(%(default)s)")
+        command.add_argument("--mlflow", metavar="URI", help="also log every run to this store")
+        if name == "run":
+            command.add_argument(
+                "--tuned-in", help="the world whose tuning counts (default: each one's own)"
+            )
+    about = "how true every gap is, in every world, without training"
+    command = commands.add_parser("gaps", help=about, description=about)
+    command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
+    about = "write the tables of study.md and its figures from the parquet files"
+    commands.add_parser("report", help=about, description=about)
+    options = parser.parse_args()
+    try:
+        _do(options)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(f"studies: {error}") from error
+
+
+def _do(options: argparse.Namespace) -> None:
+    if options.command == "report":
+        from studies.report import write_report
+
+        for path in write_report(options.docs):
+            print(path)
+    elif options.command == "gaps":
+        from studies.gaps import every_truth
+
+        table = every_truth(options.seeds, options.cache)
+        options.docs.mkdir(parents=True, exist_ok=True)
+        table.write_parquet(options.docs / "gaps.parquet")
+        print(options.docs / "gaps.parquet")
+    else:
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
+    import polars as pl
+
+    from studies.matrix import MAIN, MORE, SCHEMA, main_runs, merge, run_all, tuning_runs
+    from studies.runs import FIRST_SEED, Scale
+    from studies.world import WORLDS
+
+    unknown = [name for name in options.worlds if name not in WORLDS]
+    if unknown:
+        raise ValueError(f"no world is called {unknown[0]!r}; there are {', '.join(WORLDS)}")
+    policies = {"main": MAIN, "more": MORE, "all": MAIN + MORE}[options.policies]
+    path = options.docs / "results.parquet"
+    results = pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=SCHEMA)
+    first = FIRST_SEED["tuning" if options.command == "tune" else "main"]
+    seeds = range(first, first + options.seeds)
+    runs = []
+    for world in options.worlds:
+        if options.command == "tune":
+            runs += tuning_runs(world, policies, seeds)
+        else:
+            tuned_in = options.tuned_in or world
+            runs += main_runs(results, world, policies, seeds, tuned_in)
+    found = run_all(runs, Scale(), options.cache, options.workers, _say)
+    options.docs.mkdir(parents=True, exist_ok=True)
+    merge(results, found).write_parquet(path)
+    if options.mlflow:
+        from studies.tracking import log_runs
+
+        log_runs(found, options.mlflow, options.command)
+    print(path)
+
+
+def _say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

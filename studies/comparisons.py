@@ -1,0 +1,117 @@
+"""What the tidy table says: policies side by side, paired by seed.
+
+A seed is one drawing of prompts and votes and one order of training, the same for every policy; so
+a difference of two policies has one value a seed. Intervals and tests are `evaluation.intervals`'.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from evaluation.intervals import bootstrap_interval, holm, sign_flip_p
+from studies.matrix import Policy
+
+FIXED = Policy("fixed_margin", "one")
+ORACLE = Policy("arenapo", "oracle")
+PAIRWISE = Policy("arenapo", "pairwise")
+JOINT = Policy("arenapo", "joint")
+SIGNED = Policy("arenapo", "signed")
+SHUFFLED = Policy("arenapo", "shuffled")
+DPO = Policy("dpo", "none")
+# All of them are corrected together. The two gaps against DPO were added once the first
+# world's runs were seen: a DPO whose beta_dpo is tuned is the stronger baseline.
+QUESTIONS = (
+    (FIXED, DPO),
+    (PAIRWISE, DPO),
+    (JOINT, DPO),
+    (ORACLE, FIXED),
+    (PAIRWISE, FIXED),
+    (JOINT, FIXED),
+    (SIGNED, FIXED),
+    (PAIRWISE, SHUFFLED),
+    (JOINT, SHUFFLED),
+    (JOINT, PAIRWISE),
+    (SIGNED, PAIRWISE),
+)
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean reward of `policy` minus that of `other` over seeds, with its 95% interval."""
+
+    world: str
+    policy: str
+    other: str
+    seeds: int
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    p_holm: float
+
+
+def worlds_of(results: pl.DataFrame) -> list[str]:
+    """Worlds of the main runs, in the table's order."""
+    return results.filter(split="main")["world"].unique(maintain_order=True).to_list()
+
+
+def rewards(results: pl.DataFrame, world: str, policies: Sequence[Policy]) -> np.ndarray:
+    """Reward of each policy at each main seed that all of them ran: (seeds, policies)."""
+    columns = []
+    for policy in policies:
+        cell = results.filter(
+            split="main", world=world, objective=policy.objective, gap=policy.gap
+        ).select("seed", "reward")
+        if cell["seed"].n_unique() < len(cell):
+            raise ValueError(f"{world}, {policy.name}: a seed ran at two settings")
+        columns.append(dict(cell.iter_rows()))
+    seeds = sorted(set.intersection(*(set(column) for column in columns)))
+    return np.array([[column[seed] for column in columns] for seed in seeds]).reshape(
+        len(seeds), len(policies)
+    )
+
+
+def differences(results: pl.DataFrame) -> list[Difference]:
+    """Answer every question in every world that can, Holm's correction over all of them."""
+    found = []
+    for world in worlds_of(results):
+        for policy, other in QUESTIONS:
+            pair = rewards(results, world, [policy, other])
+            if len(pair) < 2:
+                continue
+            values = pair[:, 0] - pair[:, 1]
+            low, high = bootstrap_interval(values[:, None])
+            p = sign_flip_p(values)
+            found.append(
+                Difference(
+                    world, policy.name, other.name, len(values), float(values.mean()),
+                    float(low[0]), float(high[0]), p, p,
+                )
+            )  # fmt: skip
+    corrected = holm([one.p_value for one in found])
+    return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
+
+
+def captured(
+    results: pl.DataFrame, world: str, policy: Policy, seed: int = 0
+) -> tuple[float, float, float] | None:
+    """Return (share, low, high): how much of the oracle's head-room over a fixed margin it has.
+
+    (policy - fixed) / (oracle - fixed) of the means over seeds; 0: no better than a fixed margin,
+    1: as good as knowing the truth. The interval resamples seeds. None without the runs.
+    """
+    values = rewards(results, world, [policy, FIXED, ORACLE])
+    if len(values) < 2:
+        return None
+    drawn = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    means = np.concatenate([values.mean(0)[None], values[drawn].mean(1)])
+    room = means[:, 2] - means[:, 1]
+    # Where a resample has no head-room its share is unbounded; quantiles carry that.
+    shares = np.divide(
+        means[:, 0] - means[:, 1], room, out=np.full(len(room), np.nan), where=room != 0
+    )
+    low, high = np.nanquantile(shares[1:], [0.025, 0.975])
+    return float(shares[0]), float(low), float(high)

@@ -1,0 +1,106 @@
+"""The study's pictures: what each gap captures, and how true it is, against votes an image."""
+
+from collections.abc import Sequence
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from arena.figures import COLOURS, DASHED, FAINT, GREY, INK
+from studies.comparisons import JOINT, PAIRWISE, SHUFFLED, SIGNED, captured, worlds_of
+from studies.world import WORLDS
+
+SERIES = (("close", "models of close ability"), ("far", "models far apart"))
+NAMES = {
+    "pairwise": "pairwise gap (the paper's)",
+    "joint": "joint gap",
+    "signed": "joint gap, signed",
+    "shuffled": "shuffled (control)",
+}
+COLOUR = dict(zip(NAMES, (COLOURS[1], COLOURS[0], COLOURS[2], COLOURS[5]), strict=True))
+
+
+def head_room(results: pl.DataFrame) -> Figure:
+    """Share of the oracle's head-room that each gap captures, a panel a series of worlds."""
+    present = [s for s in SERIES if any(w.startswith(s[0] + "-") for w in worlds_of(results))]
+    figure, panels = _panels(
+        "What each gap gains, as a share of the true gap's gain", max(1, len(present))
+    )
+    for axes, (series, title) in zip(panels, present, strict=False):
+        places = _places(worlds_of(results), series)
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
+        axes.axhline(1.0, color=GREY, linestyle=DASHED, linewidth=1)
+        axes.axhline(0.0, color=GREY, linestyle=DASHED, linewidth=1)
+        policies = (PAIRWISE, JOINT, SIGNED, SHUFFLED)
+        for k, policy in enumerate(policies):
+            points = [
+                (place, found)
+                for place, world in enumerate(places)
+                if (found := captured(results, world, policy))
+            ]
+            x = [place + 0.12 * (k - 1.5) for place, _ in points]
+            y = [found[0] for _, found in points]
+            spread = [[f[0] - f[1] for _, f in points], [f[2] - f[0] for _, f in points]]
+            axes.errorbar(
+                x, y, spread, fmt="o-", color=COLOUR[policy.gap], label=NAMES[policy.gap],
+                linewidth=1.2, markersize=5, capsize=2,
+            )  # fmt: skip
+        _votes_axis(axes, places)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_ylim(-0.6, 2.0)  # wider intervals are cut: they say that little is known
+        axes.text(-0.45, 1.04, "the true gap", fontsize=8, color=GREY)
+        axes.text(-0.45, 0.04, "a fixed margin", fontsize=8, color=GREY)
+    _legend(figure, panels[0])
+    return figure
+
+
+def truth(gaps: pl.DataFrame) -> Figure:
+    """Correlation of each gap with the latent difference, mean over seeds."""
+    figure, panels = _panels("How true is each gap?", len(SERIES))
+    means = gaps.group_by("world", "gap").agg(pl.col("correlation").mean())
+    for axes, (series, title) in zip(panels, SERIES, strict=True):
+        places = _places(list(WORLDS), series)
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
+        for gap in ("pairwise", "joint", "signed"):
+            cells = dict(means.filter(gap=gap).select("world", "correlation").iter_rows())
+            y = [cells[world] for world in places]
+            axes.plot(range(len(y)), y, "o-", color=COLOUR[gap], label=NAMES[gap], linewidth=1.2)
+        _votes_axis(axes, places)
+        axes.set_ylim(0, 1)
+    panels[0].set_ylabel("correlation with the true difference", fontsize=9, color=INK)
+    _legend(figure, panels[0])
+    return figure
+
+
+def _panels(title: str, count: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(1.8 + 3.9 * count, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11, color=INK, fontweight="bold")
+    panels = list(figure.subplots(1, count, squeeze=False, sharey=True)[0])
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(colors=INK, labelsize=9, length=0)
+    return figure, panels
+
+
+def _places(worlds: Sequence[str], series: str) -> list[str]:
+    """Worlds of a series, fewest votes first."""
+    chosen = [world for world in worlds if world.startswith(series + "-")]
+    return sorted((w for w in chosen if w in WORLDS), key=lambda w: WORLDS[w].votes_per_image)
+
+
+def _votes_axis(axes: Axes, places: Sequence[str]) -> None:
+    axes.set_xticks(range(len(places)), [f"{WORLDS[w].votes_per_image:g}" for w in places])
+    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.set_xlabel("votes an image", fontsize=9, color=INK)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower left", ncols=2, frameon=False, fontsize=9,
+        labelcolor=INK,
+    )  # fmt: skip

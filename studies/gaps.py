@@ -1,0 +1,88 @@
+"""The gaps of a world's votes by every estimator, the oracle's beside them, and how true they are.
+
+One table of training pairs a (world, seed), in which every gap is a column: policies differ by the
+column that they read and by nothing else.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from arena.gap import pairwise_gaps
+from arena.joint import joint_gaps
+from arena.ratings import estimator
+from studies.world import WORLDS, Arena, World, hold_arena
+from training.pairs import build_pairs, write_pairs
+
+# The oracle's column is the true difference where the vote was right, and negative where it was a
+# slip, as a signed joint gap's is.
+GAPS = ("pairwise", "predictive", "joint", "signed", "oracle")
+PAIRS = "pairs.parquet"
+
+
+def all_gaps(arena: Arena) -> pl.DataFrame:
+    """Return the columns of `arena.votes.schema.GAPS` for the pairwise gap, and each of `GAPS`.
+
+    Every gap NAME has columns NAME_gap, NAME_gap_sd and NAME_probability.
+    """
+    ratings = estimator("trueskill", draw_probability=0.0).fit(arena.votes)
+    posterior = pairwise_gaps(arena.votes, ratings)
+    signed, _ = joint_gaps(arena.votes, ratings, signed=True)
+    truth = arena.difference()
+    found = {
+        "pairwise": posterior,
+        "predictive": pairwise_gaps(arena.votes, ratings, spread="predictive"),
+        "joint": signed.with_columns(pl.col("gap").clip(lower_bound=0.0)),
+        "signed": signed,
+        "oracle": posterior.with_columns(
+            gap=pl.Series(truth), gap_sd=pl.lit(0.0), probability=pl.Series((truth > 0) * 1.0)
+        ),
+    }
+    numbers = pl.col("gap", "gap_sd", "probability")
+    return pl.concat(
+        [posterior, *(gaps.select(numbers.name.prefix(f"{n}_")) for n, gaps in found.items())],
+        how="horizontal",
+    )
+
+
+def pairs_of(world: World, seed: int, cache: Path) -> Path:
+    """Return the table of training pairs of one drawing of a world, made where it is not there."""
+    path = cache / "worlds" / f"{world.name}-{seed}" / PAIRS
+    if not path.exists():
+        arena = hold_arena(world, seed)
+        gaps = all_gaps(arena).to_arrow()
+        write_pairs(build_pairs(arena.votes.to_arrow(), gaps, held_out=0.0, seed=0), path)
+    return path
+
+
+def truth_of_gaps(world: World, seed: int, cache: Path) -> list[dict[str, object]]:
+    """Return for every gap its Pearson correlation with the latent difference: a row each.
+
+    `right` is the share of votes that the better image won.
+    """
+    pairs = pl.read_parquet(pairs_of(world, seed, cache))
+    truth = pairs["oracle_gap"].to_numpy()
+    return [
+        {
+            "world": world.name,
+            "seed": seed,
+            "gap": gap,
+            "votes": len(pairs),
+            "right": float((truth > 0).mean()),
+            "correlation": float(np.corrcoef(pairs[f"{gap}_gap"].to_numpy(), truth)[0, 1]),
+        }
+        for gap in GAPS
+        if gap != "oracle"
+    ]
+
+
+def every_truth(seeds: int, cache: Path) -> pl.DataFrame:
+    """Return `truth_of_gaps` of every world for seeds 0 to `seeds`."""
+    rows = [
+        row
+        for world in WORLDS.values()
+        for seed in range(seeds)
+        for row in truth_of_gaps(world, seed, cache)
+    ]
+    return pl.DataFrame(rows)

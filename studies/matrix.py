@@ -1,0 +1,183 @@
+"""The matrix: which runs there are, two at a time, and the tidy table of what came of them.
+
+A run that is done is a JSON file named by its key under the cache, so a matrix that was stopped, or
+grown, runs what is missing and no more. `tune` gives every policy the same budget: four values of
+its own parameter on the tuning seeds, which is gamma where it has a margin, else beta_dpo. The main
+runs take the best one.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from studies.base import base_model, judge
+from studies.runs import Gap, Run, Scale, execute
+from training.config import ObjectiveName
+
+GAMMAS = (1.0, 2.0, 4.0, 8.0)
+BETAS = (100.0, 250.0, 500.0, 2000.0)
+BETA_OF_MARGINS = 500.0  # where gamma is tuned: a margin's scale and beta's are nearly one knob
+SCHEMA = {
+    "world": pl.String,
+    "objective": pl.String,
+    "gap": pl.String,
+    "gamma": pl.Float64,
+    "beta_dpo": pl.Float64,
+    "seed": pl.Int64,
+    "split": pl.String,
+    "reward": pl.Float64,
+    "base_reward": pl.Float64,
+    "win_rate": pl.Float64,
+    "train_seconds": pl.Float64,
+    "seconds": pl.Float64,
+}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A row of the comparison."""
+
+    objective: ObjectiveName
+    gap: Gap
+
+    @property
+    def name(self) -> str:
+        """Its name in tables: the objective, and whose gap where it has one."""
+        return self.objective if self.gap in ("none", "one") else f"{self.objective} {self.gap}"
+
+    @property
+    def grid(self) -> list[tuple[float, float]]:
+        """The values of (gamma, beta_dpo) that tuning tries."""
+        if self.objective in ("fixed_margin", "arenapo", "arenapo_regression"):
+            return [(gamma, BETA_OF_MARGINS) for gamma in GAMMAS]
+        return [(0.0, beta) for beta in BETAS]
+
+
+# The question, then what else was asked: whose gap, and how it enters the loss.
+MAIN = (
+    Policy("dpo", "none"),
+    Policy("fixed_margin", "one"),
+    Policy("arenapo", "shuffled"),
+    Policy("arenapo", "pairwise"),
+    Policy("arenapo", "joint"),
+    Policy("arenapo", "signed"),
+    Policy("arenapo", "oracle"),
+)
+MORE = (
+    Policy("sft", "none"),
+    Policy("sdpo", "none"),
+    Policy("ipo", "none"),
+    Policy("cdpo", "pairwise"),
+    Policy("cdpo", "joint"),
+    Policy("arenapo", "predictive"),
+    Policy("arenapo_weighted", "pairwise"),
+    Policy("arenapo_weighted", "joint"),
+    Policy("arenapo_weighted", "oracle"),
+    Policy("arenapo_regression", "joint"),
+)
+
+
+def tuning_runs(world: str, policies: Iterable[Policy], seeds: Sequence[int]) -> list[Run]:
+    """Return every policy at every value of its grid, on the tuning seeds."""
+    return [
+        Run(world, policy.objective, policy.gap, gamma, beta, seed, "tuning")
+        for seed in seeds
+        for policy in policies
+        for gamma, beta in policy.grid
+    ]
+
+
+def best(results: pl.DataFrame, world: str, policy: Policy) -> tuple[float, float]:
+    """Return the (gamma, beta_dpo) with the highest mean reward on a world's tuning seeds.
+
+    Raises ValueError where the policy was not tuned there.
+    """
+    tried = results.filter(
+        pl.col("split") == "tuning",
+        pl.col("world") == world,
+        pl.col("objective") == policy.objective,
+        pl.col("gap") == policy.gap,
+    )
+    if tried.is_empty():
+        raise ValueError(f"{policy.name} has no tuning run in {world}: run `tune` there first")
+    means = tried.group_by("gamma", "beta_dpo").agg(pl.col("reward").mean())
+    gamma, beta, _ = means.sort("reward", "gamma", "beta_dpo").row(-1)
+    return gamma, beta
+
+
+def main_runs(
+    results: pl.DataFrame,
+    world: str,
+    policies: Iterable[Policy],
+    seeds: Sequence[int],
+    tuned_in: str,
+) -> list[Run]:
+    """Return every policy at its best setting, seed by seed, so that a stop leaves whole seeds."""
+    settings = {policy: best(results, tuned_in, policy) for policy in policies}
+    return [
+        Run(world, policy.objective, policy.gap, gamma, beta, seed, "main")
+        for seed in seeds
+        for policy, (gamma, beta) in settings.items()
+    ]
+
+
+def run_all(runs: Sequence[Run], scale: Scale, cache: Path, workers: int, say: Say) -> pl.DataFrame:
+    """Run what is not done yet, and return the tidy table of these runs.
+
+    A run's failure is raised once those under way have ended; what is done stays done.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = [run for run in runs if not _path(run, scale, cache).exists()]
+    say(f"{len(runs)} runs, {len(runs) - len(missing)} of them done")
+    if missing:
+        base_model(cache, say, scale.pretraining_steps)
+        judge(cache, say, scale.judge_steps)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _quiet) as pool:
+            waiting = {pool.submit(_run, run, scale, cache): run for run in missing}
+            for n, future in enumerate(as_completed(waiting), start=1):
+                future.result()
+                if n % 20 == 0 or n == len(missing):
+                    say(f"{n} of {len(missing)}")
+    return table_of(runs, scale, cache)
+
+
+def table_of(runs: Sequence[Run], scale: Scale, cache: Path) -> pl.DataFrame:
+    """Return the columns of `SCHEMA` for those of the runs that are done."""
+    done = [run for run in runs if _path(run, scale, cache).exists()]
+    rows = [asdict(run) | json.loads(_path(run, scale, cache).read_text()) for run in done]
+    return pl.DataFrame(rows, schema=SCHEMA)
+
+
+def merge(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Add new results to old ones; a cell that both hold is the new one's."""
+    keys = list(SCHEMA)[: list(SCHEMA).index("reward")]
+    return pl.concat([new, old]).unique(keys, keep="first", maintain_order=True).sort(keys)
+
+
+def _path(run: Run, scale: Scale, cache: Path) -> Path:
+    return cache / "results" / f"{run.key(scale)}.json"
+
+
+def _quiet() -> None:
+    """One thread a process: with networks this small, more of them wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["TQDM_DISABLE"] = "1"
+
+
+def _run(run: Run, scale: Scale, cache: Path) -> None:
+    result = execute(run, scale, cache)
+    path = _path(run, scale, cache)
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_suffix(f".{os.getpid()}")
+    aside.write_text(json.dumps(asdict(result)))
+    aside.replace(path)

@@ -1,0 +1,148 @@
+"""One run: a policy trained on one drawing of a world, and what its images are worth.
+
+`training.loop.train` trains it and `evaluation.generate` draws its images, from the same noise for
+every policy; the judge of the arena's images scores them. So the reward is what the votes were
+about, which no scorer of real images could promise.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from examples.miniature.judge import Judge
+from studies.base import MINIATURE, base_model, judge
+from studies.gaps import pairs_of
+from studies.world import WORLDS
+from training.config import DataConfig, ObjectiveName, PolicyConfig
+from training.loop import train
+from training.pairs import open_pairs
+
+Gap = Literal["none", "one", "shuffled", "pairwise", "predictive", "joint", "signed", "oracle"]
+
+FIRST_SEED = {"main": 0, "tuning": 1000}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large every run is; the toy of the tests is smaller."""
+
+    steps: int = 80
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    images_per_prompt: int = 1
+    sampling_steps: int = 8
+    pretraining_steps: int = 700
+    judge_steps: int = 500
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the matrix. gap: whose gap, or the control that stands in its place."""
+
+    world: str
+    objective: ObjectiveName
+    gap: Gap
+    gamma: float
+    beta_dpo: float
+    seed: int
+    split: str  # "tuning" or "main": their seeds never meet (`FIRST_SEED`)
+
+    def key(self, scale: Scale) -> str:
+        """Name the run by everything that its result depends on."""
+        text = json.dumps([asdict(self), asdict(scale)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is kept of a run: mean quality on held-out prompts, of the policy and of the base.
+
+    win_rate: the share of images better than the base's of the same prompt and noise, equal ones
+    half. train_seconds: the training loop alone; seconds: the whole run.
+    """
+
+    reward: float
+    base_reward: float
+    win_rate: float
+    train_seconds: float
+    seconds: float
+
+
+def execute(run: Run, scale: Scale, cache: Path) -> Result:
+    """Train, draw and judge one policy."""
+    begun = time.monotonic()
+    say = lambda text: None  # noqa: E731
+    base = base_model(cache, say, scale.pretraining_steps)
+    # The control keeps the joint gap's distribution and takes away what it says of its own pair.
+    column = {"none": "pairwise", "one": "pairwise", "shuffled": "joint"}.get(run.gap, run.gap)
+    pairs = open_pairs(pairs_of(WORLDS[run.world], run.seed, cache), f"{column}_gap")
+    config = PolicyConfig(
+        name=f"{run.objective}-{run.gap}",
+        objective=run.objective,
+        base=str(base),
+        resolution=32,
+        adaptation="full",
+        steps=scale.steps,
+        batch_size=scale.batch_size,
+        learning_rate=scale.learning_rate,
+        warmup_steps=scale.steps // 10,
+        beta_dpo=run.beta_dpo,
+        gamma=run.gamma,
+        shuffle_gaps=run.gap == "shuffled",
+        seed=run.seed,
+        checkpoint_every=scale.steps,
+        log_every=scale.steps,
+    )
+    data = DataConfig(
+        pairs=Path(), images=MINIATURE / "images.parquet", cache=cache / "encoded",
+        held_out=0.0, split_seed=0,
+    )  # fmt: skip
+    work = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        trained = train(config, data, pairs, work / "run")
+        after = qualities(base, work / "run" / "policy", scale, cache)
+    finally:
+        shutil.rmtree(work)
+    before = _base_qualities(base, scale, cache)
+    wins = (after > before) + 0.5 * (after == before)
+    return Result(
+        reward=float(after.mean()),
+        base_reward=float(before.mean()),
+        win_rate=float(wins.mean()),
+        train_seconds=trained["seconds"],
+        seconds=time.monotonic() - begun,
+    )
+
+
+def qualities(base: Path, policy: Path | None, scale: Scale, cache: Path) -> np.ndarray:
+    """Return the latent quality of a policy's images for the evaluation prompts, (n,)."""
+    from evaluation.generate import Settings, batches, draw, load_pipeline, prompt_targets
+
+    prompts = pl.read_parquet(MINIATURE / "evaluation_prompts.parquet").rows()
+    targets = prompt_targets(prompts, scale.images_per_prompt, 0, Path())
+    settings = Settings(scale.sampling_steps, guidance=2.0, seed=0, resolution=32)
+    pipeline = load_pipeline(str(base), policy, "cpu")
+    images = [
+        image for part in batches(targets, 64) for image in draw(pipeline, part, settings, 32)
+    ]
+    texts = [target.prompt for target in targets]
+    return np.array(_judge(cache, scale.judge_steps).quality(texts, images)["quality"])
+
+
+@lru_cache(1)
+def _base_qualities(base: Path, scale: Scale, cache: Path) -> np.ndarray:
+    return qualities(base, None, scale, cache)
+
+
+@lru_cache(1)
+def _judge(cache: Path, steps: int) -> Judge:
+    return judge(cache, lambda text: None, steps)

@@ -1,0 +1,112 @@
+"""The worlds: which images meet in the arena, how often, and how well its raters see.
+
+The images are the miniature's own (14 generators, 360 prompts) with their latent quality. A world
+is drawn anew for every seed: other prompts, other votes. The truth stays with `Arena.quality`; what
+is learned from sees the votes alone.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+
+from studies.base import MINIATURE
+
+PROMPTS = 120
+# Mean qualities from 3.0 to 3.8 of 5, where all 14 models go from 1.2 to 4.1.
+CLOSE = ("inkwell-1.0", "quill-mini", "inkwell-1.5", "copperplate-beta", "inkwell-2.0-lightning")
+FEW = ("inkwell-0.9", "inkwell-1.5", "copperplate-xl")
+OPENING = datetime(2026, 3, 2, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class World:
+    """An arena's circumstances.
+
+    votes_per_image: in how many votes an image is shown, on average. noise: a rater's, as a share
+    of the standard deviation of quality among the arena's images. models: whose images meet; all 14
+    where empty. same_model: whether two images of one model may meet. The worlds far-V and close-V
+    have V votes an image, and models far apart or close together in ability.
+    """
+
+    name: str
+    votes_per_image: float
+    noise: float = 0.5
+    models: tuple[str, ...] = ()
+    same_model: bool = False
+
+
+VOTES_PER_IMAGE = (1.0, 1.5, 3.0, 6.0)
+WORLDS = {
+    world.name: world
+    for world in (
+        *(World(f"far-{votes:g}", votes) for votes in VOTES_PER_IMAGE),
+        *(World(f"close-{votes:g}", votes, models=CLOSE) for votes in VOTES_PER_IMAGE),
+        World("sharp-raters", 3.0, noise=0.1),
+        World("noisy-raters", 3.0, noise=1.5),
+        World("few-models", 3.0, models=FEW),
+        World("same-model-pairs", 3.0, models=FEW, same_model=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Arena:
+    """One drawing of a world: its votes (`arena.votes.schema`), and each image's quality."""
+
+    votes: pl.DataFrame
+    quality: dict[str, float]
+
+    def difference(self) -> np.ndarray:
+        """Latent quality of each vote's winner minus its loser's, (n,): the oracle's gap."""
+        lost = self.votes["outcome"].to_numpy() == "b"
+        a, b = (
+            np.array([self.quality[image] for image in self.votes[name]])
+            for name in ("image_a", "image_b")
+        )
+        return np.where(lost, b - a, a - b)
+
+
+def hold_arena(world: World, seed: int, prompts: int = PROMPTS) -> Arena:
+    """Draw prompts and votes of a world.
+
+    Every vote shows two images of one prompt, drawn evenly over prompts and images, to a rater who
+    sees each with noise of his own at every look, and who must choose. `quality + N(0, noise^2)`.
+    """
+    images = pl.read_parquet(MINIATURE / "latent_quality.parquet")
+    spread = float(images["quality"].to_numpy().std())
+    if world.models:
+        images = images.filter(pl.col("model").is_in(world.models))
+    rng = np.random.default_rng([seed, 8])
+    asked = images["prompt_id"].unique().sort()
+    chosen = rng.choice(len(asked), prompts, replace=False)
+    shown = images.filter(pl.col("prompt_id").is_in(asked.gather(np.sort(chosen)).implode()))
+    pools = shown.partition_by("prompt_id", maintain_order=True)
+    n = round(sum(map(len, pools)) * world.votes_per_image / 2)
+    rows = [_meeting(rng, pools[int(rng.integers(prompts))], world, spread) for _ in range(n)]
+    votes = pl.DataFrame(rows).select(
+        pl.format("v{}", pl.int_range(pl.len()).cast(pl.String).str.zfill(5)).alias("vote_id"),
+        pl.lit("simulated raters").alias("source"),
+        pl.all(),
+        created_at=pl.Series([OPENING + timedelta(minutes=i) for i in range(n)]),
+    )
+    return Arena(votes, dict(zip(images["image"], images["quality"], strict=True)))
+
+
+def _meeting(rng: np.random.Generator, pool: pl.DataFrame, world: World, spread: float) -> dict:
+    """Let two images of one prompt meet, and one rater choose between them."""
+    models, quality = pool["model"], pool["quality"]
+    a, b = rng.choice(len(pool), 2, replace=False).tolist()
+    while not world.same_model and models[a] == models[b]:
+        a, b = rng.choice(len(pool), 2, replace=False).tolist()
+    seen = [quality[i] + spread * world.noise * rng.standard_normal() for i in (a, b)]
+    return {
+        "model_a": models[a],
+        "model_b": models[b],
+        "outcome": "a" if seen[0] > seen[1] else "b",
+        "prompt_id": pool["prompt_id"][a],
+        "prompt": pool["prompt"][a],
+        "image_a": pool["image"][a],
+        "image_b": pool["image"][b],
+    }

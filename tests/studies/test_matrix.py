@@ -1,0 +1,153 @@
+"""The matrix: toy runs through the real training, resumption, tuning; and the report of a table."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from studies import matrix
+from studies.comparisons import DPO, FIXED, JOINT, ORACLE, captured, differences
+from studies.matrix import MAIN, SCHEMA, Policy, best, main_runs, merge, run_all, tuning_runs
+from studies.report import TABLES, write_report
+from studies.runs import Run, Scale, execute
+
+TOY = Scale(steps=2, batch_size=2, sampling_steps=2, pretraining_steps=2, judge_steps=2)
+
+
+def table(*rows: tuple) -> pl.DataFrame:
+    """Rows of (world, policy, gamma, seed, split, reward) as the tidy table."""
+    return pl.DataFrame(
+        [
+            {
+                "world": world, "objective": policy.objective, "gap": policy.gap, "gamma": gamma,
+                "beta_dpo": 500.0, "seed": seed, "split": split, "reward": reward,
+                "base_reward": 2.0, "win_rate": 0.6, "train_seconds": 3.0, "seconds": 4.0,
+            }
+            for world, policy, gamma, seed, split, reward in rows
+        ],
+        schema=SCHEMA,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_matrix_runs_once_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    runs = [
+        Run("few-models", "dpo", "none", 0.0, 500.0, 0, "main"),
+        Run("few-models", "arenapo", "oracle", 3.0, 500.0, 0, "main"),
+    ]
+    first = run_all(runs, TOY, tmp_path, 1, lambda text: None)
+    assert first.height == 2
+    assert first.schema == pl.Schema(SCHEMA)
+    assert first["base_reward"].n_unique() == 1
+    assert first["reward"].n_unique() == 2  # the margin trained another policy
+    assert first["win_rate"].is_between(0, 1).all()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a run that is done was run again")
+
+    monkeypatch.setattr(matrix, "ProcessPoolExecutor", refuse)
+    assert run_all(runs, TOY, tmp_path, 1, lambda text: None).equals(first)
+    # The same cell in this process gives the same policy to the last bit.
+    assert execute(runs[0], TOY, tmp_path).reward == first["reward"][0]
+
+
+def test_a_run_is_known_by_everything_that_its_result_depends_on() -> None:
+    run = Run("far-3", "dpo", "none", 0.0, 500.0, 0, "main")
+    assert run.key(Scale()) == run.key(Scale())
+    others = [
+        Run("far-6", "dpo", "none", 0.0, 500.0, 0, "main").key(Scale()),
+        Run("far-3", "dpo", "none", 0.0, 500.0, 1, "main").key(Scale()),
+        run.key(TOY),
+    ]
+    assert len({run.key(Scale()), *others}) == 4
+
+
+def test_every_policy_is_tuned_with_the_same_budget_on_seeds_of_its_own() -> None:
+    runs = tuning_runs("far-3", MAIN, range(1000, 1003))
+    for policy in MAIN:
+        mine = [r for r in runs if (r.objective, r.gap) == (policy.objective, policy.gap)]
+        assert len(mine) == 4 * 3
+    assert {run.split for run in runs} == {"tuning"}
+
+
+def test_the_main_runs_take_the_best_gamma_of_the_tuning_seeds_alone() -> None:
+    results = table(
+        ("w", JOINT, 1.0, 1000, "tuning", 3.0),
+        ("w", JOINT, 1.0, 1001, "tuning", 3.4),
+        ("w", JOINT, 3.0, 1000, "tuning", 3.6),
+        ("w", JOINT, 3.0, 1001, "tuning", 3.1),
+        ("w", JOINT, 6.0, 0, "main", 9.9),
+    )
+    assert best(results, "w", JOINT) == (3.0, 500.0)
+    runs = main_runs(results, "v", [JOINT], range(2), tuned_in="w")
+    assert [(r.world, r.gamma, r.seed, r.split) for r in runs] == [
+        ("v", 3.0, 0, "main"), ("v", 3.0, 1, "main"),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="dpo has no tuning run in w"):
+        best(results, "w", DPO)
+
+
+def test_new_results_replace_the_old_ones_of_the_same_cell() -> None:
+    old = table(("w", DPO, 0.0, 0, "main", 1.0), ("w", DPO, 0.0, 1, "main", 2.0))
+    new = table(("w", DPO, 0.0, 1, "main", 5.0))
+    assert merge(old, new)["reward"].to_list() == [1.0, 5.0]
+
+
+def known_table() -> pl.DataFrame:
+    """A world where the joint gap has exactly half of the oracle's lead of 0.4 at every seed."""
+    worth = {
+        "dpo none": 2.9, "fixed_margin one": 3.0, "arenapo shuffled": 3.0,
+        "arenapo pairwise": 3.1, "arenapo joint": 3.2, "arenapo signed": 3.3,
+        "arenapo oracle": 3.4,
+    }  # fmt: skip
+    rows = []
+    for policy in MAIN:
+        reward = worth[f"{policy.objective} {policy.gap}"]
+        rows += [("far-3", policy, 1.0, s, "main", reward + 0.1 * (s % 3)) for s in range(8)]
+        rows += [("far-3", policy, 1.0, 1000, "tuning", reward)]
+    return table(*rows)
+
+
+def test_the_share_captured_is_that_of_the_paired_means() -> None:
+    share, low, high = captured(known_table(), "far-3", JOINT)
+    assert (share, low, high) == pytest.approx((0.5, 0.5, 0.5))
+    assert captured(known_table(), "far-3", Policy("arenapo", "predictive")) is None
+
+
+def test_differences_are_paired_by_seed_and_corrected_together() -> None:
+    found = {(d.policy, d.other): d for d in differences(known_table())}
+    lead = found[ORACLE.name, FIXED.name]
+    assert lead.seeds == 8
+    assert lead.mean == pytest.approx(0.4)
+    assert lead.high - lead.low < 1e-9  # the seeds' own differences cancel
+    assert lead.p_holm >= lead.p_value
+
+
+def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> None:
+    docs = tmp_path / "study"
+    docs.mkdir()
+    known_table().write_parquet(docs / "results.parquet")
+    gaps = [
+        {"world": world, "seed": seed, "gap": gap, "votes": 9, "right": 0.8, "correlation": 0.5}
+        for world in [f"{s}-{v}" for s in ("far", "close") for v in ("1", "1.5", "3", "6")]
+        for seed in range(2)
+        for gap in ("pairwise", "predictive", "joint", "signed")
+    ]
+    pl.DataFrame(gaps).write_parquet(docs / "gaps.parquet")
+    page = tmp_path / "study.md"
+    page.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in TABLES))
+    written = write_report(docs)
+    text = page.read_text()
+    assert "old" not in text
+    assert "the joint gap 50% (50% to 50%)" in text
+    assert "| far-3 | arenapo oracle - fixed_margin | 8 | +0.400 |" in text
+    assert all(path.stat().st_size > 0 for path in written)
+    write_report(docs)
+    assert page.read_text() == text
+
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="no place for a table: <!-- answer -->"):
+        write_report(docs)
