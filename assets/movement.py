@@ -16,10 +16,7 @@ import polars as pl
 from assets.lake import Lake
 from assets.policy import PAIRS
 from assets.study import Study
-from training.config import gap_column
-
-# Objectives whose loss does not look at the gap: only pairs that came or went change them.
-WITHOUT_GAPS = frozenset({"sft", "dpo", "fixed_margin", "ipo"})
+from training.config import WITHOUT_GAPS, gap_column
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from assets.lake import Lake, combined_hash, content_hash
 from assets.lineage import latest
 from assets.study import Study
 from assets.tracking import Tracking
+from training.config import WITHOUT_GAPS
 
 # What a policy was trained on, in its own folder.
 PAIRS = "training_set.parquet"
@@ -130,10 +131,13 @@ def recipes(study: Study) -> dict[str, str]:
 def policy_parameters(study: Study, name: str) -> dict[str, Any]:
     """Return what tells policies apart when their runs are compared in MLflow."""
     config = study.policies[name]
-    gap = {"gap_spread": study.gap.spread, "gap_signed": study.gap.signed}
+    gap: dict[str, Any] = {"gap_spread": study.gap.spread, "gap_signed": study.gap.signed}
     if config is None:
-        return {"policy": name, "objective": "none", "base": Path(study.base).name}
+        base = Path(study.base).name
+        return {"policy": name, "objective": "none", "gap_estimator": "none", "base": base}
     settings = dataclasses.asdict(config)
+    if config.objective in WITHOUT_GAPS:
+        gap = {"gap_estimator": "none"}
     settings.update(policy=settings.pop("name"), base=Path(study.base).name, **gap)
     return settings
 

@@ -10,7 +10,9 @@ from arena import figures
 from arena.calibration import held_out
 from arena.continuing import fit_or_continue, state_of
 from arena.ratings import Ratings, estimator
+from arena.trueskill import TrueSkill
 from arena.votes.comparisons import Comparisons, pairs_table
+from arena.votes.rankings import of_rankings
 from assets.lake import Lake, content_hash
 from assets.pictures import small
 from assets.study import Study
@@ -45,7 +47,14 @@ def ratings_stage(study: Study) -> list[Any]:
             chosen = estimator(study.arena.estimator, **study.arena.parameters)
             if REFIT in context.run.tags:
                 state_of(lake.table("ratings")).unlink(missing_ok=True)
-            fitted, fit = fit_or_continue(chosen, comparisons, lake.table("ratings"))
+            rankings = lake.read("rankings")
+            if isinstance(chosen, TrueSkill) and rankings.height:
+                alone = votes.filter(~of_rankings(votes, rankings))
+                fitted = chosen.fit(alone, rankings=rankings)
+                fitted.write(lake.table("ratings"))
+                fit = f"fitted: {rankings.height:,} K-wise votes, each one free-for-all update"
+            else:
+                fitted, fit = fit_or_continue(chosen, comparisons, lake.table("ratings"))
             lake.write("pairs", pairs_table(comparisons))
             table = fitted.table
             # MLflow takes few signs in a name, and a model may be called anything.

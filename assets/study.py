@@ -101,9 +101,15 @@ class Gap(Section):
 
 
 class TrainingSet(Section):
-    """held_out: the share of prompts whose pairs validate a policy and never train it."""
+    """held_out: the share of prompts whose pairs validate a policy and never train it.
+
+    check_images: every image is decoded once, and votes about a missing or broken one do not train.
+    Without it, such an image stops the first policy that meets it. network: image URLs are fetched.
+    """
 
     held_out: float = Field(0.05, ge=0, lt=1)
+    check_images: bool = True
+    network: bool = False
 
 
 class Generation(Section):

@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
+from arena.votes.images import faults
 from assets.lake import Lake, content_hash
 from assets.movement import moved_since_training
 from assets.study import Study
@@ -33,11 +34,14 @@ def training_set_stage(study: Study) -> list[Any]:
         with tracking.run(context, study.training_set.model_dump()) as run:
             for name in ("votes", "gaps"):
                 run.dataset(name, content_hash(lake.table(name)), lake.table(name), "pair")
+            broken = broken_images(study, lake)
+            lake.write("broken_images", broken)
             pairs = build_pairs(
                 pq.read_table(lake.table("votes")),
                 pq.read_table(lake.table("gaps")),
                 held_out=study.training_set.held_out,
                 seed=study.seed,
+                broken=broken["image"].to_list(),
             )
             with replacing(lake.table("training_set")) as aside:
                 pq.write_table(pairs, aside)
@@ -48,6 +52,7 @@ def training_set_stage(study: Study) -> list[Any]:
                 "train": train.height,
                 "held_out": frame.height - train.height,
                 "left_out": lake.read("votes").height - frame.height,
+                "broken_images": broken.height,
                 "images": pl.concat([frame["image_winner"], frame["image_loser"]]).n_unique(),
                 "prompts": frame["prompt"].n_unique(),
                 "mean_gap": float(np.mean(train["gap"].to_numpy())) if train.height else 0.0,
@@ -60,6 +65,7 @@ def training_set_stage(study: Study) -> list[Any]:
                 content_hash(lake.table("training_set")),
                 {
                     **summary,
+                    "broken": dg.MetadataValue.md(markdown(broken.head(10))),
                     "moved": dg.MetadataValue.md(markdown(since)),
                     "table": dg.MetadataValue.path(lake.table("training_set")),
                 },
@@ -82,3 +88,15 @@ def training_set_stage(study: Study) -> list[Any]:
         )
 
     return [training_set, splits_share_no_prompt]
+
+
+def broken_images(study: Study, lake: Lake) -> pl.DataFrame:
+    """Return (image, reason) of every image among the votes that cannot be trained on."""
+    found: dict[str, str] = {}
+    if study.training_set.check_images:
+        votes = lake.read("votes")
+        names = pl.concat([votes["image_a"], votes["image_b"]]).drop_nulls().unique().sort()
+        sources = [study.votes.images] if study.votes.images else []
+        found = faults(names.to_list(), sources, network=study.training_set.network)
+    schema = {"image": pl.String, "reason": pl.String}
+    return pl.DataFrame(sorted(found.items()), schema=schema, orient="row")

@@ -22,16 +22,12 @@ FAMILIAR_SHARE_OF_REJECTIONS = 0.01
 COUNTED = ("rows", "accepted", "rejected", "duplicates")
 
 
-def votes_stage(study: Study, watch: "dg.AutomationCondition[Any] | None" = None) -> list[Any]:
-    """Return the observed vote files, the asset `votes` and its checks.
-
-    watch: when the daemon looks at the files; None for only when somebody asks.
-    """
+def votes_stage(study: Study) -> list[Any]:
+    """Return the observed vote files, the asset `votes` and its checks."""
     lake = Lake(study.lake)
 
     @dg.observable_source_asset(
         group_name="data",
-        automation_condition=watch,
         description="The files of votes and images that the study names, by content.",
         metadata={
             f"source_{i}": dg.MetadataValue.path(p) for i, p in enumerate(study.votes.sources)

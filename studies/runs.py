@@ -125,12 +125,14 @@ def execute(run: Run, scale: Scale, cache: Path) -> Result:
 
 def qualities(base: Path, policy: Path | None, scale: Scale, cache: Path) -> np.ndarray:
     """Return the latent quality of a policy's images for the evaluation prompts, (n,)."""
-    from evaluation.generate import Settings, batches, draw, load_pipeline, prompt_targets
+    from evaluation.drawing import Settings, batches, draw
+    from evaluation.generate import prompt_targets
+    from evaluation.policies import find_policy, load_pipeline
 
     prompts = pl.read_parquet(MINIATURE / "evaluation_prompts.parquet").rows()
     targets = prompt_targets(prompts, scale.images_per_prompt, 0, Path())
     settings = Settings(scale.sampling_steps, guidance=2.0, seed=0, resolution=32)
-    pipeline = load_pipeline(str(base), policy, "cpu")
+    pipeline = load_pipeline(find_policy(str(base), str(policy) if policy else None), "cpu")
     images = [
         image for part in batches(targets, 64) for image in draw(pipeline, part, settings, 32)
     ]

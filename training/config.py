@@ -29,6 +29,8 @@ ObjectiveName = Literal[
     "cdpo",
     "sdpo",
 ]
+# Objectives whose loss does not look at the gap: only other pairs change them.
+WITHOUT_GAPS = frozenset({"sft", "dpo", "fixed_margin", "ipo"})
 Adaptation = Literal["lora", "full"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "adamw_8bit"]

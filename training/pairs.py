@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,17 +39,27 @@ SCHEMA = pa.schema(
 )
 
 
+SIDES = ("image_a", "image_b")
+
+
 class PairsError(TrainingError):
     """The training pairs cannot be used, and which ones are at fault."""
 
 
-def build_pairs(votes: pa.Table, gaps: pa.Table, held_out: float, seed: int) -> pa.Table:
+def build_pairs(
+    votes: pa.Table,
+    gaps: pa.Table,
+    held_out: float,
+    seed: int,
+    broken: Collection[str] = (),
+) -> pa.Table:
     """Join votes and gaps (design.md section 3, arena.gap) into the table of SCHEMA.
 
     Columns of further gap estimators (joint_gap, ...) follow those of SCHEMA. Left out, and counted
-    in the schema's metadata under `left_out`: ties, votes without a prompt or an image, and votes
-    of an image against itself. A prompt's pairs are held out together, by a hash of (seed, prompt):
-    a share `held_out` of prompts, the same whatever else the votes hold.
+    in the schema's metadata under `left_out`: ties, votes without a prompt or an image, votes of
+    an image against itself, and those of a `broken` image. A prompt's pairs are held out together,
+    by a hash of (seed, prompt): a share `held_out` of prompts, the same whatever else the votes
+    hold.
     Raises PairsError for a vote without a gap, a gap that is not finite, or equal vote ids.
     """
     names = ("vote_id", "prompt", "image_a", "image_b", "model_a", "model_b", "outcome")
@@ -60,12 +71,14 @@ def build_pairs(votes: pa.Table, gaps: pa.Table, held_out: float, seed: int) -> 
             twice = [count["values"] for count in counts if count["counts"] > 1]
             raise PairsError(f"{where}: vote ids must differ, but occur twice: {_some(twice)}")
 
+    spoiled = pa.array(sorted(broken), pa.string())
     left_out, used = {}, pa.array(np.ones(votes.num_rows, dtype=bool))
     for reason, at_fault in (
         ("tie", pc.equal(votes["outcome"], "tie")),
         ("no prompt", _absent(votes["prompt"])),
         ("no image", pc.or_(_absent(votes["image_a"]), _absent(votes["image_b"]))),
         ("same image", pc.equal(votes["image_a"], votes["image_b"])),
+        ("broken image", pc.or_(*(pc.is_in(votes[side], spoiled) for side in SIDES))),
     ):
         first = pc.and_(used, pc.fill_null(at_fault, False))
         left_out[reason] = pc.sum(first).as_py() or 0
@@ -117,7 +130,12 @@ def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Ta
     arena_section = dict(study.get("arena", {}))
     gap_section = dict(study.get("gap", {}))
     paths = [Path(source) for source in votes_section["sources"]]
-    votes = read_votes(paths, resolve_images="images" not in votes_section).votes
+    votes = read_votes(
+        paths,
+        resolve_images="images" not in votes_section,
+        format=votes_section.get("format"),
+        salt=os.environ.get(votes_section.get("rater_salt", "")),
+    ).votes
     ratings = estimator(arena_section.pop("estimator", "trueskill"), **arena_section).fit(votes)
     gap_section.pop("estimator", None)
     gaps, _ = gaps_by(gap_estimators(study), votes, ratings, **gap_section)

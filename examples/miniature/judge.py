@@ -61,7 +61,7 @@ class Judge:
                 weight = self.real.weight_thirds.agreement(inks[i], asked.digit, asked.weight)
             if asked.slant is not None:
                 lean = self.real.slant_thirds.agreement(slants[i], asked.digit, asked.slant)
-            nearest = distances[i, self.real.labels == asked.digit].min()
+            nearest = float(distances[i, self.real.labels == asked.digit].min())
             closeness = float(np.exp(-0.5 * nearest / self.spacing[asked.digit]))
             values = (2 * digit + weight + lean + closeness, digit, weight, lean, closeness)
             for name, value in zip(columns, values, strict=True):

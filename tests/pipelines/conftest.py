@@ -34,6 +34,7 @@ spread = "posterior"
 
 [training_set]
 held_out = 0.2
+check_images = false
 
 [model]
 base = "./base"

@@ -1,8 +1,14 @@
 """The votes stage as Dagster runs it: what a study may ask of it and what it leaves behind."""
 
+import io
+import json
+
 import polars as pl
 import pytest
+from PIL import Image
 
+from arena.ratings import Ratings
+from arena.trueskill import TrueSkill
 from assets.lake import Lake
 from assets.votes import observed
 from pipelines.definitions import ARENA, OBSERVED
@@ -131,3 +137,46 @@ def test_a_source_may_be_afar_and_a_format_must_exist(write_study):
     assert study.votes.sources == ["s3://bucket/votes/*.parquet"]
     with pytest.raises(ValueError, match=r"votes\.format.*there are parquet"):
         write_study(with_keys('format = "xml"'))
+
+
+def test_k_wise_votes_are_rated_as_rankings_and_not_as_their_pairs(rate, instance, tmp_path):
+    rows = [
+        {"models": ["p", "q", "r"], "images": ["p1", "q1", "r1"], "ranks": ranks, "prompt": "x"}
+        for ranks in ([1, 2, 3], [1, 3, 2], [2, 1, 2])
+    ]
+    (tmp_path / "rankings.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    study, _ = rate(lambda text: text.replace('["votes.parquet"]', '["rankings.jsonl"]'))
+    assert "3 K-wise votes" in latest_metadata(instance, "ratings")["fit"].value
+    lake = Lake(study.lake)
+    rated = Ratings.read(lake.table("ratings")).table
+    expected = TrueSkill(draw_probability="auto").fit(rankings=lake.read("rankings")).table
+    assert rated.select("model", "mu", "sigma").equals(expected.select("model", "mu", "sigma"))
+
+
+def test_votes_about_broken_images_do_not_train_and_stay_in_the_arena(
+    rate, instance, votes_table, tmp_path
+):
+    votes = votes_table(60)
+    names = pl.concat([votes["image_a"], votes["image_b"]]).unique().sort().to_list()
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), "white").save(stream, "png")
+    content = [stream.getvalue()] * len(names)
+    content[0] = content[0][:40]
+    images = pl.DataFrame({"image": names, "bytes": content})
+    images[:-1].write_parquet(tmp_path / "images.parquet")  # and the last one is missing
+
+    def with_images(text):
+        text = text.replace('["votes.parquet"]', '["votes.parquet"]\nimages = "images.parquet"')
+        return text.replace("check_images = false\n", "")
+
+    study, _ = rate(with_images, votes)
+    lake = Lake(study.lake)
+    assert lake.read("broken_images")["image"].to_list() == [names[0], names[-1]]
+    pairs = lake.read("training_set")
+    trained = {*pairs["image_winner"], *pairs["image_loser"]}
+    assert not trained & {names[0], names[-1]}
+    strict = votes.filter(pl.col("outcome") != "tie")
+    broken = pl.any_horizontal(pl.col("image_a", "image_b").is_in([names[0], names[-1]]))
+    assert pairs.height == strict.filter(~broken).height
+    assert lake.read("gaps").height == votes.height
+    assert names[0] in latest_metadata(instance, "training_set")["broken"].value

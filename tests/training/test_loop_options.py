@@ -41,8 +41,9 @@ def assert_equal_weights(one, two, tolerance=1e-5):
 
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path):
-    # beta_dpo multiplies rounding: at the toy's 200 it alone makes 1e-5 of it.
-    options = {"log_every": 1, "validate_every": 2, "beta_dpo": 8.0}
+    # beta_dpo multiplies rounding: at the toy's 200 it alone makes 1e-5 of it. And AdamW moves a
+    # weight whose gradient is rounding by the learning rate.
+    options = {"log_every": 1, "validate_every": 2, "beta_dpo": 8.0, "learning_rate": 1e-4}
     study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
     run(study, tmp_path / "one")
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]

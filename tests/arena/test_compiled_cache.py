@@ -1,0 +1,30 @@
+"""Compiled code never outlives the source that it was compiled from."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_change_of_a_called_function_reaches_its_compiled_callers(tmp_path):
+    shutil.copytree(ROOT / "arena", tmp_path / "arena", ignore=shutil.ignore_patterns("__py*"))
+    code = "from arena.gap import strict_gap; print(strict_gap(1.0, 1.0)[2])"
+    clean = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+
+    def probability():
+        run = [sys.executable, "-c", code]
+        env = {**clean, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, check=True)
+        return float(done.stdout)
+
+    before = probability()
+    assert before == probability()
+    gaussian = tmp_path / "arena" / "gaussian.py"
+    text = gaussian.read_text()
+    wrong = text.replace("return tail if x < 0.0 else 1.0 - tail", "return tail")
+    assert wrong != text
+    gaussian.write_text(wrong)
+    assert probability() != before
