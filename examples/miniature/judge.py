@@ -4,6 +4,7 @@ Truth of the prompt, and closeness to held-out real digits. Only the raters use 
 to a file apart, for studies, and no stage of the pipeline reads it.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,7 +63,7 @@ class Judge:
             if asked.slant is not None:
                 lean = self.real.slant_thirds.agreement(slants[i], asked.digit, asked.slant)
             nearest = float(distances[i, self.real.labels == asked.digit].min())
-            closeness = float(np.exp(-0.5 * nearest / self.spacing[asked.digit]))
+            closeness = math.exp(-0.5 * nearest / float(self.spacing[asked.digit]))
             values = (2 * digit + weight + lean + closeness, digit, weight, lean, closeness)
             for name, value in zip(columns, values, strict=True):
                 columns[name].append(value)
