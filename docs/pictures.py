@@ -20,7 +20,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 
 def asset_graph(page: Page) -> None:
     """The whole chain, every group open."""
-    page.set_viewport_size({"width": 2900, "height": 1400})  # zoomed out, nodes hide their checks
+    page.set_viewport_size({"width": 3500, "height": 1600})  # zoomed out, nodes hide their checks
     page.goto(f"{DAGSTER}/asset-groups")
     page.wait_for_timeout(6000)
     page.mouse.click(1600, 1300)
