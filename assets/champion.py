@@ -17,10 +17,10 @@ import polars as pl
 
 from assets.lake import Lake, combined_hash
 from assets.lineage import RUN_ID, latest
+from assets.pictures import markdown
 from assets.scorecard import prompts_version
 from assets.study import Study
 from assets.tracking import Tracking
-from assets.votes import markdown
 from evaluation.statistics import compare
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ from arena.gap_table import gaps_by
 from arena.joint import JointReport
 from arena.ratings import Ratings
 from assets.lake import Lake, content_hash
-from assets.pictures import small
+from assets.pictures import markdown, small
 from assets.study import Study
 from assets.tracking import Tracking
-from assets.votes import markdown
 from training.config import gap_estimators
 
 

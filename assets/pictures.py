@@ -1,8 +1,9 @@
-"""Figures as Dagster's pages can show them: markdown with the image inside."""
+"""Figures and tables as Dagster's pages can show them: markdown."""
 
 import base64
 
 import dagster as dg
+import polars as pl
 from matplotlib.figure import Figure
 
 from arena.figures import png
@@ -23,3 +24,12 @@ def embedded(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
 def small(figure: Figure, alternative: str) -> dg.MarkdownMetadataValue:
     """Embed a figure at the resolution that the event log can carry."""
     return embedded(png(figure, limit=MOST_BYTES), alternative)
+
+
+def markdown(table: pl.DataFrame) -> str:
+    """Return a frame as a markdown table, as Dagster's pages show it."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * table.width]
+    for row in table.iter_rows():
+        cells = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

@@ -13,11 +13,11 @@ from arena.ratings import Ratings, estimator
 from arena.trueskill import TrueSkill
 from arena.votes.comparisons import Comparisons, pairs_table
 from arena.votes.rankings import of_rankings
+from assets.anomalies import raters_agree
 from assets.lake import Lake, content_hash
-from assets.pictures import small
+from assets.pictures import markdown, small
 from assets.study import Study
 from assets.tracking import Tracking
-from assets.votes import markdown
 
 # The arena is asked to predict the last fifth of the votes from the rest.
 HELD_OUT_SHARE = 0.2
@@ -114,4 +114,14 @@ def ratings_stage(study: Study) -> list[Any]:
             },
         )
 
-    return [ratings, every_model_connected, arena_predicts_held_out_votes]
+    @dg.asset_check(asset=ratings)
+    def raters_agree_with_the_arena() -> dg.AssetCheckResult:
+        """No rater votes as a coin would where the arena has clear favourites."""
+        return raters_agree(lake.read("votes"), Ratings.read(lake.table("ratings")))
+
+    return [
+        ratings,
+        every_model_connected,
+        arena_predicts_held_out_votes,
+        raters_agree_with_the_arena,
+    ]

@@ -8,11 +8,10 @@ import polars as pl
 
 from assets.lake import Lake, content_hash
 from assets.lineage import DATA_VERSION, RUN_ID, latest, latest_record
-from assets.pictures import embedded
+from assets.pictures import embedded, markdown
 from assets.scorecard import comparisons, ksort_result
 from assets.study import Study
 from assets.tracking import Tracking, comparison_link
-from assets.votes import markdown
 from evaluation.figures import image_grid, win_rate_chart
 from evaluation.page import write_comparison
 

@@ -11,9 +11,9 @@ from arena.atomic import replacing
 from arena.votes.images import faults
 from assets.lake import Lake, content_hash
 from assets.movement import moved_since_training
+from assets.pictures import markdown
 from assets.study import Study
 from assets.tracking import Tracking
-from assets.votes import markdown
 from training.pairs import build_pairs
 
 

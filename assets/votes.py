@@ -14,7 +14,9 @@ from arena.votes.open import Options
 from arena.votes.rankings import of_rankings
 from arena.votes.raw import VotesError
 from arena.votes.sources import File, as_url, expanded, remote_rows
+from assets.anomalies import ties_are_steady
 from assets.lake import Lake, content_hash
+from assets.pictures import markdown
 from assets.study import Study
 from assets.tracking import Tracking
 
@@ -101,7 +103,12 @@ def votes_stage(study: Study) -> list[Any]:
             metadata={"share": share, "reasons": dg.MetadataValue.md(reasons(rejected))},
         )
 
-    return [vote_files, votes, no_vote_lost, rejections_are_few]
+    @dg.asset_check(asset=votes)
+    def share_of_ties_is_steady() -> dg.AssetCheckResult:
+        """The newest tenth of the votes has as many ties as the rest, within chance."""
+        return ties_are_steady(lake.read("votes", "outcome", "created_at"))
+
+    return [vote_files, votes, no_vote_lost, rejections_are_few, share_of_ties_is_steady]
 
 
 def observed(study: Study) -> str:
@@ -192,12 +199,3 @@ def reasons(rejected: pl.DataFrame) -> str:
         .sort("rows", descending=True)
         .head(10)
     )
-
-
-def markdown(table: pl.DataFrame) -> str:
-    """Return a frame as a markdown table, as Dagster's pages show it."""
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + " --- |" * table.width]
-    for row in table.iter_rows():
-        cells = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)

@@ -103,6 +103,36 @@ def test_arena_predicts_held_out_votes(study, lake):
     assert not check(ratings_stage(study), "arena_predicts_held_out_votes").passed
 
 
+def test_share_of_ties_is_steady(study, lake):
+    assert check(votes_stage(study), "share_of_ties_is_steady").passed
+    votes = lake.read("votes")
+    late = pl.int_range(pl.len()) >= 540
+    changed = pl.when(late).then(pl.lit("tie")).otherwise("outcome").alias("outcome")
+    lake.write("votes", votes.with_columns(changed))
+    failed = check(votes_stage(study), "share_of_ties_is_steady")
+    assert not failed.passed
+    assert failed.metadata["share_in_the_newest"].value == 1.0
+    # Few votes: a difference that chance may make is none.
+    lake.write("votes", votes.with_columns(changed)[535:545])
+    assert check(votes_stage(study), "share_of_ties_is_steady").passed
+
+
+def test_raters_agree_with_the_arena(study, lake):
+    assert check(ratings_stage(study), "raters_agree_with_the_arena").passed
+    coin = np.random.default_rng(0).choice(["a", "b"], 600)
+    by_coin = pl.col("rater") == "rater 3"
+    lake.write(
+        "votes",
+        lake.read("votes").with_columns(
+            outcome=pl.when(by_coin).then(pl.Series(coin)).otherwise("outcome")
+        ),
+    )
+    failed = check(ratings_stage(study), "raters_agree_with_the_arena")
+    assert not failed.passed
+    assert failed.metadata["raters_like_a_coin"].value == 1
+    assert "rater 3" in failed.metadata["look_at"].value
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("gap", -0.1), ("gap", float("nan")), ("gap", None), ("gap_sd", -1.0), ("probability", 1.2)],
