@@ -88,7 +88,8 @@ class Log:
             values[names.index("grad_norm")] = norms.where(finite, 0).sum() / finite.sum().clamp(1)
         self._processes.average([values])
         line = dict(zip(names, values.tolist(), strict=True))
-        for name in {"inside", "margin"} & set(names):
+        # In one order on all processes, which a set has not: each gather meets its like.
+        for name in [each for each in ("inside", "margin") if each in names]:
             pairs = self._processes.gather(torch.cat([m[name] for _, m, _ in self._window])).float()
             at = torch.tensor(list(QUANTILES.values()), device=pairs.device)
             found = torch.quantile(pairs, at).tolist()
