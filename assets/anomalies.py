@@ -26,9 +26,9 @@ def raters_agree(votes: pl.DataFrame, ratings: Ratings) -> dg.AssetCheckResult:
     """Find raters whose favourites win no more often than by a coin, though the arena says more.
 
     A rater is named who gave at least LEAST_VOTES strict votes between different models, for whom
-    the arena expects its favourite to win more than CLEAR of them, and of whose votes the upper end
-    of the 95% interval (Clopper-Pearson) is below that expectation and whose lower end is not above
-    one half.
+    the arena expects its favourite to win more than CLEAR of them, and of whose share the lower end
+    of the 95% interval (Clopper-Pearson) is not above one half and the upper end is below that
+    expectation, corrected for the number of raters judged.
     """
     strict = votes.filter(
         (pl.col("outcome") != "tie")
@@ -47,8 +47,10 @@ def raters_agree(votes: pl.DataFrame, ratings: Ratings) -> dg.AssetCheckResult:
     )
     odd = []
     for row in counted.sort("rater").iter_rows(named=True):
-        interval = binomtest(row["agreed"], row["votes"]).proportion_ci(0.95)
-        if interval.low <= 0.5 and interval.high < row["expected"]:
+        test = binomtest(row["agreed"], row["votes"])
+        # Among many raters some look odd by chance: Bonferroni.
+        high = test.proportion_ci(1.0 - 0.05 / counted.height).high
+        if test.proportion_ci(0.95).low <= 0.5 and high < row["expected"]:
             odd.append({**row, "agreed": row["agreed"] / row["votes"]})
     found = pl.DataFrame(odd, schema=["rater", "votes", "agreed", "expected"])
     return dg.AssetCheckResult(
