@@ -1,8 +1,7 @@
 """Run what is stale, and only that: the chain from a terminal, in this process.
 
-Stale means what Dagster's own page means by it: an input's content, a setting or the code moved
-since the last materialisation. What a run did is recorded as for any other run, so the pages show
-it; the jobs of the pool `gpu` are child processes here too.
+What a run did is recorded as for any other run, so the pages show it; the jobs of the pool `gpu`
+are child processes here too.
 """
 
 import os
@@ -14,27 +13,15 @@ from pathlib import Path
 
 import dagster as dg
 from dagster import AssetKey, DagsterInstance
-from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView, TemporalContext
-from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
-from dagster._time import get_current_datetime
 
 from assets.lake import Lake
 from assets.study import Study
 from assets.tracking import Tracking, close_abandoned
 from pipelines.definitions import ARENA, OBSERVED, POLICY, REPORT, build_definitions
+from pipelines.staleness import Staleness
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-# What each asset leaves in the lake: Dagster remembers that it was made, not that it still exists.
-TABLES = {
-    "votes": ("votes", "rankings", "rejected", "intake"),
-    "ratings": ("ratings", "pairs"),
-    "gaps": ("gaps",),
-    "training_set": ("training_set",),
-    "champion": (),
-    "report": ("report", "lineage"),
-}
 
 WRAPPER = re.compile("Dagster|RetryRequested")
 
@@ -115,38 +102,7 @@ class Launcher:
     def behind(self, assets: Sequence[str], partition: str | None) -> list[str]:
         """Return the assets that are missing or stale, and those of `assets` downstream of them."""
         graph = self.definitions.resolve_asset_graph()
-        view = AssetGraphView(
-            temporal_context=TemporalContext(
-                effective_dt=get_current_datetime(), last_event_id=None
-            ),
-            instance=self.instance,
-            asset_graph=graph,
-        )
-        resolver = CachingStaleStatusResolver(self.instance, graph, view)
-        behind: list[str] = []
-        for name in assets:
-            key = AssetKey(name)
-            parents = {parent.to_user_string() for parent in graph.get(key).parent_keys}
-            status = resolver.get_status(key, partition)
-            if status != StaleStatus.FRESH or parents & set(behind) or self._gone(name, partition):
-                behind.append(name)
-        return behind
-
-    def _gone(self, name: str, partition: str | None) -> bool:
-        if partition is None:
-            paths = [self.lake.table(table) for table in TABLES[name]]
-            paths += [self.lake.warehouse] if name == "gaps" else []
-            return not all(path.exists() for path in paths)
-        if name == "policy" and self.study.policies[partition] is None:
-            return False
-        judgments = self.lake.root / "judgments" / partition
-        left: dict[str, Path] = {
-            "policy": self.lake.current("policies", partition) / "policy",
-            "generations": self.lake.current("generations", partition) / "images.parquet",
-            "scorecard": judgments / "scores.parquet",
-            "ksort_rating": judgments / "ksort.json",
-        }
-        return not left[name].exists()
+        return list(Staleness(self.study, self.instance, graph).reasons(assets, partition))
 
     def _run(self, job: str, assets: Sequence[str], partition: str | None) -> None:
         result = self.definitions.resolve_job_def(job).execute_in_process(
