@@ -21,6 +21,9 @@ from training.config import WITHOUT_GAPS
 
 # What a policy was trained on, in its own folder.
 PAIRS = "training_set.parquet"
+# The base counts by its content: its path differs from machine to machine. How often a run is
+# logged or saved changes no weight.
+UNRELATED = ("base", "log_every", "checkpoint_every")
 
 
 def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[Any]:
@@ -120,9 +123,7 @@ def recipes(study: Study) -> dict[str, str]:
     hashes = {}
     for name, config in study.policies.items():
         settings = dataclasses.asdict(config) if config else {}
-        # The base counts by its content: its path differs from machine to machine. How often a
-        # run is logged or saved changes no weight.
-        for key in ("base", "log_every", "checkpoint_every"):
+        for key in UNRELATED:
             settings.pop(key, None)
         hashes[name] = combined_hash(base, json.dumps(settings, sort_keys=True))
     return hashes

@@ -46,9 +46,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         description="The scorers' weights and the K-Sort data set, by content.",
     )
     def yardsticks() -> dg.DataVersion:
-        sources = [Path(scorer.partition("=")[2]) for scorer in study.scorecard.scorers]
-        local = [source for source in sources if source.parts and source.exists()]
-        return dg.DataVersion(content_hash(study.ksort.dataset, *local))
+        return dg.DataVersion(yardsticks_version(study))
 
     @dg.asset(
         deps=["policy", evaluation_prompts],
@@ -224,6 +222,13 @@ def prompts_version(study: Study) -> str:
     """Return a hash of every prompt that is drawn, those of the K-Sort instances among them."""
     instances = sorted(study.ksort.dataset.rglob("result.json"))
     return combined_hash(content_hash(study.generation.prompts, *instances))
+
+
+def yardsticks_version(study: Study) -> str:
+    """Return a hash of the K-Sort data set and of every scorer's weights that lie here."""
+    sources = [Path(scorer.partition("=")[2]) for scorer in study.scorecard.scorers]
+    local = [source for source in sources if source.parts and source.exists()]
+    return content_hash(study.ksort.dataset, *local)
 
 
 def comparisons(study: Study, scores: pl.DataFrame, name: str) -> dict[str, Comparison]:

@@ -1,11 +1,13 @@
 """The pipeline from a shell: bring a study up to date, or serve its pages.
 
+    python -m pipelines plan experiments/miniature.toml
     python -m pipelines run experiments/miniature.toml
     python -m pipelines ui experiments/miniature.toml
     python -m pipelines promote experiments/miniature.toml arenapo
 
-`run` recomputes only what is stale and ends in the table of policies; `ui` serves Dagster and
-MLflow on loopback until it is interrupted.
+`plan` says what `run` would do, why and at what cost, and writes nothing; `run` recomputes only
+what is stale and ends in the table of policies; `ui` serves Dagster and MLflow on loopback until it
+is interrupted.
 """
 
 import argparse
@@ -32,6 +34,8 @@ def main() -> int:
             return serve(study, dagster_port=options.dagster_port, mlflow_port=options.mlflow_port)
         if options.command == "promote":
             return promote(study, options.who)
+        if options.command == "plan":
+            return plan(study)
         return run(study)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"pipelines: {error}", file=sys.stderr)
@@ -50,6 +54,7 @@ def parse() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in {
+        "plan": "say what would run, why and at what cost; write nothing",
         "run": "materialise what is stale, then print the table of policies",
         "ui": "serve Dagster's and MLflow's pages on loopback",
         "promote": "make a policy or a version the champion by hand, or roll back",
@@ -71,6 +76,15 @@ def parse() -> argparse.Namespace:
             command.add_argument("--dagster-port", type=int, default=3000)
             command.add_argument("--mlflow-port", type=int, default=5000)
     return parser.parse_args()
+
+
+def plan(study: Study) -> int:
+    """Print what `run` would do."""
+    from pipelines import planning
+
+    with planning.reading_instance() as instance:
+        print(planning.plan(study, instance))
+    return 0
 
 
 def promote(study: Study, who: str | None) -> int:

@@ -57,13 +57,15 @@ class Staleness:
     """One look at a study over a Dagster instance; what it read once it does not read again.
 
     observed: (source, partition) -> version as it is now, for a look that may not record what it
-    sees; sources that are not in it count as they were last recorded.
+    sees; sources that are not in it count as they were last recorded. details: (source, partition)
+    -> what to say of a source that changed.
     """
 
     study: Study
     instance: dg.DagsterInstance
     graph: AssetGraph
     observed: Mapping[Source, str] = field(default_factory=dict)
+    details: Mapping[Source, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         now = TemporalContext(effective_dt=get_current_datetime(), last_event_id=None)
@@ -107,9 +109,10 @@ class Staleness:
             return f"{' or '.join(f'[{each}]' for each in SECTIONS[name])} of the TOML changed"
         upstream = cause.dependency_asset_key
         if cause.category == StaleCauseCategory.DATA and upstream is not None:
-            part = cause.dependency_partition_key
+            name, part = upstream.to_user_string(), cause.dependency_partition_key
             own = part is None or part == cause.partition_key
-            return f"{upstream.to_user_string()}{'' if own else f'[{part}]'} changed"
+            said = self.details.get((name, part))
+            return f"{name}{'' if own else f'[{part}]'} changed{f' ({said})' if said else ''}"
         return cause.reason
 
     def _gone(self, name: str, partition: str | None) -> bool:

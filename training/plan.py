@@ -116,8 +116,30 @@ def cost_of_an_image(family: Family, config: PolicyConfig) -> Cost:
     return Cost(weights, trained, total, operations.get_total_flops())
 
 
-def plan(config: PolicyConfig, data: DataConfig, out: Path) -> str:
-    """Return the plan of a run as a page of text. Nothing is encoded, trained or written."""
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    memory, disk: bytes by what they are for. operations: of the whole run, in `passes` passes of
+    the denoiser an image's pair. known: the images and prompts were counted, and are no bound.
+    """
+
+    cost: Cost
+    pipeline: str
+    memory: dict[str, int]
+    disk: dict[str, int]
+    operations: int
+    passes: int
+    known: bool
+
+    @property
+    def hours(self) -> dict[str, float]:
+        """By card, at the assumed share of its speed."""
+        return {name: self.operations / (speed * SHARE) / 3600 for name, speed in CARDS.items()}
+
+
+def estimate(config: PolicyConfig, data: DataConfig) -> Estimate:
+    """Count what a run will take. Nothing is encoded, trained or written."""
     family = open_family(config.base, weights=False)
     family.check_resolution(config.resolution)
     cost = cost_of_an_image(family, config)
@@ -149,24 +171,28 @@ def plan(config: PolicyConfig, data: DataConfig, out: Path) -> str:
         f"{KEPT + 1} checkpoints": (KEPT + 1) * cost.trained * (12 + 4 * bool(config.ema_decay)),
         "the policy": cost.trained * 4 * (2 if lora and family.trained == "unet" else 1),
     }
+    return Estimate(cost, family.pipeline, memory, disk, step * config.steps, passes, known)
+
+
+def plan(config: PolicyConfig, data: DataConfig, out: Path) -> str:
+    """Return the plan of a run as a page of text. Nothing is encoded, trained or written."""
+    found = estimate(config, data)
+    cost = found.cost
     lines = [
-        f"{config.name}: {config.objective}, {config.adaptation}, {family.pipeline} at "
+        f"{config.name}: {config.objective}, {config.adaptation}, {found.pipeline} at "
         f"{config.resolution} px, {config.steps} steps of {config.batch_size} pairs, "
         f"{config.precision}",
         f"{cost.weights / 1e9:.3f} billion weights, {cost.trained / 1e6:.2f} million trained; "
         f"{cost.operations / 1e12:.3f} TFLOP an image forward",
         "",
-        *_table("memory of the GPU, of each process", memory),
+        *_table("memory of the GPU, of each process", found.memory),
         "",
-        *_table(f"disk ({data.cache} and {out})", disk),
-        *([] if known else ["  at most: the training set is not built yet"]),
+        *_table(f"disk ({data.cache} and {out})", found.disk),
+        *([] if found.known else ["  at most: the training set is not built yet"]),
         "",
-        f"time: {step * config.steps / 1e18:.3f} EFLOP in {passes} passes an image's pair, and at "
-        f"{SHARE:.0%} of a card's bf16 speed (assumed)",
-        *(
-            f"  {config.steps * step / (speed * SHARE) / 3600:10.2f} h   one {name}"
-            for name, speed in CARDS.items()
-        ),
+        f"time: {found.operations / 1e18:.3f} EFLOP in {found.passes} passes an image's pair, and "
+        f"at {SHARE:.0%} of a card's bf16 speed (assumed)",
+        *(f"  {hours:10.2f} h   one {name}" for name, hours in found.hours.items()),
     ]
     return "\n".join(lines)
 
