@@ -20,6 +20,11 @@ CLEAR = 0.6
 NEWEST = 0.1
 SURPRISE = 0.001
 WORTH_SAYING = 0.05
+# How often, over all models together, sound votes may raise the alarm of a version of the ratings.
+FALSE_ALARM = 0.001
+# Moves are measured in no less than this share of the former sigma: one surprising vote among few
+# is no jump.
+LEAST_MOVE = 0.25
 
 
 def raters_agree(votes: pl.DataFrame, ratings: Ratings) -> dg.AssetCheckResult:
@@ -89,3 +94,59 @@ def ties_are_steady(votes: pl.DataFrame) -> dg.AssetCheckResult:
             "p": surprise,
         },
     )
+
+
+def ratings_moved_as_explained(before: Ratings | None, after: Ratings) -> dg.AssetCheckResult:
+    """Find models whose rating moved by more than their own uncertainty explains.
+
+    Of a posterior mean, the votes that are still to come move it by a variance that is known
+    before: what they take from the posterior's own, Var(mu_new - mu_old) = sigma_old^2 + n tau^2 -
+    sigma_new^2, with the n votes that the model got in between and the dynamics tau. So
+    z = |mu_new - mu_old| / sqrt(that) is a standard normal's size as long as the votes are of the
+    kind that was rated before; where votes went, the variance that came back counts. A model is
+    named whose z passes the two-sided FALSE_ALARM quantile, corrected for the number of models.
+
+    before: the version before this one, None where there was none. Ratings on another scale
+    (another estimator, beta or tau) are not compared.
+    """
+    if before is None:
+        return dg.AssetCheckResult(passed=True, description="there were no ratings before")
+    if scale(before) != scale(after):
+        said = "the ratings before had another estimator or other parameters"
+        return dg.AssetCheckResult(passed=True, description=said)
+    columns = ["model", "mu", "sigma", "votes"]
+    both = before.table.select(columns).join(after.table.select(columns), on="model", suffix="_new")
+    added = pl.col("votes_new") - pl.col("votes")
+    dynamics = after.parameters.get("tau", 0.0) ** 2 * added.clip(0)
+    explained = (pl.col("sigma") ** 2 + dynamics - pl.col("sigma_new") ** 2).abs().sqrt()
+    floor = LEAST_MOVE * pl.col("sigma")
+    moved = (pl.col("mu_new") - pl.col("mu")).abs()
+    measured = both.select(
+        "model",
+        mu_before="mu",
+        mu_now="mu_new",
+        sigma_before="sigma",
+        sigma_now="sigma_new",
+        votes_added=added,
+        z=moved / pl.max_horizontal(explained, floor),
+    ).sort("z", "model", descending=[True, False])
+    # Among many models some move far by chance: Bonferroni.
+    most = float(norm.isf(FALSE_ALARM / 2 / max(both.height, 1)))
+    jumped = measured.filter(pl.col("z") > most)
+    return dg.AssetCheckResult(
+        passed=jumped.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "models_compared": both.height,
+            "models_that_jumped": jumped.height,
+            "z_allowed": most,
+            "largest_z": float(measured["z"][0]) if both.height else 0.0,
+            "look_at": dg.MetadataValue.md(markdown(jumped.head(20))),
+        },
+    )
+
+
+def scale(ratings: Ratings) -> tuple[object, ...]:
+    """Return what the unit of mu depends on; the draw margin follows the votes and is not in it."""
+    fixed = ("mu", "sigma", "beta", "tau")
+    return ratings.estimator, *(ratings.parameters.get(name) for name in fixed)

@@ -1,20 +1,23 @@
 """Votes to ratings: a Gaussian capability for every model, and whether it predicts anything."""
 
 import re
+import shutil
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from arena import figures
+from arena.atomic import replacing
 from arena.calibration import held_out
 from arena.continuing import fit_or_continue, state_of
 from arena.ratings import Ratings, estimator
 from arena.trueskill import TrueSkill
 from arena.votes.comparisons import Comparisons, pairs_table
 from arena.votes.rankings import of_rankings
-from assets.anomalies import raters_agree
+from assets.anomalies import raters_agree, ratings_moved_as_explained
 from assets.lake import Lake, content_hash
+from assets.lineage import DATA_VERSION, latest
 from assets.pictures import markdown, small
 from assets.study import Study
 from assets.tracking import Tracking
@@ -23,6 +26,8 @@ from assets.tracking import Tracking
 HELD_OUT_SHARE = 0.2
 # The tag of a run that fits every rating anew, whatever could be continued.
 REFIT = "arenapo/refit"
+# The table that holds the version of the ratings before this one.
+BEFORE = "ratings_before"
 
 
 def ratings_stage(study: Study) -> list[Any]:
@@ -41,6 +46,7 @@ def ratings_stage(study: Study) -> list[Any]:
     ) -> "dg.MaterializeResult[Any]":
         parameters = {"estimator": study.arena.estimator, **study.arena.parameters}
         with tracking.run(context, parameters) as run:
+            keep_before(lake, context.instance)
             votes = lake.read("votes")
             run.dataset("votes", content_hash(lake.table("votes")), lake.table("votes"), "fit")
             comparisons = Comparisons.of(votes)
@@ -119,9 +125,30 @@ def ratings_stage(study: Study) -> list[Any]:
         """No rater votes as a coin would where the arena has clear favourites."""
         return raters_agree(lake.read("votes"), Ratings.read(lake.table("ratings")))
 
+    @dg.asset_check(asset=ratings)
+    def ratings_did_not_jump() -> dg.AssetCheckResult:
+        """No rating moved since the version before by more than its own sigma explains."""
+        path = lake.table(BEFORE)
+        before = Ratings.read(path) if path.exists() else None
+        return ratings_moved_as_explained(before, Ratings.read(lake.table("ratings")))
+
     return [
         ratings,
         every_model_connected,
         arena_predicts_held_out_votes,
         raters_agree_with_the_arena,
+        ratings_did_not_jump,
     ]
+
+
+def keep_before(lake: Lake, instance: dg.DagsterInstance) -> None:
+    """Keep the ratings that are about to be replaced.
+
+    Only those of a materialisation that came to its end: a run that was killed after it wrote its
+    own is followed by one that must still be compared with the version before both.
+    """
+    path, made = lake.table("ratings"), latest(instance, dg.AssetKey("ratings"), None)
+    version = (made.tags or {}).get(DATA_VERSION) if made else None
+    if path.exists() and content_hash(path) == version:
+        with replacing(lake.table(BEFORE)) as aside:
+            shutil.copyfile(path, aside)

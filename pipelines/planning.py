@@ -215,6 +215,6 @@ def reading_instance() -> dg.DagsterInstance:
     """
     storage = InstanceRef.from_dir(os.environ["DAGSTER_HOME"]).storage_data
     folder = storage.config_dict.get("base_dir") if storage else None
-    if folder is not None and not Path(folder).exists():
+    if folder is not None and not (Path(folder) / "history").exists():
         return dg.DagsterInstance.ephemeral()
     return dg.DagsterInstance.get()

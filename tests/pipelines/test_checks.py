@@ -13,10 +13,11 @@ from arena.gap import pairwise_gaps
 from arena.gap_table import gaps_by
 from arena.ratings import Ratings, estimator
 from arena.votes.intake import take_in
+from assets.anomalies import ratings_moved_as_explained
 from assets.gaps import as_metrics, gaps_stage
 from assets.lake import Lake
 from assets.policy import check_preference, check_weights
-from assets.ratings import ratings_stage
+from assets.ratings import BEFORE, ratings_stage
 from assets.report import COLUMNS, report_stage
 from assets.scorecard import check_images, check_settled, check_win
 from assets.study import read_study
@@ -131,6 +132,37 @@ def test_raters_agree_with_the_arena(study, lake):
     assert not failed.passed
     assert failed.metadata["raters_like_a_coin"].value == 1
     assert "rater 3" in failed.metadata["look_at"].value
+
+
+def test_ratings_did_not_jump(study, lake):
+    assert check(ratings_stage(study), "ratings_did_not_jump").passed  # nothing came before
+    votes, arena = lake.read("votes"), estimator("trueskill", tau=0.0)
+    before = arena.fit(votes[:500])
+    before.write(lake.table(BEFORE))
+    arena.fit(votes[500:], prior=before).write(lake.table("ratings"))
+    assert check(ratings_stage(study), "ratings_did_not_jump").passed
+    turned = pl.col("outcome").replace({"a": "b", "b": "a"})
+    arena.fit(votes[500:].with_columns(turned), prior=before).write(lake.table("ratings"))
+    failed = check(ratings_stage(study), "ratings_did_not_jump")
+    assert not failed.passed
+    assert failed.severity == dg.AssetCheckSeverity.WARN
+    assert "| model 5 |" in failed.metadata["look_at"].value
+    # Ratings on another scale say nothing about these.
+    estimator("trueskill", beta=2.0).fit(votes).write(lake.table("ratings"))
+    assert check(ratings_stage(study), "ratings_did_not_jump").passed
+
+
+@pytest.mark.parametrize("tau", [0.0, 25 / 300])
+def test_sound_votes_seldom_raise_the_alarm_of_a_jump(tau, votes_table):
+    arena, alarms, largest = estimator("trueskill", tau=tau), 0, []
+    for seed in range(200):
+        votes = votes_table(700, seed)
+        before = arena.fit(votes[:500])
+        found = ratings_moved_as_explained(before, arena.fit(votes[500:], prior=before))
+        alarms += not found.passed
+        largest.append(found.metadata["largest_z"].value)
+    assert alarms <= 2
+    assert max(largest) > 2  # the measure is no constant: sound votes move ratings too
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from PIL import Image
 
 from arena.ratings import Ratings
 from arena.trueskill import TrueSkill
-from assets.lake import Lake
+from assets.lake import Lake, content_hash
+from assets.ratings import BEFORE
 from assets.votes import observed
 from pipelines.definitions import ARENA, OBSERVED
 from pipelines.launch import Launcher, StageFailed
@@ -58,11 +59,17 @@ def test_ratings_say_whether_they_went_on_or_were_refitted(rate, instance, votes
     folder = tmp_path / "batches"
     folder.mkdir()
     votes = votes_table(600).with_columns(created_at=pl.int_range(pl.len()) + 1_700_000_000)
+    versions = []
     for name, batch in (("1", votes[100:400]), ("2", votes[400:]), ("3", votes[:100])):
         batch.write_parquet(folder / f"{name}.parquet")
-        rate(with_fixed_draws)
+        study, _ = rate(with_fixed_draws)
         said = latest_metadata(instance, "ratings")["fit"].value
         assert said.startswith({"1": "fitted", "2": "continued: 200", "3": "refitted"}[name])
+        versions.append(content_hash(Lake(study.lake).table("ratings")))
+        # What a jump is measured from: the version before this one.
+        before = Lake(study.lake).table(BEFORE)
+        assert (content_hash(before) if before.exists() else None) in (None, *versions[-2:-1])
+    assert before.exists()
 
 
 def test_a_file_with_too_many_rejections_stops_the_stage(rate, votes_table):
