@@ -150,6 +150,24 @@ class Automation(Section):
     retrain_above: float | None = Field(None, ge=0)
 
 
+class Alerts(Section):
+    """Who is told of a failed run, a check that says no and a new champion.
+
+    command: a program and its arguments, which get the event as JSON on stdin. webhook: an address
+    that the JSON is posted to, or "$NAME" for the environment variable that holds it.
+    """
+
+    command: list[str] = Field(default_factory=list)
+    webhook: str | None = Field(None, pattern=r"^(https?://.+|\$[A-Za-z_][A-Za-z0-9_]*)$")
+
+
+class Retention(Section):
+    """What `clean` leaves: the last `days` of history, and of each policy the newest `models`."""
+
+    days: float = Field(90.0, ge=0)
+    models: int = Field(3, ge=1)
+
+
 class Tracking(Section):
     """store: the folder of MLflow's database and artifacts; pages: where its web page is served."""
 
@@ -179,6 +197,8 @@ class Study(Section):
     ksort: KSort
     tracking: Tracking
     automation: Automation
+    alerts: Alerts
+    retention: Retention
     policies: dict[str, PolicyConfig | None]
     base: str
     raw: dict[str, Any]
@@ -252,6 +272,6 @@ def read_study(path: Path | str) -> Study:
 
 SECTIONS = (
     *("votes", "arena", "gap", "training_set"),
-    *("generation", "scorecard", "ksort", "automation"),
+    *("generation", "scorecard", "ksort", "automation", "alerts", "retention"),
 )
 KNOWN = {"study", "lake", "tracking", "model", "train", "policy", "cache", *SECTIONS}

@@ -23,6 +23,7 @@ from assets.movement import moved_since_training
 from assets.ratings import REFIT
 from assets.study import Study
 from assets.votes import observed
+from pipelines.alerts import tell
 
 VOTE_FILES_TAKEN = "dagster/input_data_version/vote_files"
 LONGEST_PAUSE = 24 * 3600
@@ -89,7 +90,18 @@ def automation(study: Study, reported: Iterable[str]) -> list[dg.SensorDefinitio
         minimum_interval_seconds=30,
         description="Names the champion and writes the report after a scorecard changed.",
     )
-    return [new_votes, moved_policies, following]
+
+    @dg.sensor(
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Tells of failed runs, checks that say no and a new champion.",
+    )
+    def alerts(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        told = tell(study, context.instance, context.log.warning)
+        return dg.SkipReason("; ".join(event.text for event in told) or "nothing to tell")
+
+    asked = study.alerts.command or study.alerts.webhook
+    return [new_votes, moved_policies, following, *([alerts] if asked else [])]
 
 
 def schedules(study: Study) -> list[dg.ScheduleDefinition]:

@@ -5,7 +5,6 @@ are child processes here too.
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from assets.lake import Lake
 from assets.study import Study
 from assets.tracking import Tracking, close_abandoned
+from pipelines.alerts import tell
 from pipelines.definitions import ARENA, OBSERVED, POLICY, REPORT, build_definitions
+from pipelines.failures import reason
 from pipelines.staleness import Staleness
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-WRAPPER = re.compile("Dagster|RetryRequested")
 
 
 class StageFailed(RuntimeError):
@@ -52,6 +51,7 @@ class Launcher:
         A second chain on the same lake waits here, and then finds everything done.
         """
         with self.lake.held("chain", self.say):
+            tell(self.study, self.instance, self.say)
             self.bury()
             return self._chain()
 
@@ -119,23 +119,10 @@ class Launcher:
                 self.say(
                     f"  check {check.check_name} of {check.asset_key.to_user_string()} {verdict}"
                 )
+        tell(self.study, self.instance, self.say)
         if not result.success:
-            raise StageFailed(reason(result))
-
-
-def reason(result: dg.ExecuteInProcessResult) -> str:
-    """Return why a run failed: the step and what it raised."""
-    for event in result.all_events:
-        if event.is_step_failure and event.step_key:
-            error = event.step_failure_data.error
-            # What a stage raised is the reason, not what wraps it nor what that came from.
-            while error and error.cause and WRAPPER.match(error.cls_name or ""):
-                error = error.cause
-            if error is None:
-                return f"{event.step_key}: no error was recorded"
-            said = re.sub(rf"^[\w.]*{error.cls_name}: ", "", error.message.strip())
-            return f"{event.step_key}: {said}"
-    return f"run {result.run_id} did not succeed"
+            said = reason(result.all_events)
+            raise StageFailed(said or f"run {result.run_id} did not succeed")
 
 
 def home() -> Path:

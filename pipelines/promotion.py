@@ -6,6 +6,7 @@ from assets import champion
 from assets.lake import Lake
 from assets.study import Study
 from assets.tracking import Tracking
+from pipelines.alerts import tell
 
 
 def promote(study: Study, instance: dg.DagsterInstance, who: str | None) -> str:
@@ -34,4 +35,5 @@ def promote(study: Study, instance: dg.DagsterInstance, who: str | None) -> str:
                 tags={"dagster/data_version": champion.content_of(standing)},
             )
         )
+    tell(study, instance, print)
     return f"{said}; what serves loads models:/{study.name}@champion"
