@@ -215,6 +215,8 @@ def roll_back(client: "MlflowClient", model: str) -> str | None:
     if before == "none":
         client.delete_registered_model_alias(model, "champion")
         return None
+    if not client.search_model_versions(f"name = '{model}' and version_number = {before}"):
+        raise ValueError(f"version {before} of {model}, the champion before, was cleaned away")
     client.set_registered_model_alias(model, "champion", before)
     return str(before)
 

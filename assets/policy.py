@@ -55,7 +55,7 @@ def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[
             if study.policies[name] is None:
                 return run.result(recipes(study)[name], {"base": study.base, "objective": "none"})
             data = content_hash(lake.table("training_set"))
-            inputs = combined_hash(recipes(study)[name], data)
+            inputs = training_inputs(study, name, data)
             folder = lake.folder("policies", name, inputs)
             # Its own copy: the table may move on while this trains, and what the policy saw stays.
             table = folder / PAIRS
@@ -127,6 +127,14 @@ def recipes(study: Study) -> dict[str, str]:
             settings.pop(key, None)
         hashes[name] = combined_hash(base, json.dumps(settings, sort_keys=True))
     return hashes
+
+
+def training_inputs(study: Study, name: str, data: str) -> str:
+    """Return the name of the folder that a policy is trained in, by all that goes into it.
+
+    data: the content hash of the training set.
+    """
+    return combined_hash(recipes(study)[name], data)
 
 
 def policy_parameters(study: Study, name: str) -> dict[str, Any]:

@@ -65,11 +65,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         with tracking.run(context, parameters) as run:
             trained = study.policies[name] is not None
             weights = lake.current("policies", name) / "policy"
-            inputs = combined_hash(
-                content_hash(weights) if trained else recipes(study)[name],
-                prompts_version(study),
-                study.version("generation"),
-            )
+            inputs = drawing_inputs(study, lake, name)
             folder = lake.folder("generations", name, inputs)
             version, reported = run_job(
                 context,
@@ -222,6 +218,17 @@ def prompts_version(study: Study) -> str:
     """Return a hash of every prompt that is drawn, those of the K-Sort instances among them."""
     instances = sorted(study.ksort.dataset.rglob("result.json"))
     return combined_hash(content_hash(study.generation.prompts, *instances))
+
+
+def drawing_inputs(study: Study, lake: Lake, name: str) -> str:
+    """Return the name of the folder that a policy's images lie in, by all that goes into them."""
+    trained = study.policies[name] is not None
+    weights = lake.current("policies", name) / "policy"
+    return combined_hash(
+        content_hash(weights) if trained else recipes(study)[name],
+        prompts_version(study),
+        study.version("generation"),
+    )
 
 
 def yardsticks_version(study: Study) -> str:

@@ -4,6 +4,7 @@
     python -m pipelines run experiments/miniature.toml
     python -m pipelines ui experiments/miniature.toml
     python -m pipelines promote experiments/miniature.toml arenapo
+    python -m pipelines clean experiments/miniature.toml --dry-run
 
 `plan` says what `run` would do, why and at what cost, and writes nothing; `run` recomputes only
 what is stale and ends in the table of policies; `ui` serves Dagster and MLflow on loopback until it
@@ -36,6 +37,8 @@ def main() -> int:
             return promote(study, options.who)
         if options.command == "plan":
             return plan(study)
+        if options.command == "clean":
+            return clean(study, options.dry_run)
         return run(study)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"pipelines: {error}", file=sys.stderr)
@@ -57,6 +60,7 @@ def parse() -> argparse.Namespace:
         "plan": "say what would run, why and at what cost; write nothing",
         "run": "materialise what is stale, then print the table of policies",
         "ui": "serve Dagster's and MLflow's pages on loopback",
+        "clean": "remove what is old and not needed, as [retention] says",
         "promote": "make a policy or a version the champion by hand, or roll back",
     }.items():
         command = commands.add_parser(
@@ -72,6 +76,8 @@ def parse() -> argparse.Namespace:
             chosen = command.add_mutually_exclusive_group(required=True)
             chosen.add_argument("who", nargs="?", help="a policy's name or a version's number")
             chosen.add_argument("--back", action="store_true", help="the champion before, again")
+        if name == "clean":
+            command.add_argument("--dry-run", action="store_true", help="only say what would go")
         if name == "ui":
             command.add_argument("--dagster-port", type=int, default=3000)
             command.add_argument("--mlflow-port", type=int, default=5000)
@@ -95,6 +101,15 @@ def promote(study: Study, who: str | None) -> int:
 
     with DagsterInstance.get() as instance:
         print(promotion.promote(study, instance, who))
+    return 0
+
+
+def clean(study: Study, dry_run: bool) -> int:
+    """Remove what is old, each thing on stderr, and print what was freed."""
+    from pipelines import planning, retention
+
+    with planning.reading_instance() as instance:
+        print(retention.clean(study, instance, lambda line: print(line, file=sys.stderr), dry_run))
     return 0
 
 

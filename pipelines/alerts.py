@@ -116,7 +116,8 @@ def _failed_runs(
         if run is None:
             continue
         policy = run.tags.get("dagster/partition", "")
-        said = reason_of_run(instance, run.run_id) or record.event_log_entry.user_message
+        event = record.event_log_entry.dagster_event
+        said = reason_of_run(instance, run.run_id) or (event.message if event else "") or "unknown"
         yield Event(
             f"run-{run.run_id}",
             "run_failed",

@@ -28,6 +28,7 @@ from pipelines.alerts import tell
 VOTE_FILES_TAKEN = "dagster/input_data_version/vote_files"
 LONGEST_PAUSE = 24 * 3600
 FIRST_PAUSE = 300
+CLEAN = "clean_up"
 
 # Fires when an upstream's data version moved since this asset was last asked for, never for a
 # materialisation that changed nothing (which AutomationCondition.eager() would follow too).
@@ -105,7 +106,10 @@ def automation(study: Study, reported: Iterable[str]) -> list[dg.SensorDefinitio
 
 
 def schedules(study: Study) -> list[dg.ScheduleDefinition]:
-    """Return the nightly look, which waits for no number of votes, and the weekly full refit."""
+    """Return the nightly look, which waits for no number of votes, and the weekly full refit.
+
+    With a [retention] section, what is old is removed every night too.
+    """
 
     @dg.schedule(
         cron_schedule="0 3 * * *",
@@ -130,7 +134,36 @@ def schedules(study: Study) -> list[dg.ScheduleDefinition]:
         context.instance.report_runless_asset_event(seen(observed(study)))
         return dg.RunRequest(tags={REFIT: "true"})
 
-    return [nightly, weekly_refit]
+    @dg.schedule(
+        cron_schedule="0 5 * * *",
+        job_name=CLEAN,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Removes what is old and not needed, as [retention] says.",
+    )
+    def nightly_clean(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        unfinished = dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)
+        if runs := context.instance.get_runs(unfinished, limit=1):
+            return dg.SkipReason(f"run {runs[0].run_id[:8]} of {runs[0].job_name} is going on")
+        return dg.RunRequest()
+
+    return [nightly, weekly_refit, *([nightly_clean] if "retention" in study.raw else [])]
+
+
+def clean_job(study: Study) -> dg.JobDefinition:
+    """Return the job that removes what is old, for the page and the schedule."""
+
+    @dg.op(description="Removes what is old and not needed, as [retention] says.")
+    def remove_what_is_old(context: dg.OpExecutionContext) -> None:
+        from pipelines.retention import clean
+
+        said = clean(study, context.instance, context.log.info, own_run=context.run_id)
+        context.log.info(said)
+
+    @dg.job(name=CLEAN)
+    def job() -> None:
+        remove_what_is_old()
+
+    return job
 
 
 def look_at_votes(

@@ -21,7 +21,7 @@ from assets.study import Study, read_study
 from assets.tracking import Tracking
 from assets.training_set import training_set_stage
 from assets.votes import votes_stage
-from pipelines.automation import automation, follow_content, schedules
+from pipelines.automation import automation, clean_job, follow_content, schedules
 
 # Observable sources, partitioned checks and Pipes' reader are marked beta or preview; the warnings
 # would repeat on each load and in each job.
@@ -63,6 +63,7 @@ def build_definitions(study: Study) -> dg.Definitions:
             dg.define_asset_job("rate_votes", dg.AssetSelection.assets(*ARENA)),
             dg.define_asset_job("train_and_evaluate", dg.AssetSelection.assets(*POLICY)),
             dg.define_asset_job("write_report", dg.AssetSelection.assets(*REPORT)),
+            clean_job(study),
         ],
         sensors=automation(study, REPORT),
         schedules=schedules(study),
