@@ -3,7 +3,8 @@
 A trained policy is a version of the registered model named after the study, and its `candidate`.
 It becomes `champion` when, by the headline scorer, the whole 95% interval of its win rate over the
 champion, on the same prompts and the same noise, lies above one half, and still does after Holm's
-correction over all challengers. Until there is a champion the baseline's images stand for it. What
+correction over all challengers. Until there is a champion the baseline's images stand for it.
+Scores are compared only where the same scorer, by its weights, gave both on the same prompts. What
 serves loads `models:/STUDY@champion` and never asks who that is.
 """
 
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from assets.lake import Lake, combined_hash
+from assets.jobs import plain
+from assets.lake import Lake
 from assets.lineage import RUN_ID, latest
 from assets.pictures import markdown
-from assets.scorecard import prompts_version
+from assets.scorecard import CONDITIONS, conditions
 from assets.study import Study
 from assets.tracking import Tracking
 from evaluation.statistics import compare
@@ -59,7 +61,7 @@ def champion_stage(study: Study) -> list[Any]:
         deps=["scorecard"],
         group_name="evaluation",
         kinds={"mlflow"},
-        code_version=f"1-{study.version('study', 'scorecard')}",
+        code_version=f"2-{study.version('study', 'scorecard')}",
         description="The policy that serves: models:/STUDY@champion, by the stated rule.",
     )
     def champion(
@@ -105,7 +107,7 @@ def decide(
     study: Study, lake: Lake, client: "MlflowClient", instance: dg.DagsterInstance
 ) -> Decision:
     """Return which version is to be crowned by the rule, and why."""
-    conditions = combined_hash(prompts_version(study), study.version("generation"))
+    now = conditions(study)
     standing = champion_of(client, study.name)
     challengers = {}
     for name, config in study.policies.items():
@@ -114,22 +116,28 @@ def decide(
         if made is None or scored is None or "mlflow_model_version" not in made.metadata:
             continue
         version = str(made.metadata["mlflow_model_version"].value)
-        tags = {"conditions": conditions, "scorecard_run": str(scored.metadata[RUN_ID].value)}
+        # As they were when it was scored: a scorer with other weights since then makes them stale.
+        under = plain(scored.metadata).get(CONDITIONS, "unknown")
+        tags = {CONDITIONS: under, "scorecard_run": str(scored.metadata[RUN_ID].value)}
         for key, value in tags.items():
             client.set_model_version_tag(study.name, version, key, value)
         entry = client.get_model_version(study.name, version)
         same = standing is not None and content_of(entry) == content_of(standing)
-        if not same and "rolled_back" not in entry.tags:
+        if not same and "rolled_back" not in entry.tags and under == now:
             challengers[name] = version
     none = pl.DataFrame(schema=COLUMNS)
     if not challengers:
         return Decision(None, "nobody challenges the champion", none)
-    if standing is not None and standing.tags.get("conditions") != conditions:
-        said = f"version {standing.version} was scored on other prompts or settings, or never"
+    if standing is not None and standing.tags.get(CONDITIONS) != now:
+        said = f"version {standing.version} was scored on other prompts, by another scorer or never"
         return Decision(None, f"{said}: promote by hand what should follow it", none)
     shown = [own_scores(lake, name, name) for name in challengers]
     incumbent = kept_scores(client, standing) if standing else None
     if incumbent is None:
+        scored = latest(instance, dg.AssetKey("scorecard"), study.baseline)
+        if scored is None or plain(scored.metadata).get(CONDITIONS) != now:
+            said = f"{study.baseline} was scored on other prompts, by another scorer or never"
+            return Decision(None, said, none)
         incumbent = own_scores(lake, study.baseline, study.baseline)
     incumbent = incumbent.with_columns(policy=pl.lit(STANDING))
     scores = pl.concat([incumbent, *shown], how="diagonal_relaxed")

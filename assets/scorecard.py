@@ -21,6 +21,8 @@ from evaluation.statistics import Comparison, compare
 
 # K-Sort Eval's own rule for a rating that has settled (arXiv 2602.09411).
 SETTLED_SIGMA = 0.75
+# The key of a scorecard's metadata that says under what its scores were made.
+CONDITIONS = "conditions"
 
 
 def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> list[Any]:
@@ -107,7 +109,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         group_name="evaluation",
         kinds={"torch", "mlflow"},
         pool=POOL,
-        code_version=f"1-{study.version('scorecard', 'study')}",
+        code_version=f"2-{study.version('scorecard', 'study')}",
         description="Scores of the policy's images, and its win rate over the baseline.",
     )
     def scorecard(
@@ -120,6 +122,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
             tables = {each: lake.current("generations", each) / "images.parquet" for each in shown}
             scores = lake.root / "judgments" / name / "scores.parquet"
             scores.parent.mkdir(parents=True, exist_ok=True)
+            scored_under = conditions(study)
             chosen = [f"--scorer={scorer}" for scorer in study.scorecard.scorers]
             run_job(
                 context,
@@ -149,6 +152,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
                 version,
                 {
                     **metrics,
+                    CONDITIONS: scored_under,
                     "images": embedded(grid, f"{study.baseline} against {name}"),
                     "table": dg.MetadataValue.path(scores),
                 },
@@ -236,6 +240,19 @@ def yardsticks_version(study: Study) -> str:
     sources = [Path(scorer.partition("=")[2]) for scorer in study.scorecard.scorers]
     local = [source for source in sources if source.parts and source.exists()]
     return content_hash(study.ksort.dataset, *local)
+
+
+def conditions(study: Study) -> str:
+    """Return a hash of all that two policies' headline scores must share to be compared.
+
+    That is the prompts, how they are drawn, and the scorer by its weights (by its name, where it
+    does not lie here).
+    """
+    headline = study.scorecard.headline
+    (scorer,) = (s for s in study.scorecard.scorers if s.partition("=")[0] == headline)
+    source = Path(scorer.partition("=")[2])
+    weights = content_hash(source) if source.parts and source.exists() else scorer
+    return combined_hash(prompts_version(study), study.version("generation"), weights)
 
 
 def comparisons(study: Study, scores: pl.DataFrame, name: str) -> dict[str, Comparison]:

@@ -66,6 +66,18 @@ def test_the_best_policy_is_champion_by_the_rule_and_a_person_can_overrule_it(la
     assert "no policy is shown to be better than the champion" in again.said
     assert kept_scores(client, standing).height == 24
 
+    # A scorer with other weights: its scores are not compared with those of the one before.
+    weights = study.path.parent / "scorer" / "result.json"
+    sound = weights.read_text()
+    weights.write_text('{"other": "weights"}')
+    assert decide(study, lake, client, instance).said == "nobody challenges the champion"
+    launcher._run("train_and_evaluate", ["scorecard"], "dpo")
+    apart = decide(study, lake, client, instance)
+    assert apart.version is None
+    assert "was scored on other prompts, by another scorer or never" in apart.said
+    weights.write_text(sound)
+    launcher._run("train_and_evaluate", ["scorecard"], "dpo")
+
     assert "(dpo) is champion" in promote(study, instance, "dpo")
     assert champion_of(client, study.name).tags["policy"] == "dpo"
     assert "by hand" in metadata(instance, "champion")[0]["decision"]
