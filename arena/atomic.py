@@ -22,3 +22,15 @@ def replacing(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def writes(aside: Path) -> bool:
+    """Tell whether the process that `replacing` gave this path still lives."""
+    number = aside.name.split(".")[-2]
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, ValueError):
+        return True
+    return True

@@ -4,7 +4,8 @@
 
 An orchestrator killed outright cannot stop its job, and its next run would start a second one in
 the same folder. So the kernel interrupts the job when its parent dies (where it can: Linux), and
-the lock, kept through `exec`, lets the next job begin only when this one has ended.
+the lock, kept through `exec`, lets the next job begin only when this one has ended. The servers of
+the pages are tied to whoever serves them in the same way.
 """
 
 import ctypes

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from arena.atomic import replacing
+from arena.atomic import replacing, writes
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,13 @@ class Lake:
                 say(f"another run holds {name} of {self.root}; waiting for it to end")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+    def sweep(self) -> list[Path]:
+        """Delete what writers left beside its place when they were killed; return it."""
+        left = [path for path in self.root.rglob(".*.partial") if not writes(path)]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return left
 
     @property
     def warehouse(self) -> Path:

@@ -1,99 +1,185 @@
-"""The pictures of the docs, taken from the pages themselves: `make demo`, `make ui`, then this.
+"""A walk through Dagster's and MLflow's pages as a person goes; the docs' pictures come from it.
 
-    pip install playwright        (Debian's chromium serves; nothing else is fetched)
-    python docs/pictures.py [--chromium /usr/bin/chromium] [--out docs/images]
+    make demo && make ui            (in another terminal; Debian's chromium serves)
+    .venv/bin/python docs/pictures.py [--chromium /usr/bin/chromium] [--out docs/images]
 
-Goes through Dagster's and MLflow's pages as a person would: the asset graph with every group open,
-the arena's leaderboard and the gaps' histogram in the assets' metadata, a scorecard's images, then
-by the report's own link to MLflow's comparison of the scorecard runs.
+`tests/pipelines/test_browser.py` goes the same walk over a small study and presses the buttons too.
 """
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-DAGSTER, MLFLOW = "http://127.0.0.1:3000", "http://127.0.0.1:5000"
+CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+WIDE, TALL = {"width": 1600, "height": 900}, {"width": 1600, "height": 1000}
+CHAIN = {"width": 3500, "height": 1600}  # zoomed out, nodes hide their checks
+PATIENCE = 180_000  # ms
+SETTLED = 1500  # ms: what moves on the page has arrived
+COMPARED = (("objective", "gap_estimator"), ("miniature.win_rate", "miniature.mean"))
 
 
-def asset_graph(page: Page) -> None:
-    """The whole chain, every group open."""
-    page.set_viewport_size({"width": 3500, "height": 1600})  # zoomed out, nodes hide their checks
-    page.goto(f"{DAGSTER}/asset-groups")
-    page.wait_for_timeout(6000)
-    page.mouse.click(1600, 1300)
-    page.keyboard.press("Alt+E")
-    page.wait_for_timeout(5000)
+class Walk:
+    """One tab, and where the two pages are."""
 
+    def __init__(self, page: Page, dagster: str, mlflow: str) -> None:
+        self.page, self.dagster, self.mlflow = page, dagster, mlflow
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
 
-def metadata(asset: str, entry: str, partition: str | None = None) -> Callable[[Page], None]:
-    """One entry of an asset's metadata, opened."""
+    def button(self, name: str) -> Locator:
+        """Return the first button that says this."""
+        return self.page.get_by_role("button", name=name).first
 
-    def show(page: Page) -> None:
+    def asset(self, name: str, partition: str | None = None) -> None:
+        """Open an asset's page, or one of its partitions'."""
         chosen = f"?view=partitions&partition={partition}" if partition else ""
-        page.goto(f"{DAGSTER}/assets/{asset}{chosen}")
-        page.wait_for_timeout(5000)
-        row = page.locator("tr", has_text=entry).first
+        self.page.goto(f"{self.dagster}/assets/{name}{chosen}")
+        expect(self.button("Materialize")).to_be_visible()
+
+    def materialise(self, name: str) -> str:
+        """Press an unpartitioned asset's button and go to its run; return the run's id."""
+        self.asset(name)
+        self.button("Materialize").click()
+        self.page.get_by_text("View", exact=True).first.click()
+        self.page.wait_for_url("**/runs/*")
+        return self.page.url.rpartition("/runs/")[2].partition("?")[0]
+
+    def watch(self, run: str, status: str) -> None:
+        """Stay on a run's page until it says this."""
+        self.page.goto(f"{self.dagster}/runs/{run}")
+        expect(self.page.get_by_text(status, exact=True).first).to_be_visible()
+
+    def backfill(self, name: str) -> None:
+        """Materialise every partition of an asset."""
+        self.asset(name)
+        self.button("Materialize").click()
+        self.button("All").click()
+        self.button("Launch backfill").click()
+        expect(self.button("Launch backfill")).to_be_hidden()
+
+    def cancel(self, run: str) -> None:
+        """Terminate a run from its page."""
+        self.page.goto(f"{self.dagster}/runs/{run}")
+        self.button("Terminate").click()
+        self.page.get_by_role("dialog").get_by_role("button", name="Terminate").last.click()
+
+    def tracked(self, name: str) -> str:
+        """Follow the link from an asset's metadata to MLflow; return the run's name there."""
+        self.asset(name)
+        link = self.page.locator(f'a[href*="{self.mlflow}/#/experiments/"]').first
+        with self.page.context.expect_page() as opened:
+            link.click()
+        there = opened.value
+        heading = there.get_by_role("heading", name=re.compile(f"^{name}")).first
+        heading.wait_for(timeout=PATIENCE)
+        called = heading.inner_text().strip()
+        there.close()
+        return called
+
+    def select_scorecards(self, experiment: str) -> None:
+        """Search MLflow for the runs of scorecards, select them all and press Compare."""
+        wanted = quote("tags.`dagster.asset` = 'scorecard'")
+        self.page.goto(f"{self.mlflow}/#/experiments/{experiment}/runs?searchFilter={wanted}")
+        self.page.get_by_text(re.compile(r"^scorecard\[")).first.wait_for()
+        self.page.get_by_role("checkbox", name="Select all runs").check()
+        self.button("Compare").click()
+        self.page.wait_for_url("**/compare-runs*")
+        expect(self.page.get_by_text("Parallel Coordinates").first).to_be_visible()
+
+    # What is pictured.
+
+    def chain(self) -> None:
+        """The asset graph, every group open."""
+        self.page.set_viewport_size(CHAIN)
+        self.page.goto(f"{self.dagster}/asset-groups")
+        expect(self.page.get_by_text("evaluation", exact=True).first).to_be_visible()
+        self.page.wait_for_timeout(SETTLED)
+        self.page.mouse.click(1600, 1300)
+        self.page.keyboard.press("Alt+E")
+        expect(self.page.get_by_text("ksort_rating", exact=True).first).to_be_visible()
+
+    def entry(self, asset: str, name: str, partition: str | None = None) -> None:
+        """One entry of an asset's metadata, opened."""
+        self.asset(asset, partition)
+        row = self.page.locator("tr", has_text=name).first
         row.get_by_text("Show Markdown").click()
-        page.wait_for_timeout(3000)
+        expect(self.page.get_by_role("dialog").first).to_be_visible()
 
-    return show
-
-
-def comparison(page: Page) -> None:
-    """MLflow's comparison of the scorecard runs, by the link in the report's metadata."""
-    page.goto(f"{DAGSTER}/assets/report")
-    page.wait_for_timeout(5000)
-    link = page.locator(f'a[href^="{MLFLOW}/#/compare-runs"]').first.get_attribute("href")
-    assert link, "the report's metadata has no link to MLflow's comparison"
-    page.set_viewport_size({"width": 1600, "height": 1000})
-    page.goto(link)
-    page.wait_for_timeout(8000)
-    page.get_by_role("button", name="Close").last.click()  # the assistant beside the page
-    page.get_by_role("button", name="Clear All").click()
-    boxes = page.get_by_role("combobox")
-    for box, names in (
-        (0, ["objective", "gap_estimator"]),
-        (1, ["miniature.win_rate", "miniature.mean"]),
-    ):
-        for name in names:
-            boxes.nth(box).click()
-            page.keyboard.type(name)
-            page.wait_for_timeout(500)
-            page.keyboard.press("Enter")
-            page.keyboard.press("Escape")
-    page.wait_for_timeout(3000)
+    def comparison(self) -> None:
+        """MLflow's comparison of the scorecard runs, by the link in the report's metadata."""
+        self.asset("report")
+        link = self.page.locator(f'a[href^="{self.mlflow}/#/compare-runs"]').first
+        address = link.get_attribute("href")
+        assert address, "the report's metadata has no link to MLflow's comparison"
+        self.page.set_viewport_size(TALL)
+        self.page.goto(address)
+        clear = self.button("Clear All")
+        expect(clear).to_be_visible()
+        close = self.page.get_by_role("button", name="Close")  # the assistant beside the page
+        if close.count():
+            close.last.click()
+        clear.click()
+        for box, names in enumerate(COMPARED):
+            for name in names:
+                self.page.get_by_role("combobox").nth(box).click()
+                self.page.keyboard.type(name)
+                self.page.wait_for_timeout(500)
+                self.page.keyboard.press("Enter")
+                self.page.keyboard.press("Escape")
 
 
-PICTURES: dict[str, Callable[[Page], None]] = {
-    "assets": asset_graph,
-    "leaderboard": metadata("ratings", "leaderboard"),
-    "gaps": metadata("gaps", "histogram"),
-    "scorecard": metadata("scorecard", "images", "arenapo_joint"),
-    "comparison": comparison,
-}
+def pictures(policy: str) -> dict[str, Callable[[Walk], None]]:
+    """Return what is pictured; policy: whose images stand for a scorecard."""
+    return {
+        "assets": Walk.chain,
+        "leaderboard": lambda walk: walk.entry("ratings", "leaderboard"),
+        "gaps": lambda walk: walk.entry("gaps", "histogram"),
+        "scorecard": lambda walk: walk.entry("scorecard", "images", policy),
+        "comparison": Walk.comparison,
+    }
+
+
+@contextmanager
+def walking(dagster: str, mlflow: str, chromium: str = CHROMIUM) -> Iterator[Callable[[], Walk]]:
+    """Start a browser; give what opens a new tab in it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        context = browser.new_context(viewport=WIDE)
+        yield lambda: Walk(context.new_page(), dagster, mlflow)
+        browser.close()
+
+
+def take(name: str, show: Callable[[Walk], None], walk: Walk, folder: Path) -> Path:
+    """Go where a picture is, take it and close the tab."""
+    show(walk)
+    walk.page.wait_for_timeout(SETTLED)
+    path = folder / f"{name}.png"
+    walk.page.screenshot(path=path)
+    walk.page.close()
+    return path
 
 
 def main() -> None:
     """Take every picture, or those named."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("pictures", nargs="*", help=f"of {list(PICTURES)}; all by default")
-    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("names", nargs="*", help=f"of {list(pictures(''))}; all by default")
+    parser.add_argument("--chromium", default=CHROMIUM)
+    parser.add_argument("--dagster", default="http://127.0.0.1:3000")
+    parser.add_argument("--mlflow", default="http://127.0.0.1:5000")
+    parser.add_argument("--policy", default="arenapo_joint", help="whose images are pictured")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=options.chromium, args=FLAGS)
-        for name in options.pictures or PICTURES:
-            page = browser.new_page(viewport={"width": 1600, "height": 900})
-            PICTURES[name](page)
-            path = options.out / f"{name}.png"
-            page.screenshot(path=path)
-            page.close()
-            print(path)
-        browser.close()
+    shown = pictures(options.policy)
+    with walking(options.dagster, options.mlflow, options.chromium) as tab:
+        for name in options.names or shown:
+            print(take(name, shown[name], tab(), options.out))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.tags import MAX_RETRIES_TAG
 
 from arena.votes.deliveries import fingerprint
 from arena.votes.sources import File, as_url, expanded, remote_rows
+from assets.jobs import MOST_RETRIES
 from assets.lake import Lake
 from assets.lineage import DATA_VERSION, latest
 from assets.movement import moved_since_training
@@ -211,7 +213,7 @@ def look_at_policies(
     """Ask for a run of every policy whose training set moved enough, or say why of none.
 
     The cursor holds, by policy, the training set that was asked for: one that fails is not asked
-    for again before the votes change.
+    for again before the votes change. A run whose process died Dagster starts again by itself.
     """
     state: dict[str, str] = json.loads(context.cursor or "{}")
     made = latest(context.instance, dg.AssetKey("training_set"), None)
@@ -232,7 +234,7 @@ def look_at_policies(
             said.append(f"{name}: run {run[:8]} is at work")
         else:
             state[name] = content
-            tags = {"arenapo/why": f"{found}, above {above:g}"}
+            tags = {"arenapo/why": f"{found}, above {above:g}", MAX_RETRIES_TAG: str(MOST_RETRIES)}
             requests.append(dg.RunRequest(partition_key=name, tags=tags))
     if not requests:
         return skipped("; ".join(said), state)

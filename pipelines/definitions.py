@@ -68,6 +68,9 @@ def build_definitions(study: Study) -> dg.Definitions:
         sensors=automation(study, REPORT),
         schedules=schedules(study),
         resources={"tracking": Tracking.of(study)},
+        # A chain's stages follow each other, so a process for each would only cost its start; and
+        # what ends a run's one process ends its job with it.
+        executor=dg.in_process_executor,
     )
 
 

@@ -58,6 +58,7 @@ class Launcher:
     def bury(self) -> None:
         """End what an earlier chain left open when it was killed: its runs, here and in MLflow.
 
+        And files that it had not finished go; those of a process that lives stay.
         Whoever holds the chain knows that no other one lives.
         """
         unfinished = dg.RunsFilter(tags=self._tags, statuses=IN_PROGRESS_RUN_STATUSES)
@@ -66,6 +67,8 @@ class Launcher:
             self.say(f"run {run.run_id[:8]} of {run.job_name} was killed; it is closed")
             self.instance.report_run_failed(run, "its process ended without a word")
             self.instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        if swept := self.lake.sweep():
+            self.say(f"{len(swept)} half-written files of a killed process are deleted")
         if dead:
             tracking = Tracking.of(self.study)
             client = tracking.client()

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from assets.lake import Lake
 from assets.study import Study
 from assets.tracking import Tracking
 
@@ -18,10 +19,16 @@ PATIENCE_SECONDS = 180
 
 
 def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
-    """Serve both pages and return when they are interrupted (0) or one of them ends (1).
+    """Serve both pages and return 0 when they are interrupted.
 
-    Raises RuntimeError when a port is taken: what answers there would be somebody else's pages.
+    They end with this process, however it ends. Raises RuntimeError when one of them ends first, or
+    when a port is taken: what answers there would be somebody else's pages.
     """
+    lake = Lake(study.lake)
+    locks = {name: lake.lock(f"{name}.pages") for name in ("dagster", "mlflow")}
+    for lock in locks.values():  # a server of before may still be going down
+        with lake.held(lock.name, lambda said: print(said, flush=True)):
+            pass
     for port in (dagster_port, mlflow_port):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -38,6 +45,8 @@ def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
         **os.environ,
         "ARENAPO_STUDY": str(study.path),
         "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", str(Path.cwd())),
+        # Nothing here gives MLflow's server jobs of its own; the seven runners cost a gigabyte.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
     servers = {
@@ -50,8 +59,13 @@ def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
             *("--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1"),
         ],
     }
+    tie = [sys.executable, "-m", "assets.child", str(os.getpid())]
     running = [
-        subprocess.Popen([sys.executable, "-m", *command], env=environment, start_new_session=True)
+        subprocess.Popen(
+            [*tie, str(locks[command[0]]), *command],
+            env=environment,
+            start_new_session=True,
+        )
         for command in servers.values()
     ]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -61,7 +75,7 @@ def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
             print(f"{name} is at {url}", flush=True)
         while all(process.poll() is None for process in running):
             time.sleep(0.5)
-        return 1
+        raise RuntimeError("a server ended, so the other was stopped; its own words are above")
     except KeyboardInterrupt:
         return 0
     finally:

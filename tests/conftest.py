@@ -103,3 +103,16 @@ def tiny_velocity_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same small pipeline, but with velocity prediction (as SD 2 at 768 px)."""
     folder = tmp_path_factory.mktemp("tiny_velocity") / "pipeline"
     return save_tiny_pipeline(folder, prediction_type="v_prediction")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer `--long`: the tests that live with the real daemon, or kill it many times."""
+    parser.addoption("--long", action="store_true", help="also run what takes many minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests out unless they are asked for."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes many minutes; pytest --long"))

@@ -1,0 +1,210 @@
+"""kill -9 at random moments over the whole chain: the next run ends as an undisturbed one does.
+
+The chain runs as a person starts it, `python -m pipelines run`, and so do its jobs; what a job
+computes is not real (fake_jobs), so that the chain is short and the moments fall everywhere: while
+it reads votes, writes gaps, logs to MLflow, trains, draws. A few moments by default, thirty with
+`pytest --long`.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from served import ROOT, make_home, wait_until
+
+from assets.lineage import DATA_VERSION, latest
+from assets.study import read_study
+from assets.tracking import Tracking
+from pipelines.definitions import ARENA, POLICY, REPORT
+
+FEW, MANY = 2, 30
+JOBS = 7  # of a chain with two policies
+DPO = '[[policy]]\nname = "dpo"\nobjective = "dpo"\n\n'
+
+
+class Chain:
+    """One study in a folder of its own, and `python -m pipelines run` over it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.file = folder / "home", folder / "study" / "small.toml"
+        self.log = folder / "chain.log"
+
+    @classmethod
+    def made_from(cls, template: Path, folder: Path) -> "Chain":
+        folder.mkdir()
+        shutil.copytree(template, folder / "study")
+        make_home(folder / "home")
+        return cls(folder)
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "pipelines", "run", str(self.file)],
+                cwd=self.home,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "DAGSTER_HOME": str(self.home)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process of any kind that works on this study."""
+        return [each for each in psutil.process_iter() if str(self.home.parent) in words(each)]
+
+    def last_word(self) -> str:
+        """Return what the chain last said that it was at."""
+        said = [line for line in self.log.read_text().splitlines() if line.startswith("[")]
+        return said[-1].partition("] ")[2] if said else "nothing"
+
+    def finish(self) -> None:
+        """Run to the end."""
+        assert self.start().wait(timeout=600) == 0, self.log.read_text()[-3000:]
+
+    def hashes(self) -> dict[tuple[str, str | None], str]:
+        """Return what every asset and partition is by content."""
+        policies = list(read_study(self.file).policies)
+        names: list[tuple[str, str | None]] = [(name, None) for name in (*ARENA, *REPORT)]
+        names += [(stage, policy) for stage in POLICY for policy in policies]
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            found = {name: latest(instance, dg.AssetKey(name[0]), name[1]) for name in names}
+        return {name: made.tags[DATA_VERSION] for name, made in found.items()}
+
+    def files(self) -> set[str]:
+        """Return what lies in the lake, by name."""
+        lake = self.file.parent / "lake"
+        names = {path.relative_to(lake).as_posix() for path in lake.rglob("*") if path.is_file()}
+        return {name for name in names if not name.startswith(".locks/")}
+
+    def left_open(self) -> dict[str, object]:
+        """Return what a run that is over must not leave behind."""
+        study = read_study(self.file)
+        tracking = Tracking.of(study)
+        client = tracking.client()
+        running = client.search_runs(
+            [tracking.experiment_id(client)], "attributes.status = 'RUNNING'"
+        )
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            pool = instance.event_log_storage.get_concurrency_info("gpu")
+            unfinished = [run.run_id for run in instance.get_runs() if not run.is_finished]
+        return {
+            "processes": [words(each) for each in self.processes()],
+            "MLflow's runs": [run.info.run_id for run in running],
+            "Dagster's runs": unfinished,
+            "slots": pool.active_slot_count + pool.pending_step_count + pool.assigned_step_count,
+        }
+
+
+def words(process: psutil.Process) -> str:
+    """Return a process's command line, nothing where it is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
+
+
+def job_of(process: "subprocess.Popen[bytes]") -> psutil.Process | None:
+    """Return the job that the chain runs now, None where it runs none."""
+    try:
+        children = psutil.Process(process.pid).children()
+    except psutil.NoSuchProcess:
+        return None
+    jobs = ("-m training", "-m evaluation", "-m assets.child")
+    return next((each for each in children if any(job in words(each) for job in jobs)), None)
+
+
+def kill_chain(process: "subprocess.Popen[bytes]", moment: float) -> str:
+    """Kill the orchestrator so many seconds after its start; say what it did then."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(moment)
+        return f"it had ended before {moment:.1f} s"
+    job = job_of(process)
+    process.kill()
+    return f"the orchestrator killed after {moment:.1f} s" + (
+        f" over {name_of(job)}" if job else ""
+    )
+
+
+def kill_job(process: "subprocess.Popen[bytes]", number: int, delay: float) -> str:
+    """Kill the chain's job of this number so many seconds after its start, or one after it."""
+    seen: list[int] = []
+    while process.poll() is None:
+        job = job_of(process)
+        if job is not None and job.pid not in seen:
+            seen.append(job.pid)
+            if len(seen) > number:
+                time.sleep(delay)
+                name = name_of(job)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    job.kill()
+                    return f"{name} killed after {delay:.1f} s"
+        time.sleep(0.01)
+    return "the last job had ended"
+
+
+def name_of(job: psutil.Process) -> str:
+    """Return a job's module and its command."""
+    said = words(job).split()
+    names = [word for word in said if word in ("training", "evaluation")] or ["a job"]
+    return " ".join([*names, *(word for word in said if word in ("generate", "score", "ksort"))])
+
+
+@pytest.fixture
+def template(write_chain, tmp_path) -> Path:
+    """The study's folder before anything ran."""
+    study = write_chain(lambda text: text.replace(DPO, ""), steps=10, pause=0.05)
+    folder = tmp_path / "template"
+    kept = [path for path in tmp_path.iterdir() if path != folder]
+    folder.mkdir()
+    for path in kept:
+        path.rename(folder / path.name)
+    assert (folder / study.path.name).exists()
+    return folder
+
+
+def check_kills(template: Path, folder: Path, moments: int, seed: int) -> None:
+    """Kill the chain or its job at each of so many moments, spread over its length."""
+    undisturbed = Chain.made_from(template, folder / "undisturbed")
+    begun = time.monotonic()
+    undisturbed.finish()
+    length = time.monotonic() - begun
+    expected, files = undisturbed.hashes(), undisturbed.files()
+    nothing = undisturbed.left_open()
+    assert not any(nothing.values()), nothing
+
+    draw = random.Random(seed)
+    for number in range(moments):
+        chain = Chain.made_from(template, folder / f"{number:02}")
+        process = chain.start()
+        if number % 2:
+            died = kill_job(process, number // 2 % JOBS, draw.uniform(0, 0.8))
+        else:
+            died = kill_chain(process, (number + draw.random()) / moments * length)
+        said = f"{number}: {died}; it had said: {chain.last_word()}"
+        print(said, flush=True)
+        process.wait(timeout=600)
+        chain.finish()
+        wait_until(lambda chain=chain: not chain.processes(), f"{said}: no process is left")
+        assert chain.hashes() == expected, said
+        left = chain.left_open()
+        assert not any(left.values()), (said, left)
+        assert chain.files() == files, said
+        shutil.rmtree(folder / f"{number:02}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_at_any_moment_the_next_run_ends_as_an_undisturbed_one(template, tmp_path):
+    check_kills(template, tmp_path, FEW, seed=7)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_killed_at_thirty_moments(template, tmp_path):
+    check_kills(template, tmp_path, MANY, seed=11)
