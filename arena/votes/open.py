@@ -272,7 +272,9 @@ def resolved_images(table: pl.DataFrame, folder: Path, told_from: Path | None) -
         given = texts.drop_nulls().unique()
         whole = {x: str((folder / x).resolve()) for x in given if _is_file(folder / x)}
         found = {
-            x: os.path.relpath(path, told_from) if told_from and not os.path.isabs(x) else path
+            x: path
+            if told_from is None or Path(x).is_absolute()
+            else os.path.relpath(path, told_from)
             for x, path in whole.items()
         }
         if found:
