@@ -6,6 +6,7 @@ Each is a function from tables to a check's result; the stages say when they run
 import dagster as dg
 import numpy as np
 import polars as pl
+from scipy.special import ndtri
 from scipy.stats import binomtest, norm
 
 from arena.calibration import predict
@@ -131,7 +132,7 @@ def ratings_moved_as_explained(before: Ratings | None, after: Ratings) -> dg.Ass
         z=moved / pl.max_horizontal(explained, floor),
     ).sort("z", "model", descending=[True, False])
     # Among many models some move far by chance: Bonferroni.
-    most = float(norm.isf(FALSE_ALARM / 2 / max(both.height, 1)))
+    most = float(-ndtri(FALSE_ALARM / 2 / max(both.height, 1)))
     jumped = measured.filter(pl.col("z") > most)
     return dg.AssetCheckResult(
         passed=jumped.is_empty(),

@@ -125,6 +125,7 @@ def decide(
         same = standing is not None and content_of(entry) == content_of(standing)
         if not same and "rolled_back" not in entry.tags and under == now:
             challengers[name] = version
+    standing = champion_of(client, study.name)  # with the tags that it may just have been given
     none = pl.DataFrame(schema=COLUMNS)
     if not challengers:
         return Decision(None, "nobody challenges the champion", none)

@@ -7,9 +7,11 @@ nothing of the pipeline is installed.
 
 import hashlib
 import json
+import math
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -19,11 +21,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
+from arena.ratings import estimator
 from arena.votes.intake import MOST_REJECTED
 from arena.votes.open import Options
-from training.config import PolicyConfig, policy_config, policy_names
+from training.config import GapEstimator, PolicyConfig, policy_config, policy_names
 from training.config import read_study as read_sections
 
 
@@ -86,6 +90,26 @@ class Arena(Section):
         """What is handed to the estimator: every key but its name."""
         return dict(self.model_extra or {})
 
+    @model_validator(mode="after")
+    def _known_parameters(self) -> "Arena":
+        estimator(self.estimator, **self.parameters)
+        for key, value in self.parameters.items():
+            if not (value == "auto" and key == "draw_probability"):
+                allowed, what = RANGES[key]
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                if not (number and math.isfinite(value) and allowed(value)):
+                    raise ValueError(f"{key} = {value!r}: needs {what}")
+        return self
+
+
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "mu": (lambda x: True, "a number"),
+    "sigma": (lambda x: x > 0, "a number above 0"),
+    "beta": (lambda x: x > 0, "a number above 0"),
+    "tau": (lambda x: x >= 0, "a number, 0 or more"),
+    "draw_probability": (lambda x: 0 <= x < 1, 'a share from 0 to below 1, or "auto"'),
+}
+
 
 class Gap(Section):
     """How a vote becomes an expected quality gap (truncated normal).
@@ -95,7 +119,7 @@ class Gap(Section):
     a gap keeps its sign where the other votes say that this one was a slip.
     """
 
-    estimator: Literal["pairwise", "joint"] = "pairwise"
+    estimator: GapEstimator = "pairwise"
     spread: Literal["posterior", "predictive"] = "posterior"
     signed: bool = False
 
@@ -134,7 +158,7 @@ class KSort(Section):
     """dataset: a folder in K-Sort Eval's layout; judge: recorded:FILE, openai:NAME, scorer:NAME."""
 
     dataset: StudyPath
-    judge: str
+    judge: str = Field(pattern=r"^(recorded|openai|scorer):.+$")
 
 
 class Automation(Section):
@@ -172,7 +196,7 @@ class Tracking(Section):
     """store: the folder of MLflow's database and artifacts; pages: where its web page is served."""
 
     store: StudyPath
-    pages: str = "http://127.0.0.1:5000"
+    pages: str = Field("http://127.0.0.1:5000", pattern=r"^https?://.+$")
 
 
 class Study(Section):
@@ -228,34 +252,30 @@ def read_study(path: Path | str) -> Study:
     path = Path(path).resolve()
     if not path.exists():
         raise ValueError(f"{path}: there is no such study; give the path of its TOML")
-    resolved = read_sections(path)
-    raw = tomllib.loads(path.read_text())
-    names = policy_names(path)
-    trained = {entry["name"] for entry in raw["policy"] if "objective" in entry}
+    try:
+        resolved = read_sections(path)
+        raw = tomllib.loads(path.read_text())
+        check_names(raw)
+        names = policy_names(path)
+        trained = {entry["name"] for entry in raw["policy"] if "objective" in entry}
+        policies = {name: policy_config(path, name) if name in trained else None for name in names}
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if str(path) in said else f"{path}: {said}") from None
     fields = {
         **raw.get("study", {}),
         "path": path,
         "lake": resolved.get("lake", {}).get("root"),
         **{section: resolved.get(section, {}) for section in SECTIONS},
         "tracking": {"store": "../.mlflow", **raw.get("tracking", {})},
-        "policies": {
-            name: policy_config(path, name) if name in trained else None for name in names
-        },
+        "policies": policies,
         "base": resolved.get("model", {}).get("base"),
         "raw": raw,
     }
-    unknown = set(raw) - KNOWN
-    if unknown:
-        raise ValueError(
-            f"{path}: no section is called {', '.join(sorted(unknown))}; "
-            f"there are {', '.join(sorted(KNOWN))}"
-        )
     try:
         study = Study.model_validate(fields, context={"folder": path.parent})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{path}: {key}: {first['msg']}") from None
+        raise ValueError(f"{path}: {in_words(error)}") from None
     if study.baseline not in names:
         raise ValueError(
             f"{path}: study.baseline is {study.baseline!r}, which is no [[policy]]; "
@@ -270,8 +290,59 @@ def read_study(path: Path | str) -> Study:
     return study
 
 
+def check_names(raw: dict[str, Any]) -> None:
+    """Raise ValueError for what the sections' own readers would not name."""
+    unknown = set(raw) - KNOWN
+    if unknown:
+        raise ValueError(
+            f"no section is called {', '.join(sorted(unknown))}; "
+            f"there are {', '.join(sorted(KNOWN))}"
+        )
+    for section, keys in KEYS.items():
+        held = raw.get(section, {})
+        if not isinstance(held, dict):
+            raise ValueError(f"{section} must be written as [{section}]")
+        for key in held:
+            if key not in keys:
+                raise ValueError(f"{section}.{key}: unknown key; allowed: {', '.join(keys)}")
+    if "root" not in raw.get("lake", {}):
+        raise ValueError("lake.root is missing: the folder that the pipeline writes into")
+    for entry in raw.get("policy", []):
+        name = entry.get("name")
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"policy.name = {name!r}: needs text in quotes")
+    asked = raw.get("gap", {}).get("estimator", "pairwise")
+    if not isinstance(asked, str):
+        raise ValueError(f"gap.estimator = {asked!r}: needs one of {', '.join(GAP_ESTIMATORS)}")
+
+
+def in_words(error: ValidationError) -> str:
+    """Return the first fault: its key as the TOML has it, the value and what it may be."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    section = place[0] if place[0] not in KEYS["study"] else "study"
+    key = ".".join([section, *place[1 if section == place[0] else 0 :]])
+    if first["type"] == "extra_forbidden":
+        made = Study.model_fields[place[0]].annotation
+        allowed = getattr(made, "model_fields", {})
+        return f"{key}: unknown key; allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    said = first["msg"].removeprefix("Value error, ")
+    said = said.replace("String should match pattern", "it must match the pattern")
+    whole = isinstance(first["input"], dict | list) or hasattr(first["input"], "model_fields")
+    return f"{key}: {said}" if whole else f"{key} = {first['input']!r}: {said}"
+
+
 SECTIONS = (
     *("votes", "arena", "gap", "training_set"),
     *("generation", "scorecard", "ksort", "automation", "alerts", "retention"),
 )
+GAP_ESTIMATORS = get_args(GapEstimator)
+# The keys of the sections that are spread over a study's own fields, or read elsewhere.
+KEYS = {
+    "study": ("name", "seed", "baseline"),
+    "lake": ("root",),
+    "cache": ("root",),
+}
 KNOWN = {"study", "lake", "tracking", "model", "train", "policy", "cache", *SECTIONS}

@@ -1,5 +1,6 @@
 """Gaps to training set: winner, loser and gap of every vote with images, split by prompt."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -96,7 +97,21 @@ def broken_images(study: Study, lake: Lake) -> pl.DataFrame:
     if study.training_set.check_images:
         votes = lake.read("votes")
         names = pl.concat([votes["image_a"], votes["image_b"]]).drop_nulls().unique().sort()
-        sources = [study.votes.images] if study.votes.images else []
-        found = faults(names.to_list(), sources, network=study.training_set.network)
+        network = study.training_set.network
+        if study.votes.images:
+            found = faults(names.to_list(), [study.votes.images], network=network)
+        else:
+            # The votes tell a path from the study's folder, where the training job works too.
+            whole = {as_path(study.path.parent, name): name for name in names}
+            faulty = faults(list(whole), network=network)
+            found = {whole[path]: reason for path, reason in faulty.items()}
     schema = {"image": pl.String, "reason": pl.String}
     return pl.DataFrame(sorted(found.items()), schema=schema, orient="row")
+
+
+def as_path(folder: Path, name: str) -> str:
+    """Return an image's name as this process can open it: a path below `folder`, else as it is."""
+    try:
+        return str(folder / name) if (folder / name).is_file() else name
+    except (OSError, ValueError):  # a URL or a text too long to be a path
+        return name

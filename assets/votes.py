@@ -42,7 +42,7 @@ def votes_stage(study: Study) -> list[Any]:
         deps=[vote_files],
         group_name="data",
         kinds={"polars", "parquet"},
-        code_version=f"2-{study.version('votes')}",
+        code_version=f"3-{study.version('votes')}",
         description="Every usable vote, one row each, in the order of the files.",
     )
     def votes(context: dg.AssetExecutionContext, tracking: Tracking) -> "dg.MaterializeResult[Any]":
@@ -142,7 +142,8 @@ def options(study: Study) -> Options:
             f"{study.path}: votes.rater_salt names the environment variable {variable}, "
             "which is not set; set it to the secret under which raters are hashed"
         )
-    return Options(study.votes.format, study.votes.images is None, salt)
+    by_path = study.votes.images is None
+    return Options(study.votes.format, by_path, salt, images_from=study.path.parent)
 
 
 def pairwise(votes: pl.DataFrame, rankings: pl.DataFrame) -> int:

@@ -96,7 +96,8 @@ class Costs:
         config = self.study.policies.get(partition) if partition else None
         if name == "policy" and config is not None and told.get("steps") and told.get("seconds"):
             # Its parts before a stop count too, and more steps take longer in proportion.
-            seconds = max(float(told["seconds"]), seconds or 0.0) * config.steps / told["steps"]
+            trained = float(told["seconds"])
+            seconds = max((seconds or 0.0) - trained, 0.0) + trained * config.steps / told["steps"]
             if config.steps != told["steps"]:
                 said = f"its last run of {told['steps']} steps"
         peak = told.get("peak_memory_gib") if name == "policy" else None

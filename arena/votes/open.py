@@ -7,6 +7,7 @@ reads; `stream` reads the few columns that an estimator needs.
 
 import hashlib
 import hmac
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +36,14 @@ class Options:
     format: a key of `formats.READERS` where the content should not decide. resolve_images: a
     relative path in image_a or image_b that names a file beside the votes file becomes absolute;
     ids, URLs and everything else stay as they are. salt: raters become keyed hashes under it.
+    images_from: the folder that such a path is told from instead, so that no table holds a path of
+    this machine.
     """
 
     format: str | None = None
     resolve_images: bool = False
     salt: str | None = None
+    images_from: Path | None = None
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in READERS:
@@ -119,11 +123,12 @@ def _named(table: pl.DataFrame, file: File, ordinal: int, options: Options) -> p
     ranked = "ranks" in table.columns
     if options.salt is not None:
         table = hashed_raters(table, options.salt)
-    if options.resolve_images:
-        table = resolved_images(table, file.path.parent)
     if table["vote_id"].null_count():
+        # Of the words of the file: a path of this machine would give other ids on the next.
         made = vote_ids(as_pair(table) if ranked else table, positions(table["row"], ordinal))
         table = table.with_columns(pl.col("vote_id").fill_null(made))
+    if options.resolve_images:
+        table = resolved_images(table, file.path.parent, options.images_from)
     base = file.name.rpartition("/")[2]
     return table.with_columns(
         pl.col("source").fill_null(base),
@@ -256,21 +261,30 @@ def hashed_raters(table: pl.DataFrame, salt: str) -> pl.DataFrame:
     return table.with_columns(pl.col("rater").replace(digest)) if digest else table
 
 
-def resolved_images(table: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    """Make a relative path that names a file in `folder` absolute; leave everything else."""
+def resolved_images(table: pl.DataFrame, folder: Path, told_from: Path | None) -> pl.DataFrame:
+    """Make a relative path that names a file in `folder` absolute; leave everything else.
+
+    told_from: the folder that the path is relative to instead, None for an absolute one.
+    """
     columns = [name for name in ("image_a", "image_b", "images") if name in table.columns]
     for name in columns:
         texts = table[name].explode() if name == "images" else table[name]
         given = texts.drop_nulls().unique()
-        found = {x: str((folder / x).resolve()) for x in given if _is_file(folder / x)}
+        whole = {x: str((folder / x).resolve()) for x in given if _is_file(folder / x)}
+        found = {
+            x: path
+            if told_from is None or Path(x).is_absolute()
+            else os.path.relpath(path, told_from)
+            for x, path in whole.items()
+        }
         if found:
             column = pl.col(name)
-            whole = (
+            renamed = (
                 column.list.eval(pl.element().replace(found))
                 if name == "images"
                 else column.replace(found)
             )
-            table = table.with_columns(whole)
+            table = table.with_columns(renamed)
     return table
 
 

@@ -1,11 +1,12 @@
 """Votes to training set, in this process: what is recorded, what is recomputed, what fails how."""
 
+import dagster as dg
 import duckdb
 import polars as pl
 import pytest
 
 from assets.lake import Lake
-from assets.lineage import RUN_ID, latest
+from assets.lineage import RUN_ID, RUN_LINK, latest
 from assets.tracking import Tracking
 from pipelines.definitions import ARENA, OBSERVED
 from pipelines.launch import Launcher, StageFailed
@@ -51,6 +52,10 @@ def test_the_chain_fills_the_lake_and_links_every_run_both_ways(launcher, instan
         materialised = latest(instance, launcher_key(name), None)
         assert run.info.status == "FINISHED"
         assert materialised.metadata[RUN_ID].value == run.info.run_id
+        link = materialised.metadata[RUN_LINK]
+        assert isinstance(link, dg.UrlMetadataValue)
+        page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        assert link.value == launcher.study.tracking.pages + page
         assert instance.get_run_by_id(run.data.tags["dagster.run_id"]).is_success
         assert run.data.tags["data_version"] == materialised.tags["dagster/data_version"]
     assert runs["gaps"].data.tags["upstream.ratings"] == runs["ratings"].info.run_id
@@ -60,8 +65,6 @@ def test_the_chain_fills_the_lake_and_links_every_run_both_ways(launcher, instan
 
 
 def launcher_key(name):
-    import dagster as dg
-
     return dg.AssetKey(name)
 
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import shutil
 
+import dagster as dg
 import polars as pl
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ from arena.ratings import Ratings
 from arena.trueskill import TrueSkill
 from assets.lake import Lake, content_hash
 from assets.ratings import BEFORE
+from assets.study import read_study
 from assets.votes import observed
 from pipelines.definitions import ARENA, OBSERVED
 from pipelines.launch import Launcher, StageFailed
@@ -187,3 +190,40 @@ def test_votes_about_broken_images_do_not_train_and_stay_in_the_arena(
     assert pairs.height == strict.filter(~broken).height
     assert lake.read("gaps").height == votes.height
     assert names[0] in latest_metadata(instance, "training_set")["broken"].value
+
+
+def test_images_given_by_their_paths_have_equal_hashes_in_another_folder(
+    write_study, instance, votes_table, tmp_path
+):
+    votes = votes_table(60).drop("vote_id")
+    (tmp_path / "pictures").mkdir()
+    for name in {*votes["image_a"], *votes["image_b"]}:
+        Image.new("RGB", (8, 8), "white").save(tmp_path / "pictures" / f"{name}.png")
+    broken = votes["image_a"][0]
+    (tmp_path / "pictures" / f"{broken}.png").write_bytes(b"no picture")
+    named = pl.format("pictures/{}.png", pl.col("image_a", "image_b")).name.keep()
+
+    def with_checked_images(text):
+        return text.replace("check_images = false\n", "")
+
+    def made(study, where):
+        launcher = Launcher(study, where, lambda line: None)
+        launcher._run("observe_inputs", OBSERVED, None)
+        launcher.update("rate_votes", ARENA)
+        events = [where.get_latest_materialization_event(dg.AssetKey(name)) for name in ARENA]
+        return [event.asset_materialization.tags["dagster/data_version"] for event in events]
+
+    study = write_study(with_checked_images, votes.with_columns(named))
+    here = made(study, instance)
+    other = tmp_path / "another" / "place"
+    keep = shutil.ignore_patterns("lake", "dagster", "another", "mlflow*")
+    shutil.copytree(tmp_path, other, ignore=keep)
+    (tmp_path / "home").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as second:
+        assert made(read_study(other / "small.toml"), second) == here
+    lake = Lake(study.lake)
+    assert lake.read("broken_images")["image"].to_list() == [f"pictures/{broken}.png"]
+    # What a job that works in the study's folder opens.
+    trained = lake.read("training_set")["image_winner"]
+    assert trained.len() > 0
+    assert all((study.path.parent / name).is_file() for name in trained)
