@@ -6,8 +6,7 @@ Each is a function from tables to a check's result; the stages say when they run
 import dagster as dg
 import numpy as np
 import polars as pl
-from scipy.special import ndtri
-from scipy.stats import binomtest, norm
+from scipy.special import ndtr, ndtri
 
 from arena.calibration import predict
 from arena.ratings import Ratings
@@ -36,6 +35,8 @@ def raters_agree(votes: pl.DataFrame, ratings: Ratings) -> dg.AssetCheckResult:
     of the 95% interval (Clopper-Pearson) is not above one half and the upper end is below that
     expectation, corrected for the number of raters judged.
     """
+    from scipy.stats import binomtest  # slow to load, and rarely needed
+
     strict = votes.filter(
         (pl.col("outcome") != "tie")
         & (pl.col("model_a") != pl.col("model_b"))
@@ -83,7 +84,7 @@ def ties_are_steady(votes: pl.DataFrame) -> dg.AssetCheckResult:
     surprise = 1.0
     if len(before) and 0 < tie.mean() < 1:
         error = np.sqrt(tie.mean() * (1 - tie.mean()) * (1 / len(before) + 1 / len(after)))
-        surprise = float(2 * norm.sf(abs(shares[1] - shares[0]) / error))
+        surprise = float(2 * ndtr(-abs(shares[1] - shares[0]) / error))
     apart = abs(shares[1] - shares[0])
     return dg.AssetCheckResult(
         passed=not (surprise < SURPRISE and apart > WORTH_SAYING),

@@ -7,7 +7,6 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from arena import figures
 from arena.gap_table import gaps_by
 from arena.joint import JointReport
 from arena.ratings import Ratings
@@ -50,6 +49,8 @@ def gaps_stage(study: Study) -> list[Any]:
                 summary |= as_metrics(joint)
                 lake.write("joint", pl.DataFrame([as_metrics(joint)]))
             run.metrics(summary)
+            from arena import figures  # matplotlib, which nobody waits for at import
+
             histogram = figures.gap_histogram(
                 {
                     name: found.select("outcome", gap=pl.col(column))

@@ -1,12 +1,13 @@
 """Figures and tables as Dagster's pages can show them: markdown."""
 
 import base64
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
-from matplotlib.figure import Figure
 
-from arena.figures import png
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Above this the event log and the page it is shown on grow slow.
 MOST_BYTES = 48_000
@@ -21,8 +22,10 @@ def embedded(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
     )
 
 
-def small(figure: Figure, alternative: str) -> dg.MarkdownMetadataValue:
+def small(figure: "Figure", alternative: str) -> dg.MarkdownMetadataValue:
     """Embed a figure at the resolution that the event log can carry."""
+    from arena.figures import png  # matplotlib, which nobody waits for at import
+
     return embedded(png(figure, limit=MOST_BYTES), alternative)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from arena import figures
 from arena.atomic import replacing
 from arena.calibration import held_out
 from arena.continuing import fit_or_continue, state_of
@@ -71,6 +70,8 @@ def ratings_stage(study: Study) -> list[Any]:
                 }
             )
             run.metrics({f"fitted.{key}": value for key, value in fitted.parameters.items()})
+            from arena import figures  # matplotlib, which nobody waits for at import
+
             leaderboard = figures.leaderboard(fitted)
             run.figure("leaderboard.png", figures.png(leaderboard))
             run.artifact(lake.table("ratings"))

@@ -12,8 +12,6 @@ from assets.pictures import embedded, markdown
 from assets.scorecard import comparisons, ksort_result
 from assets.study import Study
 from assets.tracking import Tracking, comparison_link
-from evaluation.figures import image_grid, win_rate_chart
-from evaluation.page import write_comparison
 
 COLUMNS = {
     "policy": pl.String,
@@ -55,6 +53,10 @@ def report_stage(study: Study) -> list[Any]:
             ksort = {
                 name: json.loads(ksort_result(lake, name).read_text()) for name in study.policies
             }
+            # matplotlib, which nobody waits for at import
+            from evaluation.figures import image_grid, win_rate_chart
+            from evaluation.page import write_comparison
+
             written = write_comparison(all_scores(study, lake), study.baseline, folder, ksort)
             chart = win_rate_chart(table, study.baseline)
             images = {

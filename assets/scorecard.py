@@ -16,7 +16,6 @@ from assets.pictures import embedded
 from assets.policy import policy_parameters, recipes
 from assets.study import Study
 from assets.tracking import Tracking
-from evaluation.figures import image_grid
 from evaluation.statistics import Comparison, compare
 
 # K-Sort Eval's own rule for a rating that has settled (arXiv 2602.09411).
@@ -85,6 +84,8 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
             )
             run.metrics(numbers(reported))
             images = lake.publish("generations", name, inputs)
+            from evaluation.figures import image_grid  # matplotlib, which import need not load
+
             grid = image_grid({name: images / "images.parquet"}, prompts=8)
             run.figure("images.png", grid)
             return run.result(
@@ -146,6 +147,8 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
             if model_id:
                 run.uses_model(model_id)
             run.artifact(scores)
+            from evaluation.figures import image_grid  # matplotlib, which import need not load
+
             grid = image_grid(tables, prompts=8)
             run.figure("against_the_baseline.png", grid)
             return run.result(
