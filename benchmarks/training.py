@@ -159,9 +159,9 @@ def our_step(folder: Path, config: Any, device: Any, *, known: bool) -> Callable
     pairs = open_pairs(folder / "pairs.parquet")
     kept = (torch.float32, device, print)
     images = (pairs.images, folder / "images.parquet", folder / "cache", config.resolution)
-    latents, _ = cache.latents(family, *images, *kept)
+    latents = cache.latents(family, *images, *kept)
     texts = cache.prompt_embeddings(family, pairs.prompts, folder / "cache", *kept)
-    inputs = Inputs(family, latents, texts, device)
+    inputs = Inputs(family, [latents], texts, device)
     learner = Learner(config, family, Processes(0, 1, device))
     reference = torch.ones(PAIRS, 2)  # any numbers: what is timed is reading them
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.cache import Rows
+from training.cache import Latents, Rows
 from training.families import Family
 from training.learner import Batch
 from training.pairs import Pairs
@@ -28,15 +28,16 @@ class Inputs:
     def __init__(
         self,
         family: Family,
-        latents: Rows,
+        views: Sequence[Latents],
         texts: Sequence[Rows],
         device: torch.device,
-        mirrored: Rows | None = None,
+        *,
+        cropped: bool = False,
     ) -> None:
-        """`mirrored` are the latents of the images turned left to right, where these are shown."""
-        self._family, self._device, self._mirrored = family, device, mirrored
-        self._latents, self._texts = latents, texts
-        self._shape = tuple(latents.take(np.zeros(1, dtype=np.int64)).shape[1:])
+        """`views` are the same images, shown in turn; `cropped` tells the model where each lies."""
+        self._family, self._device, self._cropped = family, device, cropped
+        self._views, self._texts = views, texts
+        self._shape = tuple(views[0].rows.take(np.zeros(1, dtype=np.int64)).shape[1:])
 
     def batch(
         self,
@@ -48,17 +49,20 @@ class Inputs:
     ) -> Batch:
         """Return the pairs at `rows` (B,) with their noise and times, on the device, in fp32.
 
-        `turns` (B,) counts how often each pair was shown before; at odd ones both of its images are
-        mirrored, where the run has mirrored ones.
+        `turns` (B,) counts how often each pair was shown before: each turn shows both of its images
+        in the next view. Without it they are shown in the first.
         """
-        taken = pairs.rows(rows)
+        taken, n = pairs.rows(rows), len(self._views)
         images = np.concatenate([taken.winner, taken.loser])
-        latents = self._latents.take(images)
-        if self._mirrored and turns is not None:
-            odd = np.flatnonzero(np.tile(turns % 2 == 1, 2))
-            if len(odd):
-                latents[odd] = self._mirrored.take(images[odd])
+        shown = np.zeros(len(images), dtype=np.int64) if turns is None else np.tile(turns % n, 2)
+        latents = self._views[shown[0]].rows.take(images)
+        corners = self._views[shown[0]].corners[images]
+        for other in np.unique(shown[shown != shown[0]]):
+            at = np.flatnonzero(shown == other)
+            latents[at] = self._views[other].rows.take(images[at])
+            corners[at] = self._views[other].corners[images[at]]
         both = self._move(latents)
+        sides = torch.from_numpy(corners.reshape(2, -1, 2).swapaxes(0, 1).copy())
         return Batch(
             winner=both[: len(rows)],
             loser=both[len(rows) :],
@@ -68,6 +72,7 @@ class Inputs:
             noise=self._move(draws[0]),
             times=draws[1].to(self._device, non_blocking=True),
             reference=None if reference is None else self._move(reference),
+            corners=self._move(sides) if self._cropped else None,
         )
 
     def new_draws(self, n: int, generator: torch.Generator) -> Draws:

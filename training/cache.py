@@ -15,8 +15,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 SHARD_ROWS = 1024
 BATCH_PIXELS = 2**21  # through the VAE at once: 8 images of 512 px
 Say = Callable[[str], None]
+_Found = tuple[str, int, int]  # an image's SHA-256, width and height
 
 
 class ImageError(TrainingError):
@@ -91,6 +93,40 @@ class Rows:
         return torch.stack([self._shards[s][r] for s, r in self._where[rows].tolist()])
 
 
+@dataclass(frozen=True)
+class View:
+    """One way to show an image: which of its crops, 0 the middle one, and whether mirrored."""
+
+    crop: int = 0
+    mirrored: bool = False
+
+    def __str__(self) -> str:
+        return f"-crop{self.crop}" * bool(self.crop) + "-mirrored" * self.mirrored
+
+    def place(self, digest: str) -> float:
+        """Where along its longer side the image is cropped, 0 to 1: by its content and the crop."""
+        if not self.crop:
+            return 0.5
+        hashed = hashlib.sha256(f"{digest}/{self.crop}".encode()).digest()
+        return int.from_bytes(hashed[:7], "big") / 2**56
+
+    def corner(self, digest: str, width: int, height: int, resolution: int) -> tuple[int, int]:
+        """Top and left of the crop, in pixels of the image scaled by its shorter side."""
+        spare = [round(side * resolution / min(width, height)) - resolution
+                 for side in (height, width)]  # fmt: skip
+        top, left = (round(self.place(digest) * each) for each in spare)
+        return top, spare[1] - left if self.mirrored else left
+
+
+@dataclass(frozen=True)
+class Latents:
+    """All images in one view."""
+
+    rows: Rows
+    corners: np.ndarray  # (n, 2) top and left of each crop in pixels, as `View.corner` says
+    digest: str  # SHA-256 of all images' bytes
+
+
 def latents(
     family: "Family",
     images: Sequence[str],
@@ -100,26 +136,30 @@ def latents(
     dtype: torch.dtype,
     device: torch.device,
     say: Say,
-    *,
-    mirrored: bool = False,
-) -> tuple[Rows, str]:
-    """Return the latent of every image, in order, and a digest of all images' bytes.
+    view: View = View(),
+) -> Latents:
+    """Return the latent of every image in one view, in order.
 
     `source` is the Parquet (image, bytes) that holds them, or None where `images` are paths. The
     bytes are read only when the source has changed since the last time; the VAE is loaded only when
-    a latent is missing. With `mirrored` the latents are of the images turned left to right. Raises
-    ImageError naming an image that is not there or cannot be decoded.
+    a latent is missing. Raises ImageError naming an image that is not there or cannot be decoded.
     """
     kind = f"{family.digest('vae')[:16]}-{resolution}-{str(dtype).removeprefix('torch.')}"
-    store = Store(root / "latents" / (f"{kind}-mirrored" if mirrored else kind))
-    memo = root / "digests" / f"{_source_stamp(images, source)}.txt"
+    store = Store(root / "latents" / f"{kind}{view}")
+    memo = root / "digests" / f"{_source_stamp(images, source)}.json"
+
+    def selected(found: Sequence[_Found]) -> Latents:
+        corners = [view.corner(*each, resolution) for each in found]
+        digests = [digest for digest, _, _ in found]
+        return Latents(store.select(digests), np.array(corners), _digest(digests))
+
     if memo.exists():
-        digests = memo.read_text().split()
-        if all(digest in store for digest in digests):
-            return store.select(digests), _digest(digests)
+        known = json.loads(memo.read_text())
+        if all(digest in store for digest, _, _ in known):
+            return selected(known)
 
     row = family.latent_channels * (resolution // family.downscale) ** 2 * dtype.itemsize
-    found: dict[str, str] = {}
+    found: dict[str, _Found] = {}
     batch: dict[str, Tensor] = {}
     encoder = None
     shard: list[Tensor] = []
@@ -145,16 +185,15 @@ def latents(
             names.clear()
 
     for image, content in _read_images(images, source):
-        digest = hashlib.sha256(content).hexdigest()
-        found[image] = digest
+        digest, picture = hashlib.sha256(content).hexdigest(), _opened(image, content)
+        found[image] = (digest, *picture.size)
         if digest not in store and digest not in batch and digest not in names:
-            pixels = _pixels(image, content, resolution)
-            batch[digest] = pixels.flip(2) if mirrored else pixels
+            batch[digest] = _pixels(image, picture, resolution, view, digest)
             flush(everything=False)
     flush(everything=True)
-    digests = [found[image] for image in images]
-    write_atomically(memo, "\n".join(digests).encode())
-    return store.select(digests), _digest(digests)
+    every = [found[image] for image in images]
+    write_atomically(memo, json.dumps(every).encode())
+    return selected(every)
 
 
 def prompt_embeddings(
@@ -239,16 +278,29 @@ def _read_images(images: Sequence[str], source: Path | None) -> Iterator[tuple[s
         raise ImageError(f"votes.images: {source} lacks {len(wanted)} images, such as {some}")
 
 
-def _pixels(image: str, content: bytes, resolution: int) -> Tensor:
-    """Decode, scale by the shorter side, crop the middle: (3, resolution, resolution), [-1, 1]."""
+def _opened(image: str, content: bytes) -> Any:
+    """Return the image, whose size is known and whose pixels are not read yet."""
+    from PIL import Image
+
+    try:
+        return Image.open(io.BytesIO(content))
+    except OSError as error:
+        raise ImageError(f"image {image!r} cannot be decoded: {error}") from error
+
+
+def _pixels(image: str, picture: Any, resolution: int, view: View, digest: str) -> Tensor:
+    """Decode, scale by the shorter side and crop: (3, resolution, resolution), in [-1, 1]."""
     from PIL import Image, ImageOps
 
     try:
-        picture = Image.open(io.BytesIO(content)).convert("RGB")
+        picture = picture.convert("RGB")
     except OSError as error:
         raise ImageError(f"image {image!r} cannot be decoded: {error}") from error
-    picture = ImageOps.fit(picture, (resolution, resolution), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
+    at = (view.place(digest),) * 2
+    size = (resolution, resolution)
+    picture = ImageOps.fit(picture, size, Image.Resampling.LANCZOS, centering=at)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
+    return pixels.flip(2) if view.mirrored else pixels
 
 
 def _source_stamp(images: Sequence[str], source: Path | None) -> str:

@@ -107,6 +107,10 @@ class PolicyConfig:
     mirror: bool = False
     """Every other time that a pair has its turn, both of its images are mirrored, left to right:
     more to learn from where votes are few, at the price of letters. Twice the latents are kept."""
+    crops: int = field(default=1, metadata={"least": 1})
+    """n: a pair's turns show n crops of its images one after the other, the middle one first, the
+    others at places drawn along the longer side by the image's content; SDXL is told where. n times
+    the latents are kept. Square images have one crop alone, so it is for others."""
     reference_draws: int = field(default=0, metadata={"least": 0})
     """0: every step draws new times and noises. n: a pair's times and noises come from n fixed
     ones, and the reference's errors at these are computed once for all policies of a study."""

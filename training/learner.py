@@ -44,6 +44,7 @@ class Batch:
     noise: Tensor  # (B, c, h, w)
     times: Tensor  # (B,)
     reference: Tensor | None = None  # (B, 2) its errors of winner and loser, where known
+    corners: Tensor | None = None  # (B, 2, 2) top and left of each one's crop, where cropped
 
     def parts(self, n: int) -> "Iterator[Batch]":
         """Split into n equal parts, in order."""
@@ -224,12 +225,15 @@ class Learner:
         n = len(sides)
         latents, noise = torch.cat(sides), torch.cat([batch.noise] * n)
         times, texts = torch.cat([batch.times] * n), tuple(torch.cat([t] * n) for t in batch.texts)
+        corners = batch.corners
+        if corners is not None:
+            corners = torch.cat([corners[:, side] for side in range(n)])
         noisy = self.family.noisy(latents, noise, times)
         half = self.dtype != torch.float32
         if half:
             noisy, texts = noisy.to(self.dtype), tuple(text.to(self.dtype) for text in texts)
         with torch.autocast(self.device.type, self.dtype, enabled=half):
-            output = self.family.predict(denoiser or self.policy, noisy, times, texts)
+            output = self.family.predict(denoiser or self.policy, noisy, times, texts, corners)
         return output.float() - self.family.target(latents, noise, times)
 
     @contextlib.contextmanager

@@ -194,37 +194,33 @@ def _inputs(
     """Encode what is not cached, each process its share, and state what all of it came from."""
     dtype = torch.float32 if config.precision == "fp32" else torch.float16
     device = processes.device
+    turned = (False, True)[: 1 + config.mirror]
+    views = [cache.View(crop, mirrored) for crop in range(config.crops) for mirrored in turned]
 
     def encode(
-        images: list[str], prompts: list[str], mirrored: bool = False
-    ) -> tuple[cache.Rows, str, Any]:
+        images: list[str], prompts: list[str]
+    ) -> tuple[list[cache.Latents], tuple[cache.Rows, ...]]:
         given = (family, images, data.images, data.cache, config.resolution, dtype, device, say)
-        latents, digest = cache.latents(*given, mirrored=mirrored)
-        return (
-            latents,
-            digest,
-            cache.prompt_embeddings(family, prompts, data.cache, dtype, device, say),
-        )
+        shown = [cache.latents(*given, view) for view in views]
+        return shown, cache.prompt_embeddings(family, prompts, data.cache, dtype, device, say)
 
     if processes.count > 1:
         mine = slice(processes.rank, None, processes.count)
-        for turned in (False, True)[: 1 + config.mirror]:
-            encode(pairs.images[mine], pairs.prompts[mine], turned)
+        encode(pairs.images[mine], pairs.prompts[mine])
         processes.wait()
-    latents, images, texts = encode(pairs.images, pairs.prompts)
+    shown, texts = encode(pairs.images, pairs.prompts)
     origin = {
         "pairs": pairs.digest,
-        "images": images,
+        "images": shown[0].digest,
         "base model": family.digest(*family.components),
     }
     sampler = None
     if config.sample_every and processes.rank == 0:
-        shown = pairs.held_out if len(pairs.held_out) else pairs.train
+        drawn = pairs.held_out if len(pairs.held_out) else pairs.train
         empty = cache.prompt_embeddings(family, [""], data.cache, dtype, device, say)
-        prompts = list(dict.fromkeys(shown.prompt.tolist()))[:IMAGES]
+        prompts = list(dict.fromkeys(drawn.prompt.tolist()))[:IMAGES]
         sampler = Sampler(family, texts, prompts, empty, config.resolution)
-    mirrored = encode(pairs.images, pairs.prompts, mirrored=True)[0] if config.mirror else None
-    return Inputs(family, latents, texts, device, mirrored), origin, sampler
+    return Inputs(family, shown, texts, device, cropped=config.crops > 1), origin, sampler
 
 
 def _fetcher(

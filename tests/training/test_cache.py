@@ -19,7 +19,8 @@ CPU = torch.device("cpu")
 
 def encode(family, images, source, root, **changes):
     arguments = {"resolution": 32, "dtype": torch.float32, "device": CPU, "say": lambda text: None}
-    return cache.latents(family, images, source, root, **{**arguments, **changes})
+    found = cache.latents(family, images, source, root, **{**arguments, **changes})
+    return found.rows, found.digest
 
 
 @pytest.fixture
@@ -225,9 +226,49 @@ def test_mirrored_latents_are_those_of_the_mirrored_image(family, toy, tmp_path)
     ImageOps.mirror(Image.open(image)).save(tmp_path / "mirrored.png")
     name = table["image"][0].as_py()
     whole, digest = encode(family, [name], toy.images, tmp_path)
-    turned, same = encode(family, [name], toy.images, tmp_path, mirrored=True)
+    turned, same = encode(family, [name], toy.images, tmp_path, view=cache.View(mirrored=True))
     expected, _ = encode(family, [str(tmp_path / "mirrored.png")], None, tmp_path)
     row = np.array([0])
     assert torch.equal(turned.take(row), expected.take(row))
     assert not torch.equal(turned.take(row), whole.take(row))
     assert digest == same
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("shape", [(80, 40), (40, 80)])
+def test_a_crop_is_where_the_images_content_puts_it(shape, mirrored, family, tmp_path):
+    """At half the size: a crop of 32 x 32 out of 64 x 32 pixels, cut here by hand."""
+    from PIL import Image, ImageOps
+
+    width, height = shape
+    picture = Image.new("RGB", shape)
+    picture.putdata([(3 * x, 3 * y, 90) for y in range(height) for x in range(width)])
+    picture.save(tmp_path / "long.png")
+    view = cache.View(2, mirrored)
+    found = cache.latents(
+        family, [str(tmp_path / "long.png")], None, tmp_path, 32, torch.float32, CPU, print, view
+    )
+    top, left = found.corners[0]
+    assert (top, left)[width > height] > 0
+    assert (top, left)[width < height] == 0
+    turned = ImageOps.mirror(picture) if mirrored else picture
+    scaled = turned.resize((width * 32 // 40, height * 32 // 40), Image.Resampling.LANCZOS)
+    scaled.crop((left, top, left + 32, top + 32)).save(tmp_path / "crop.png")
+    expected, _ = encode(family, [str(tmp_path / "crop.png")], None, tmp_path)
+    row = np.array([0])
+    # The crop itself lies between pixels, by half a one at most.
+    torch.testing.assert_close(found.rows.take(row), expected.take(row), atol=0.05, rtol=0.05)
+
+
+def test_crops_differ_stay_and_are_told_where_they_lie(family, tmp_path):
+    digests = [f"{i:064x}" for i in range(200)]
+    lefts = [cache.View(1).corner(digest, 200, 100, 50)[1] for digest in digests]
+    assert lefts == [cache.View(1).corner(digest, 200, 100, 50)[1] for digest in digests]
+    assert min(lefts) >= 0
+    assert max(lefts) <= 50
+    assert np.mean(lefts) == pytest.approx(25, abs=4)
+    assert lefts != [cache.View(2).corner(digest, 200, 100, 50)[1] for digest in digests]
+    assert cache.View().corner(digests[0], 200, 100, 50) == (0, 25)
+    assert cache.View(1).corner(digests[0], 100, 100, 50) == (0, 0)
+    mirrored = [cache.View(1, mirrored=True).corner(digest, 200, 100, 50)[1] for digest in digests]
+    assert mirrored == [50 - left for left in lefts]

@@ -1,10 +1,12 @@
 """Every family, from a tiny pipeline in its real layout to a policy that plain diffusers loads."""
 
+import io
 import json
 from pathlib import Path
 
 import diffusers
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tiny_pipelines
 import torch
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 from slow_trainer import SlowFlux, SlowSD3, SlowXL, assert_steps_equal
 
 from training.config import data_config, policy_config, read_study
-from training.families import ModelError, open_family
+from training.families import ModelError, StableDiffusionXL, open_family
 from training.loop import train
 from training.pairs import open_pairs
 
@@ -157,3 +159,36 @@ def test_a_flow_model_with_another_scheduler_is_refused(bases, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "DDIMScheduler"}))
     with pytest.raises(ModelError, match="samples with DDIMScheduler"):
         open_family(str(tmp_path / "base"))
+
+
+def test_turns_show_crops_and_xl_is_told_their_corners(bases, toy, tmp_path, monkeypatch):
+    """Wide images in two crops, mirrored too: four views, each told to the UNet in its ids."""
+    from PIL import Image
+
+    table = pq.read_table(toy.images)
+    wide = []
+    for content in table["bytes"].to_pylist():
+        picture = Image.open(io.BytesIO(content)).resize((64, 32))
+        picture.save(file := io.BytesIO(), "png")
+        wide.append(file.getvalue())
+    pq.write_table(table.set_column(1, "bytes", [wide]), tmp_path / "wide.parquet")
+    told = []
+    predict = StableDiffusionXL.predict
+
+    def noted(self, denoiser, noisy, times, texts, corners=None):
+        def call(noisy, times, hidden, *, added_cond_kwargs, **options):
+            told.append(added_cond_kwargs["time_ids"].clone())
+            return denoiser(noisy, times, hidden, added_cond_kwargs=added_cond_kwargs, **options)
+
+        return predict(self, call, noisy, times, texts, corners)
+
+    monkeypatch.setattr(StableDiffusionXL, "predict", noted)
+    changes = {"crops": 2, "mirror": True, "steps": 28, "batch_size": 6, "reference_draws": 4}
+    study = toy.write_study(tmp_path / "study.toml", bases["xl"], **changes)
+    run(study, tmp_path / "out", [f"votes.images={tmp_path / 'wide.parquet'}"])
+    ids = torch.cat(told)
+    assert (ids[:, [0, 1, 4, 5]] == 32).all()
+    assert (ids[:, 2] == 0).all()
+    assert ids[:, 3].min() >= 0
+    assert ids[:, 3].max() <= 32
+    assert len(ids[:, 3].unique()) > 8  # the middle one is 16

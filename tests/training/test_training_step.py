@@ -23,6 +23,7 @@ from training.pairs import open_pairs
         ("arenapo_regression", "lora", True),
         ("ipo", "full", False),
         ("cdpo", "lora", False),
+        ("sdpo", "full", True),
     ],
 )
 def test_steps_equal_the_plain_slow_ones(

@@ -77,7 +77,14 @@ class StableDiffusion3(Flow):
         hidden = (length + T5_LENGTH[self.pipeline], self.config["joint_attention_dim"])
         return hidden, (self.config["pooled_projection_dim"],)
 
-    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
+    def predict(
+        self,
+        denoiser: Any,
+        noisy: Tensor,
+        times: Tensor,
+        texts: Texts,
+        corners: Tensor | None = None,
+    ) -> Tensor:
         """Return the velocity (n, c, h, w); the transformer counts time from 0 to 1000."""
         hidden, pooled = texts
         return denoiser(
@@ -143,7 +150,14 @@ class Flux(Flow):
         hidden = (T5_LENGTH[self.pipeline], self.config["joint_attention_dim"])
         return hidden, (self.config["pooled_projection_dim"],)
 
-    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
+    def predict(
+        self,
+        denoiser: Any,
+        noisy: Tensor,
+        times: Tensor,
+        texts: Texts,
+        corners: Tensor | None = None,
+    ) -> Tensor:
         """Return the velocity (n, c, h, w), packed and unpacked on the way."""
         hidden, pooled = texts
         n, c, h, w = noisy.shape

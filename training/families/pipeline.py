@@ -84,8 +84,18 @@ class Family(ABC):
         """Return the shapes of one prompt's embeddings."""
 
     @abstractmethod
-    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
-        """Return the denoiser's output (n, c, h, w) for noisy latents (n, c, h, w) at t (n,)."""
+    def predict(
+        self,
+        denoiser: Any,
+        noisy: Tensor,
+        times: Tensor,
+        texts: Texts,
+        corners: Tensor | None = None,
+    ) -> Tensor:
+        """Return the denoiser's output (n, c, h, w) for noisy latents (n, c, h, w) at t (n,).
+
+        `corners` (n, 2) are the crops' top and left in pixels, for a family that is told of them.
+        """
 
     @abstractmethod
     def prompt_encoder(self, device: torch.device) -> Callable[[Sequence[str]], Texts]:

@@ -76,7 +76,14 @@ class StableDiffusion(Family):
         length = config_of(self.folder / "text_encoder")["max_position_embeddings"]
         return ((length, self.config["cross_attention_dim"]),)
 
-    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
+    def predict(
+        self,
+        denoiser: Any,
+        noisy: Tensor,
+        times: Tensor,
+        texts: Texts,
+        corners: Tensor | None = None,
+    ) -> Tensor:
         """Return noise or velocity (n, c, h, w)."""
         noisy = noisy.contiguous(memory_format=self.layout(noisy.device))
         return denoiser(noisy, times, texts[0], return_dict=False)[0]
@@ -99,19 +106,27 @@ class StableDiffusionXL(StableDiffusion):
         both = self.config["projection_class_embeddings_input_dim"]
         return *super().text_shapes(), (both - 6 * self.config["addition_time_embed_dim"],)
 
-    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
-        """Return noise (n, c, h, w), told that the image is whole and as large as it is asked for.
+    def predict(
+        self,
+        denoiser: Any,
+        noisy: Tensor,
+        times: Tensor,
+        texts: Texts,
+        corners: Tensor | None = None,
+    ) -> Tensor:
+        """Return noise (n, c, h, w), told that the image is as large as it is asked for.
 
-        The six time ids are (original size, crop's corner, target size); the pipeline samples with
-        (h, w, 0, 0, h, w) unless told otherwise, and so do the authors of Diffusion-DPO train.
+        The six time ids are (original size, crop's corner, target size). The pipeline samples with
+        (h, w, 0, 0, h, w) unless told otherwise, and so do the authors of Diffusion-DPO train;
+        where `corners` are given, each image is told of its own.
         """
         hidden, pooled = texts
         height, width = (side * self.downscale for side in noisy.shape[-2:])
-        ids = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
-        conditions = {
-            "text_embeds": pooled,
-            "time_ids": ids.to(noisy.device, non_blocking=True).expand(len(noisy), -1),
-        }
+        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
+        ids = sizes.to(noisy.device, non_blocking=True).repeat(len(noisy), 1)
+        if corners is not None:
+            ids[:, 2:4] = corners
+        conditions = {"text_embeds": pooled, "time_ids": ids}
         noisy = noisy.contiguous(memory_format=self.layout(noisy.device))
         return denoiser(noisy, times, hidden, added_cond_kwargs=conditions, return_dict=False)[0]
 
