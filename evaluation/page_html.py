@@ -248,8 +248,9 @@ def method_notes(rows: Sequence[Comparison]) -> str:
         "this project drew them); several images of a prompt are averaged first. A win rate is "
         "the share of images that score higher than the baseline's, equal scores counted half; "
         "50% is no difference.</p>"
-        "<p>Intervals are 95% bootstrap intervals over prompts. p is of a sign-flip test of the "
-        "win rate, corrected by Holm's method over all policies and scorers of this page. "
+        "<p>Intervals are at 95%, over prompts: a studentised bootstrap for scores, Wilson's for "
+        "win rates. p is of a sign-flip test of the win rate, corrected by Holm's method over all "
+        "policies and scorers of this page. "
         "Prompts to settle: how many would show a win rate like this one to differ from 50%, "
         f"four times in five.</p>{left_out}</div>"
     )
