@@ -192,7 +192,11 @@ def scorer_section(content: Content, scorer: str) -> list[str]:
     pictures = [f'<img src="{embed(content.charts[name])}" alt="{name}">' for name in names]
     parts.append(f"<div class=charts>{''.join(pictures)}</div>")
     if len(mine) > 2:
-        parts.append("<h3>Who wins against whom</h3>" + matrix_table(*content.matrices[scorer]))
+        policies, matrix = content.matrices[scorer]
+        best_first = [policies.index(row.policy) for row in mine]
+        ordered = matrix[np.ix_(best_first, best_first)]
+        parts.append("<h3>Who wins against whom</h3>")
+        parts.append(matrix_table([row.policy for row in mine], ordered))
     return parts
 
 
