@@ -12,6 +12,7 @@ from assets.pictures import embedded, markdown
 from assets.scorecard import comparisons, ksort_result
 from assets.study import Study
 from assets.tracking import Tracking, comparison_link
+from evaluation.prompts import training_prompts
 
 COLUMNS = {
     "policy": pl.String,
@@ -37,7 +38,7 @@ def report_stage(study: Study) -> list[Any]:
         deps=["scorecard", "ksort_rating", "champion"],
         group_name="evaluation",
         kinds={"matplotlib"},
-        code_version=f"1-{study.version('study', 'scorecard')}",
+        code_version=f"2-{study.version('study', 'scorecard')}",
         description="All policies side by side, best first by the headline scorer.",
     )
     def report(
@@ -57,7 +58,12 @@ def report_stage(study: Study) -> list[Any]:
             from evaluation.figures import image_grid, win_rate_chart
             from evaluation.page import write_comparison
 
-            written = write_comparison(all_scores(study, lake), study.baseline, folder, ksort)
+            trained = training_prompts(lake.table("training_set"))
+            written = write_comparison(
+                all_scores(study, lake), study.baseline, folder, ksort, trained
+            )
+            numbers = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+            known = len(numbers["prompts_in_training"])
             chart = win_rate_chart(table, study.baseline)
             images = {
                 name: lake.current("generations", name) / "images.parquet"
@@ -70,7 +76,8 @@ def report_stage(study: Study) -> list[Any]:
             for path in written:
                 run.artifact(path)
             run.metrics(
-                {
+                {"prompts_in_training": known}
+                | {
                     f"{row['policy']}.{key}": row[key]
                     for row in table.iter_rows(named=True)
                     for key in ("mean_score", "win_rate", "ksort_score")
@@ -90,6 +97,7 @@ def report_stage(study: Study) -> list[Any]:
                     "scorecards_in_mlflow": dg.MetadataValue.url(
                         comparison_link(run, scorecard_runs(context.instance, study))
                     ),
+                    "prompts_in_training": known,
                     "page": dg.MetadataValue.path(folder / "comparison.html"),
                 },
             )

@@ -16,6 +16,7 @@ from assets.pictures import embedded
 from assets.policy import policy_parameters, recipes
 from assets.study import Study
 from assets.tracking import Tracking
+from evaluation.prompts import read_prompts
 from evaluation.statistics import Comparison, compare
 
 # K-Sort Eval's own rule for a rating that has settled (arXiv 2602.09411).
@@ -75,7 +76,7 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
                 [
                     *("evaluation", "generate", "--base", study.base, "--name", name),
                     *(("--policy", str(weights)) if trained else ()),
-                    *("--prompts", str(settings.prompts), "--out", str(folder)),
+                    *("--prompts", str(prompts_of(study)), "--out", str(folder)),
                     *("--images-per-prompt", str(settings.images_per_prompt)),
                     *("--steps", str(settings.steps), "--guidance", str(settings.guidance)),
                     *("--seed", str(settings.seed), "--batch-size", str(settings.batch_size)),
@@ -100,8 +101,8 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
     @dg.asset_check(asset=generations, blocking=True, partitions_def=policies)
     def every_image_is_there(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """One readable image for each prompt and seed, and none of a single colour."""
-        prompts = read_prompts(study.generation.prompts)
-        expected = prompts.height * study.generation.images_per_prompt
+        prompts = read_prompts(prompts_of(study))
+        expected = len(prompts) * study.generation.images_per_prompt
         return check_images(lake.current("generations", context.partition_key), expected)
 
     @dg.asset(
@@ -221,10 +222,22 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
     ]
 
 
+def prompts_of(study: Study) -> Path:
+    """Return the prompts that are drawn: the set that is named, or what training holds out."""
+    return study.generation.prompts or Lake(study.lake).table("training_set")
+
+
 def prompts_version(study: Study) -> str:
-    """Return a hash of every prompt that is drawn, those of the K-Sort instances among them."""
+    """Return a hash of every prompt that is drawn, those of the K-Sort instances among them.
+
+    Of a training set only the held-out prompts count: new gaps draw no new image.
+    """
     instances = sorted(study.ksort.dataset.rglob("result.json"))
-    return combined_hash(content_hash(study.generation.prompts, *instances))
+    if study.generation.prompts is not None:
+        return combined_hash(content_hash(study.generation.prompts, *instances))
+    table = prompts_of(study)
+    held_out = [one.prompt for one in read_prompts(table)] if table.exists() else []
+    return combined_hash(json.dumps(held_out), content_hash(*instances))
 
 
 def drawing_inputs(study: Study, lake: Lake, name: str) -> str:
@@ -283,11 +296,6 @@ def data_of(instance: dg.DagsterInstance, name: str) -> dict[str, str]:
 def ksort_result(lake: Lake, name: str) -> Path:
     """Return where a policy's K-Sort Eval result lies."""
     return lake.root / "judgments" / name / "ksort.json"
-
-
-def read_prompts(path: Path) -> pl.DataFrame:
-    """Read evaluation prompts: prompt_id and prompt, parquet or csv."""
-    return pl.read_csv(path) if path.suffix == ".csv" else pl.read_parquet(path)
 
 
 def as_metrics(comparison: Comparison) -> dict[str, float]:

@@ -137,9 +137,12 @@ class TrainingSet(Section):
 
 
 class Generation(Section):
-    """What every policy draws: the same prompts, seeds, steps and guidance (a scale)."""
+    """What every policy draws: the same prompts, seeds, steps and guidance (a scale).
 
-    prompts: StudyPath
+    prompts: a set of prompts; None takes the ones that the training set holds out.
+    """
+
+    prompts: StudyPath | None = None
     images_per_prompt: int = Field(1, ge=1)
     steps: int = Field(50, ge=1)
     guidance: float = Field(7.5, ge=0)
@@ -280,6 +283,11 @@ def read_study(path: Path | str) -> Study:
         raise ValueError(
             f"{path}: study.baseline is {study.baseline!r}, which is no [[policy]]; "
             f"there are {', '.join(map(str, names))}"
+        )
+    if study.generation.prompts is None and not study.training_set.held_out:
+        raise ValueError(
+            f"{path}: generation.prompts is missing and training_set.held_out is 0, so there is "
+            "nothing to draw; give one of them"
         )
     headlines = [name.partition("=")[0] for name in study.scorecard.scorers]
     if study.scorecard.headline not in headlines:

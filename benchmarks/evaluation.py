@@ -1,6 +1,6 @@
 """Our scoring beside the plain loops of the public scorers' examples.
 
-    python benchmarks/evaluation.py [--shape L14|H14|B32] [--prompts 8] [--policies 4] [--side 512]
+    python benchmarks/evaluation.py [--shape B32|L14|H14] [--prompts 4] [--policies 8] [--side 512]
 
 A plain loop does what the examples of CLIP score, LAION's aesthetic predictor and PickScore do:
 each scorer with its own CLIP, one image at a time through its processor, the text again for every
@@ -39,9 +39,9 @@ HEAD = "sac+logos+ava1-l14-linearMSE"
 def main() -> None:
     """Build towers and images, time both, check that they agree, print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=SHAPES, default="L14")
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--policies", type=int, default=4, help="images of each prompt")
+    parser.add_argument("--shape", choices=SHAPES, default="B32")
+    parser.add_argument("--prompts", type=int, default=4)
+    parser.add_argument("--policies", type=int, default=8, help="images of each prompt")
     parser.add_argument("--side", type=int, default=512, help="of the images, pixels")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

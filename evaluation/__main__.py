@@ -52,6 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EvaluationError as error:
         print(f"python -m evaluation {args.command}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # no room, no right to write, a folder where a file should be
+        if error.filename is None:
+            raise
+        print(
+            f"python -m evaluation {args.command}: {error.filename}: {error.strerror}; mend "
+            "that and run again",
+            file=sys.stderr,
+        )
+        return 1
     except ModuleNotFoundError as error:
         print(
             f"python -m evaluation {args.command}: needs the package {error.name}, which is not "

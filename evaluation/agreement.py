@@ -19,7 +19,7 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
-from evaluation.intervals import bootstrap_interval
+from evaluation.intervals import rate_interval
 from evaluation.scorers import Scorer
 
 BATCH = 64
@@ -94,7 +94,7 @@ def score_pairs(
 def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) -> Accuracy:
     """A scorer's accuracy over the pairs whose images both have a score.
 
-    The mean over pairs; its interval is a bootstrap over prompts, each counted by its pairs.
+    The mean over pairs; its interval is over prompts, each counted by its pairs.
     Raises EvaluationError when no pair has two scores.
     """
     right: dict[str, list[float]] = {}
@@ -107,11 +107,9 @@ def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) ->
         raise EvaluationError(f"{scorer} scored no pair of images that a person told apart")
     shares = np.array([np.mean(one) for one in right.values()])
     counts = np.array([len(one) for one in right.values()], dtype=float)
-    low, high = bootstrap_interval(shares, weights=counts)
+    low, high = rate_interval(shares, counts)
     mean = float(np.average(shares, weights=counts))
-    return Accuracy(
-        scorer, mean, max(0.0, float(low)), min(1.0, float(high)), int(counts.sum()), len(shares)
-    )
+    return Accuracy(scorer, mean, low, high, int(counts.sum()), len(shares))
 
 
 def same_order(a: Mapping[Key, float], b: Mapping[Key, float], pairs: Sequence[Pair]) -> float:

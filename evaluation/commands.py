@@ -13,6 +13,7 @@ from typing import Any
 
 from evaluation.errors import EvaluationError
 
+MOST_NAMED = 50  # problems that are named one by one
 Done = tuple[dict[str, Any], list[Path]]
 
 
@@ -245,8 +246,10 @@ def run_agreement(args: argparse.Namespace) -> Done:
 
 def say_problems(problems: list[str], rest: str) -> None:
     """Name what could not be scored on stderr, and end with exit code 1 where there was some."""
-    for problem in problems:
+    for problem in problems[:MOST_NAMED]:
         print(problem, file=sys.stderr)
+    if len(problems) > MOST_NAMED:
+        print(f"and {len(problems) - MOST_NAMED:,} more like these", file=sys.stderr)
     if problems:
         raise EvaluationError(
             f"{len(problems)} of the above could not be scored; mend and run again ({rest})"

@@ -167,9 +167,10 @@ def ksort_chart(results: Mapping[str, Mapping[str, Any]], *, limit: int | None =
         mu = np.array([25.0, *(one["mu"] for one in result["rounds"])])
         sigma = np.array([25 / 3, *(one["sigma"] for one in result["rounds"])])
         colour, rounds = COLOURS[i % len(COLOURS)], np.arange(len(mu))
+        dashes = ("-", "--", ":")[i // len(COLOURS) % 3]  # where the colours come round again
         above.fill_between(rounds, mu - sigma, mu + sigma, color=colour, alpha=0.12, lw=0)
-        above.plot(rounds, mu, color=colour, lw=1.8, label=f"{policy}  {mu[-1]:.1f}")
-        below.plot(rounds, sigma, color=colour, lw=1.8)
+        above.plot(rounds, mu, dashes, color=colour, lw=1.8, label=f"{policy}  {mu[-1]:.1f}")
+        below.plot(rounds, sigma, dashes, color=colour, lw=1.8)
     below.axhline(ENOUGH, color=INK, lw=1, ls=(0, (4, 3)))
     below.set_ylim(0, 9)
     above.legend(frameon=False, fontsize=8.5, ncols=2, labelcolor=INK)

@@ -192,7 +192,11 @@ def scorer_section(content: Content, scorer: str) -> list[str]:
     pictures = [f'<img src="{embed(content.charts[name])}" alt="{name}">' for name in names]
     parts.append(f"<div class=charts>{''.join(pictures)}</div>")
     if len(mine) > 2:
-        parts.append("<h3>Who wins against whom</h3>" + matrix_table(*content.matrices[scorer]))
+        policies, matrix = content.matrices[scorer]
+        best_first = [policies.index(row.policy) for row in mine]
+        ordered = matrix[np.ix_(best_first, best_first)]
+        parts.append("<h3>Who wins against whom</h3>")
+        parts.append(matrix_table([row.policy for row in mine], ordered))
     return parts
 
 
@@ -248,8 +252,9 @@ def method_notes(rows: Sequence[Comparison]) -> str:
         "this project drew them); several images of a prompt are averaged first. A win rate is "
         "the share of images that score higher than the baseline's, equal scores counted half; "
         "50% is no difference.</p>"
-        "<p>Intervals are 95% bootstrap intervals over prompts. p is of a sign-flip test of the "
-        "win rate, corrected by Holm's method over all policies and scorers of this page. "
+        "<p>Intervals are at 95%, over prompts: a studentised bootstrap for scores, Wilson's for "
+        "win rates. p is of a sign-flip test of the win rate, corrected by Holm's method over all "
+        "policies and scorers of this page. "
         "Prompts to settle: how many would show a win rate like this one to differ from 50%, "
         f"four times in five.</p>{left_out}</div>"
     )

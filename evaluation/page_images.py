@@ -14,7 +14,8 @@ from evaluation.statistics import scorers_of
 from evaluation.tables import columns_of
 
 SHOWN = 8  # pairs of images of each kind on the page
-ABREAST = 7  # prompts beside each other in a grid of all policies
+ABREAST = 6  # prompts beside each other in a grid of all policies
+ABREAST_SIDE = 128  # pixels of each image there
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def spreads(scores: Any, scorer: str) -> dict[str, bytes]:
     half = min(ABREAST, len(ordered) // 2)
     chosen = {"most": ordered[:half], "least": ordered[len(ordered) - half :][::-1]}
     return {
-        name: encode_small(draw_grid(policies, grid_columns(some, policies), 112), None)
+        name: encode_small(draw_grid(policies, grid_columns(some, policies), ABREAST_SIDE), None)
         for name, some in chosen.items()
         if some
     }

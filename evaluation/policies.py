@@ -131,6 +131,12 @@ def load_pipeline(policy: Policy, device: str) -> Any:
         if policy.source is not None and not whole:
             change(pipeline, policy)
     except (OSError, ValueError, RuntimeError) as error:
+        for name in (policy.base, policy.source):
+            if local and isinstance(error, OSError) and name and not Path(name).is_dir():
+                raise EvaluationError(
+                    f"{name}: no such folder here, and the hub, which may have it, cannot be "
+                    "reached; fetch it where it can, and give the folder"
+                ) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EvaluationError(f"{policy.source or source}: cannot be loaded: {reason}") from error
     if getattr(pipeline, "safety_checker", None) is not None:

@@ -1,8 +1,8 @@
 """Add one column of scores a scorer to a table of images.
 
-No row is lost: an image that cannot be read keeps its row with null scores and is named with its
-file and row, and a scorer whose weights are missing is left out and named; the caller turns both
-into the exit code.
+No row is lost: an image that cannot be read, or that a scorer has no number for, keeps its row
+with a null score and is named with its file and row, and a scorer whose weights are missing is left
+out and named; the caller turns all of these into the exit code.
 """
 
 import os
@@ -98,33 +98,55 @@ def score_images(
 ) -> tuple[pa.Table, list[str]]:
     """Score every image with every scorer, each image opened once.
 
-    Returns the table with one float64 column a scorer (null where the image could not be read)
-    and one sentence a broken image.
+    Returns the table with one float64 column a scorer (null where the image could not be read or
+    got no score) and one sentence an image and scorer without one.
     """
     prompts, paths = table["prompt"].to_pylist(), table["image"].to_pylist()
     scores = {name: np.full(len(paths), np.nan) for name in scorers}
-    readable = np.zeros(len(paths), dtype=bool)
     problems: list[str] = []
     started = shown = time.monotonic()
     done = 0
     for rows, images, broken in opened_batches(paths):
         problems += [f"{origins[row]}: image {paths[row]}: {why}" for row, why in broken.items()]
-        readable[rows] = True
         for name, scorer in scorers.items():
-            if rows:
-                scores[name][rows] = scorer.score([prompts[row] for row in rows], images)
+            values, reasons = score_batch(scorer, [prompts[row] for row in rows], images)
+            scores[name][rows] = values
+            problems += [f"{origins[rows[i]]}: {name}: {why}" for i, why in reasons.items()]
         done += len(rows) + len(broken)
         if time.monotonic() - shown > 2 or done == len(paths):
             shown = time.monotonic()
             rate = done / max(shown - started, 1e-9)
             print(f"  {done}/{len(paths)} images scored, {rate:.0f} a second", file=sys.stderr)
     for name, values in scores.items():
-        column = pa.array(values, pa.float64(), mask=~readable)
+        column = pa.array(values, pa.float64(), mask=~np.isfinite(values))
         if name in table.column_names:
             table = table.set_column(table.column_names.index(name), name, column)
         else:
             table = table.append_column(name, column)
     return table, problems
+
+
+def score_batch(
+    scorer: Scorer, prompts: Sequence[str], images: Sequence[Image.Image]
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Scores (n,), NaN where there is none, and why by place.
+
+    Where a scorer fails on a batch (a prompt that it cannot read, memory), its images are tried one
+    by one, so that one of them does not cost the others their scores.
+    """
+    if not images:
+        return np.empty(0), {}
+    try:
+        values = np.asarray(scorer.score(prompts, images), dtype=float)
+    except (ValueError, RuntimeError) as error:
+        if len(images) == 1:
+            return np.full(1, np.nan), {0: f"failed: {(str(error).splitlines() or [''])[0]}"}
+        alone = [
+            score_batch(scorer, prompts[i : i + 1], images[i : i + 1]) for i in range(len(images))
+        ]
+        reasons = {i: found[0] for i, (_, found) in enumerate(alone) if found}
+        return np.concatenate([one for one, _ in alone]), reasons
+    return values, {int(i): f"gave {values[i]}" for i in np.flatnonzero(~np.isfinite(values))}
 
 
 def score(paths: Sequence[Path], names: Sequence[str]) -> Scored:

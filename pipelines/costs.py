@@ -15,8 +15,9 @@ import dagster as dg
 from assets.jobs import plain
 from assets.lake import Lake
 from assets.lineage import latest_record
-from assets.scorecard import read_prompts
+from assets.scorecard import prompts_of
 from assets.study import Study
+from evaluation.prompts import read_prompts
 from pipelines.staleness import TABLES
 from training import TrainingError
 from training.config import PolicyConfig, data_config, read_study
@@ -162,8 +163,10 @@ class Costs:
         side = self.study.raw.get("model", {}).get("resolution")
         if side is None:
             return None
-        drawn = read_prompts(self.study.generation.prompts).height
-        drawn *= self.study.generation.images_per_prompt
+        prompts = prompts_of(self.study)
+        if not prompts.exists():  # held-out prompts of a training set that is not made yet
+            return None
+        drawn = len(read_prompts(prompts)) * self.study.generation.images_per_prompt
         drawn += len(list(self.study.ksort.dataset.rglob("result.json")))
         return int(drawn * side * side * BYTES_A_PIXEL)
 

@@ -3,8 +3,8 @@
 A vision-language model is shown five images under the names Image 1 to Image 5 and answers with
 the names, best first. An answer that is anything but a ranking is asked for again. Each ranking is
 kept in a file named by the content of its question (instruction, prompt, pixels, order, model), so
-none is paid for twice and an interrupted evaluation goes on where it stopped. How the model is
-reached is told in `endpoint` and `local`.
+none is paid for twice, by two evaluations at once either, and an interrupted one goes on where it
+stopped. How the model is reached is told in `endpoint` and `local`.
 
 Such models favour places. Each question is therefore shown in a drawn order, the mean place that
 each position got is reported, and with `orders` above 1 the question is asked again with the images
@@ -12,11 +12,13 @@ moved on by one position each time, and the ranks are averaged: with 5, every im
 everywhere once, and a judge that looks at the position alone ends with five equal ranks.
 """
 
+import fcntl
 import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -111,20 +113,21 @@ class AskedJudge(ABC):
         """Shown numbers, best first: kept from before, or asked for now and kept."""
         messages = conversation(question, shown)
         path = self.cache / f"{self.content_key(messages)}.json"
-        if (kept := read_kept(path)) is not None:
-            self.cost["kept"] += 1
-            for name in TOKENS:
-                self.spent_before[name] += kept["usage"].get(name, 0)
-            return kept["ranking"]
-        order, usage = self.judge(question, messages)
-        record = {
-            "instance": question.instance,
-            "judge": self.name,
-            "ranking": order,
-            "shown": shown,
-            "usage": usage,
-        }
-        write_bytes(path, json.dumps(record).encode())
+        with only_one(path):
+            if (kept := read_kept(path)) is not None:
+                self.cost["kept"] += 1
+                for name in TOKENS:
+                    self.spent_before[name] += kept["usage"].get(name, 0)
+                return kept["ranking"]
+            order, usage = self.judge(question, messages)
+            record = {
+                "instance": question.instance,
+                "judge": self.name,
+                "ranking": order,
+                "shown": shown,
+                "usage": usage,
+            }
+            write_bytes(path, json.dumps(record).encode())
         return order
 
     def judge(
@@ -162,6 +165,21 @@ def conversation(question: Question, shown: Sequence[int]) -> list[Message]:
     for number, image in enumerate(shown, start=1):
         content += [f"Image {number}:", question.images[image]]
     return [{"role": "user", "content": content}]
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Keep every other evaluation from asking for the judgment in `path` meanwhile.
+
+    The kernel lets go when the process ends, however it ends. The lock's file goes once the
+    judgment is there: whoever still waits for it then finds the judgment.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_suffix(".lock")
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+        lock.unlink(missing_ok=True)
 
 
 def read_kept(path: Path) -> dict[str, Any] | None:

@@ -159,6 +159,28 @@ def test_no_judgment_is_paid_for_twice(serve, question, tmp_path):
         again.rank(question)
 
 
+def test_two_evaluations_at_once_pay_for_a_judgment_once(serve, question, tmp_path):
+    def deliberates(handler):
+        time.sleep(0.2)
+        says(GOOD)(handler)
+
+    server, first = serve(deliberates)
+    second = EndpointJudge("seer", tmp_path / "judgments", timeout=2.0)
+    found = []
+    threads = [
+        threading.Thread(target=lambda judge=judge: found.append(judge.rank(question)))
+        for judge in (first, second)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[0, 2, 4, 3, 1]] * 2
+    assert len(server.bodies) == 1
+    assert first.cost["requests"] + second.cost["requests"] == 1
+    assert [path.suffix for path in (tmp_path / "judgments").iterdir()] == [".json"]
+
+
 def test_an_endpoint_that_stays_down_is_one_clear_error(serve, question):
     server, judge = serve(status(502))
     with pytest.raises(EvaluationError, match=r"did not answer in 6 tries, last: HTTP 502"):

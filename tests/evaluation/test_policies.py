@@ -159,8 +159,10 @@ def test_nonsense_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.hub.out_of_reach", lambda: True)
     with pytest.raises(EvaluationError, match=r"somebody/model: neither .* is not a policy"):
         find_policy(None, "somebody/model")
-    with pytest.raises(EvaluationError, match="cannot be loaded"):
+    with pytest.raises(EvaluationError, match=r"somebody/model: no such folder here, and the hub"):
         load_pipeline(Policy("somebody/model"), "cpu")
+    with pytest.raises(EvaluationError, match="cannot be loaded"):
+        load_pipeline(Policy(str(tmp_path)), "cpu")
 
 
 def test_another_policy_or_form_has_another_digest(tiny_pipeline, tmp_path):

@@ -81,6 +81,28 @@ def test_a_broken_image_keeps_its_row_and_is_named(images, scorers, tmp_path, ca
     assert [i for i, value in enumerate(scores.to_pylist()) if value is None] == [3, 139]
 
 
+def test_an_image_that_a_scorer_has_no_number_for_costs_no_other_its_score(
+    images, scorers, tmp_path, monkeypatch, capsys
+):
+    class Choosy(Brightness):
+        def score(self, prompts, images):
+            grey = super().score(["" for _ in prompts], images)
+            if 5 in grey:
+                raise ValueError("five is not a number\nthat it knows")
+            return np.where(grey == 7, np.nan, grey)
+
+    monkeypatch.setitem(load.LOADERS, "aesthetic", lambda source: Choosy())
+    out = tmp_path / "scores.parquet"
+    assert run(images, "--scorer", "aesthetic", "--scorer", "pickscore", "--out", out) == 1
+    error = capsys.readouterr().err
+    assert "images.csv: row 6: aesthetic: failed: five is not a number\n" in error
+    assert "images.csv: row 78: aesthetic: gave nan" in error
+    table = pq.read_table(out)
+    lost = [i for i, value in enumerate(table["aesthetic"].to_pylist()) if value is None]
+    assert lost == [5, 7, 75, 77]
+    assert table["pickscore"].null_count == 0
+
+
 def test_a_scorer_without_weights_is_named_and_the_rest_go_on(images, scorers, tmp_path, capsys):
     out = tmp_path / "scores.parquet"
     assert run(images, "--scorer", "clip", "--scorer", "pickscore", "--out", out) == 1
@@ -113,5 +135,8 @@ def test_bad_tables_are_named(images, scorers, tmp_path, capsys):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
     assert run(tmp_path / "x.parquet", *out) == 1
     assert "x.parquet: not a readable parquet table" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert run(images, "--scorer", "pickscore", "--out", tmp_path / "file" / "scores.parquet") == 1
+    assert f"{tmp_path / 'file'}: " in capsys.readouterr().err
     assert run(images, "--scorer", "pickscore", *out) == 1
     assert "each scorer once" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from assets.lake import Lake
 from assets.policy import check_preference, check_weights
 from assets.ratings import BEFORE, ratings_stage
 from assets.report import COLUMNS, report_stage
-from assets.scorecard import check_images, check_settled, check_win
+from assets.scorecard import check_images, check_settled, check_win, prompts_of, prompts_version
 from assets.study import read_study
 from assets.tracking import Run, Tracking
 from assets.training_set import training_set_stage
@@ -260,6 +260,25 @@ def test_splits_share_no_prompt(study, lake):
     assert not check(training_set_stage(study), "splits_share_no_prompt").passed
     lake.write("training_set", pairs[1:])
     assert not check(training_set_stage(study), "splits_share_no_prompt").passed
+
+
+def test_without_a_set_of_prompts_the_held_out_ones_are_drawn(write_study):
+    study = write_study(lambda text: text.replace('prompts = "prompts.csv"', ""))
+    lake = Lake(study.lake)
+    assert prompts_of(study) == lake.table("training_set")
+    pairs = pl.DataFrame({"prompt": ["p", "q", "q"], "split": ["train", "held_out", "held_out"]})
+    versions = [prompts_version(study)]
+    for table in (
+        pairs.with_columns(gap=1.0),
+        pairs.with_columns(gap=2.0),
+        pairs.with_columns(prompt=pl.lit("q")),
+        pairs.with_columns(split=pl.lit("held_out")),
+    ):
+        lake.write("training_set", table)
+        versions.append(prompts_version(study))
+    empty, first, other_gaps, other_training, other_prompts = versions
+    assert first == other_gaps == other_training
+    assert len({empty, first, other_prompts}) == 3
 
 
 def test_weights_are_finite(tmp_path):

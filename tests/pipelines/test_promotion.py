@@ -46,6 +46,11 @@ def test_the_best_policy_is_champion_by_the_rule_and_a_person_can_overrule_it(la
     assert [path.read_bytes() for path in loaded] == [kept.read_bytes()]
     assert check_loads(client, standing).passed
 
+    reported, _ = metadata(instance, "report")
+    assert reported["prompts_in_training"] == 0
+    page = (lake.root / "reports" / "comparison.html").read_text()
+    assert "None of the prompts occur among the training prompts" in page
+
     lineage = lake.read("lineage").filter(pl.col("policy").fill_null("") == "arenapo")
     row = lineage.filter(pl.col("asset") == "policy").row(0, named=True)
     run = client.get_run(row["mlflow_run"])

@@ -58,6 +58,14 @@ def test_a_mistake_is_named_with_its_key(write_study, old, new, says):
     assert says in str(caught.value)
 
 
+def test_a_study_that_holds_nothing_out_names_its_prompts(write_study):
+    def change(text: str) -> str:
+        return text.replace('prompts = "prompts.csv"', "").replace("held_out = 0.2", "held_out = 0")
+
+    with pytest.raises(ValueError, match=r"small\.toml: generation\.prompts is missing"):
+        write_study(change)
+
+
 def test_a_version_follows_the_words_of_its_section_alone(write_study):
     plain = write_study()
     changed = write_study(lambda text: text.replace("held_out = 0.2", "held_out = 0.3"))
