@@ -16,17 +16,18 @@ from studies import figures
 from studies.comparisons import (
     FIXED,
     JOINT,
+    MODELS,
+    MU,
     ORACLE,
     PAIRWISE,
     SHUFFLED,
-    SIGNED,
     captured,
     differences,
     rewards,
     worlds_of,
 )
-from studies.matrix import MAIN, MORE, Policy, best
-from studies.runs import Scale
+from studies.matrix import MAIN, MORE, OTHER_RATES, OTHER_STEPS, Policy, best
+from studies.runs import LEARNING_RATE, STEPS
 
 
 def write_report(docs: Path) -> list[Path]:
@@ -40,11 +41,13 @@ def write_report(docs: Path) -> list[Path]:
     text = page.read_text()
     for name, table in TABLES.items():
         text = _between(text, name, table(results, gaps), page)
+    text = _between(text, "cost", cost(pl.read_parquet(docs / "cost.parquet")), page)
     page.write_text(text)
     written = [page]
     for name, figure in (
         ("head_room.png", figures.head_room(results)),
         ("gaps.png", figures.truth(gaps)),
+        ("response.png", figures.response(results)),
     ):
         (docs / name).write_bytes(png(figure, dpi=130))
         written.append(docs / name)
@@ -60,20 +63,20 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
             continue
         shares = {
             name: _share(results, world, policy)
-            for name, policy in (("pairwise", PAIRWISE), ("joint", JOINT), ("signed", SIGNED))
+            for name, policy in (("pairwise", PAIRWISE), ("joint", JOINT), ("mu", MU))
         }
         lines.append(
             f"- {world} ({len(values)} seeds): the oracle gains "
             f"{(values[:, 1] - values[:, 0]).mean():+.3f} over a fixed margin; of that the "
-            f"pairwise gap captures {shares['pairwise']}, the joint gap {shares['joint']}, the "
-            f"signed joint gap {shares['signed']}."
+            f"pairwise gap captures {shares['pairwise']}, the joint gap {shares['joint']}, mu's "
+            f"difference {shares['mu']}."
         )
     return "\n".join(lines)
 
 
 def settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate what tuning chose."""
-    tuned = results.filter(split="tuning")
+    tuned = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE)
     rows = []
     for world in tuned["world"].unique(maintain_order=True):
         for policy in (*MAIN, *MORE):
@@ -120,11 +123,11 @@ def questions(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 def shares(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate the share of the oracle's head-room."""
     rows = [
-        (world, *(_share(results, world, p) for p in (PAIRWISE, JOINT, SIGNED, SHUFFLED)))
+        (world, *(_share(results, world, p) for p in (SHUFFLED, PAIRWISE, JOINT, MU, MODELS)))
         for world in worlds_of(results)
         if captured(results, world, PAIRWISE)
     ]
-    return _table(("world", "pairwise", "joint", "joint, signed", "shuffled"), rows)
+    return _table(("world", "shuffled", "pairwise", "joint", "mu", "models (truth)"), rows)
 
 
 def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -134,7 +137,7 @@ def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         here = gaps.filter(world=world)
         by_gap = {
             name: here.filter(gap=name).sort("seed")["correlation"].to_numpy()
-            for name in ("pairwise", "predictive", "joint", "signed")
+            for name in ("pairwise", "predictive", "mu", "models", "joint", "signed")
         }
         lead = by_gap["joint"] - by_gap["pairwise"]
         error = lead.std(ddof=1) / np.sqrt(len(lead)) if len(lead) > 1 else np.nan
@@ -143,25 +146,56 @@ def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
              *(f"{values.mean():.3f}" for values in by_gap.values()),
              f"{lead.mean():+.3f} ± {error:.3f}")
         )  # fmt: skip
-    head = ("world", "seeds", "votes right", "pairwise", "predictive", "joint", "joint, signed")
+    head = ("world", "seeds", "votes right", "pairwise", "predictive", "mu", "models", "joint")
+    head += ("joint, signed",)
     return _table((*head, "joint - pairwise"), rows)
 
 
-def cost(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """Tabulate the training loop's seconds a step, the median over runs, beside dpo's."""
-    steps = Scale().steps
-    medians = (
-        results.filter(split="main")
-        .group_by("objective", "gap", maintain_order=True)
-        .agg(pl.col("train_seconds").median() / steps, pl.len())
+def lengths(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the tuned policies' mean reward with other steps and rates of learning."""
+    tuning = results.filter(split="tuning")
+    conditions = [(steps, LEARNING_RATE) for steps in sorted((STEPS, *OTHER_STEPS))]
+    conditions += [(STEPS, rate) for rate in OTHER_RATES]
+    rows = []
+    for policy in (*MAIN, *MORE):
+        mine = tuning.filter(objective=policy.objective, gap=policy.gap)
+        trials = mine.filter(
+            (pl.col("steps") != STEPS) | (pl.col("learning_rate") != LEARNING_RATE)
+        )
+        if trials.is_empty():
+            continue
+        same = trials.select("world", "gamma", "beta_dpo", "seed").unique()
+        mine = mine.join(same, on=same.columns, how="semi")
+        cells = [
+            mine.filter(steps=steps, learning_rate=rate)["reward"] for steps, rate in conditions
+        ]
+        shown = [f"{cell.to_numpy().mean():.3f}" if len(cell) else "-" for cell in cells]
+        rows.append((policy.name, same["seed"].n_unique(), *shown))
+    head = [
+        f"{steps} steps" if rate == LEARNING_RATE else f"rate {rate:g}"
+        for steps, rate in conditions
+    ]
+    return _table(("policy", "seeds", *head), rows)
+
+
+def cost(costs: pl.DataFrame) -> str:
+    """Tabulate processor time a step and peak memory beside those of dpo in the same turn."""
+    dpo = costs.filter(objective="dpo").select(
+        "turn", time="seconds_a_step", memory="peak_memory_gib"
     )
-    base = medians.filter(objective="dpo")["train_seconds"]
-    rows = [
-        (objective if gap in ("none", "one") else f"{objective} {gap}", runs,
-         f"{1000 * seconds:.0f}", f"{seconds / base[0]:.2f}" if len(base) else "-")
-        for objective, gap, seconds, runs in medians.iter_rows()
-    ]  # fmt: skip
-    return _table(("policy", "runs", "ms a step", "times dpo's"), rows)
+    rows = []
+    for policy in (*MAIN, *MORE):
+        mine = costs.filter(objective=policy.objective, gap=policy.gap).join(dpo, on="turn")
+        if len(mine):
+            time = 1000 * mine["seconds_a_step"].to_numpy()
+            ratio = mine["seconds_a_step"].to_numpy() / mine["time"].to_numpy()
+            memory = mine["peak_memory_gib"].to_numpy() / mine["memory"].to_numpy()
+            rows.append(
+                (policy.name, len(mine), f"{np.median(time):.0f}", f"{np.median(ratio):.2f}",
+                 f"{ratio.min():.2f} to {ratio.max():.2f}", f"{np.median(memory):.3f}")
+            )  # fmt: skip
+    head = ("policy", "turns", "ms a step", "times dpo's", "from, to", "memory, times dpo's")
+    return _table(head, rows)
 
 
 TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
@@ -171,7 +205,7 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "questions": questions,
     "shares": shares,
     "truth": truth,
-    "cost": cost,
+    "lengths": lengths,
 }
 
 
