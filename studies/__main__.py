@@ -1,4 +1,4 @@
-"""Run and report the study: python -m studies tune|run|gaps|report; see each one's --help."""
+"""Run and report the study; see python -m studies --help, and each command's own."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ DOCS = Path("docs/study")
 
 
 def main() -> None:
-    """Read the options and do one of the four; progress on stderr, what was written on stdout."""
+    """Read the options and do what they ask; progress on stderr, what was written on stdout."""
     parser = argparse.ArgumentParser(
         prog="python -m studies",
         description="Does the arena's gap help? Runs are kept and never done twice.",
@@ -24,7 +24,6 @@ def main() -> None:
     for name, about, seeds in (
         ("tune", "try every gamma and beta_dpo on the tuning seeds", 5),
         ("run", "the comparison, on seeds of its own, each policy as it was best", 20),
-        ("lengths", "the tuned policies with other steps and rates, on the tuning seeds", 3),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("--worlds", nargs="+", required=True)
@@ -42,6 +41,9 @@ def main() -> None:
     about = "how true every gap is, in every world, without training"
     command = commands.add_parser("gaps", help=about, description=about)
     command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
+    about = "what a step of each objective costs, in time of the processor and in memory"
+    command = commands.add_parser("cost", help=about, description=about)
+    command.add_argument("--turns", type=int, default=3, help="(%(default)s)")
     about = "write the tables of study.md and its figures from the parquet files"
     commands.add_parser("report", help=about, description=about)
     options = parser.parse_args()
@@ -64,6 +66,11 @@ def _do(options: argparse.Namespace) -> None:
         options.docs.mkdir(parents=True, exist_ok=True)
         table.write_parquet(options.docs / "gaps.parquet")
         print(options.docs / "gaps.parquet")
+    elif options.command == "cost":
+        from studies.cost import every_cost
+
+        every_cost(options.turns, options.cache).write_parquet(options.docs / "cost.parquet")
+        print(options.docs / "cost.parquet")
     else:
         _run(options)
 
@@ -78,7 +85,6 @@ def _run(options: argparse.Namespace) -> None:
         finalists,
         main_runs,
         merge,
-        other_runs,
         run_all,
         tuning_runs,
     )
@@ -104,8 +110,6 @@ def _run(options: argparse.Namespace) -> None:
         found = run_all(runs, scale, options.cache, options.workers, _say)
         late = seeds[len(early) :]
         runs += [r for w in options.worlds for r in finalists(found, w, policies, late)]
-    elif options.command == "lengths":
-        runs = [r for w in options.worlds for r in other_runs(results, w, policies, seeds)]
     else:
         runs = [
             run

@@ -16,19 +16,31 @@ from pathlib import Path
 import polars as pl
 
 from studies.base import base_model
-from studies.matrix import MAIN, MORE, Policy
+from studies.matrix import Policy
 from studies.runs import Run, Scale, prepared
 from training.loop import train
 
 WORLD, SEED, GAMMA, BETA = "close-3", 1000, 4.0, 500.0
-FIRST, STEPS = 10, 60  # the first steps load and warm up
+FIRST, STEPS = 10, 40  # the first steps load and warm up
+POLICIES = (
+    Policy("dpo", "none"),
+    Policy("fixed_margin", "one"),
+    Policy("arenapo", "pairwise"),
+    Policy("arenapo", "joint"),
+    Policy("arenapo_weighted", "joint"),
+    Policy("arenapo_regression", "joint"),
+    Policy("ipo", "none"),
+    Policy("cdpo", "joint"),
+    Policy("sdpo", "none"),
+    Policy("sft", "none"),
+)
 
 
 def every_cost(turns: int, cache: Path) -> pl.DataFrame:
-    """Measure every policy of the matrix `turns` times: columns of `measure`, and its turn."""
+    """Measure each of `POLICIES` `turns` times: columns of `measure`, and its turn."""
     rows = []
     for turn in range(turns):
-        for policy in (*MAIN, *MORE):
+        for policy in POLICIES:
             command = [sys.executable, "-m", "studies.cost", policy.objective, policy.gap]
             done = subprocess.run(
                 [*command, str(cache)], capture_output=True, text=True, check=True

@@ -35,21 +35,19 @@ NAMES = {
     "shuffled": "joint gap, shuffled (control)",
     "one": "fixed margin",
 }
-COLOUR = dict(zip(NAMES, [*(COLOURS[k] for k in (1, 0, 2, 3, 4, 5)), GREY], strict=True))
+COLOUR = dict(zip(NAMES, [*(COLOURS[k] for k in (1, 0, 2, 3, 4, 5)), INK], strict=True))
 
 
-def head_room(results: pl.DataFrame) -> Figure:
-    """Share of the oracle's head-room that each gap captures, a panel a series of worlds."""
-    present = [s for s in SERIES if any(w.startswith(s[0] + "-") for w in worlds_of(results))]
-    figure, panels = _panels(
-        "What each gap gains, as a share of the true gap's gain", max(1, len(present))
-    )
-    for axes, (series, title) in zip(panels, present, strict=False):
-        places = _places(worlds_of(results), series)
-        axes.set_title(title, fontsize=10, color=INK, loc="left")
+def head_room(rounds: Sequence[tuple[str, pl.DataFrame]]) -> Figure:
+    """Share of the oracle's head-room that each gap captures, a panel a round of the study."""
+    figure, panels = _panels("What each gap gains, as a share of the true gap's gain", len(rounds))
+    for axes, (title, results) in zip(panels, rounds, strict=True):
+        places = _places(worlds_of(results), "close")
+        seeds = results.filter(split="main")["seed"].n_unique()
+        axes.set_title(f"{title}, {seeds} seeds", fontsize=10, color=INK, loc="left")
         axes.axhline(1.0, color=GREY, linestyle=DASHED, linewidth=1)
         axes.axhline(0.0, color=GREY, linestyle=DASHED, linewidth=1)
-        policies = (PAIRWISE, JOINT, MU, MODELS, SHUFFLED)
+        policies = (SHUFFLED, PAIRWISE, JOINT, MU, MODELS)
         for k, policy in enumerate(policies):
             points = [
                 (place, found)
@@ -67,8 +65,8 @@ def head_room(results: pl.DataFrame) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(-0.6, 2.0)  # wider intervals are cut: they say that little is known
         axes.text(-0.45, 1.04, "the true gap", fontsize=8, color=GREY)
-        axes.text(-0.45, 0.04, "a fixed margin", fontsize=8, color=GREY)
-    _legend(figure, panels[0])
+        axes.text(-0.45, -0.1, "a fixed margin", fontsize=8, color=GREY)
+    _legend(figure, panels[-1])
     return figure
 
 
@@ -101,8 +99,8 @@ def response(results: pl.DataFrame) -> Figure:
     best_dpo = tuning.filter(objective="dpo", beta_dpo=beta)["reward"].to_numpy().mean()
     for axes, (beta, gammas) in zip(panels, GAMMAS.items(), strict=True):
         axes.set_title(f"beta_dpo {beta:g}", fontsize=10, color=INK, loc="left")
-        axes.axhline(best_dpo, color=GREY, linestyle=DASHED, linewidth=1)
-        axes.text(-0.4, best_dpo, "DPO at its best beta_dpo", fontsize=8, color=GREY, va="bottom")
+        label = "plain DPO at its best beta_dpo"
+        axes.axhline(best_dpo, color=GREY, linestyle=DASHED, linewidth=1, label=label)
         for policy in (PAIRWISE, JOINT, MU, MODELS, ORACLE, SHUFFLED, FIXED):
             mine = tuning.filter(objective=policy.objective, gap=policy.gap, beta_dpo=beta)
             means = dict(mine.group_by("gamma").agg(pl.col("reward").mean()).iter_rows())

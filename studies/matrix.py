@@ -23,8 +23,6 @@ from training.config import ObjectiveName
 # The gammas tried with each beta_dpo: a larger one saturates sooner, so it takes a larger margin.
 GAMMAS = {250.0: (0.5, 1.0, 2.0, 4.0), 1000.0: (2.0, 4.0, 8.0, 16.0)}
 FINALISTS = 3
-OTHER_STEPS = (20, 40, 160, 320)
-OTHER_RATES = (3e-5, 3e-4)
 BETAS = (25.0, 50.0, 75.0, 100.0, 140.0, 175.0, 250.0, 500.0)
 SCHEMA = {
     "world": pl.String,
@@ -154,22 +152,6 @@ def main_runs(
         Run(world, policy.objective, policy.gap, gamma, beta, seed, "main")
         for seed in seeds
         for policy, (gamma, beta) in settings.items()
-    ]
-
-
-def other_runs(
-    results: pl.DataFrame, world: str, policies: Iterable[Policy], seeds: Sequence[int]
-) -> list[Run]:
-    """Return every policy at its best setting, with other steps and at other rates of learning."""
-    settings = {policy: best(results, world, policy) for policy in policies}
-    return [
-        Run(world, policy.objective, policy.gap, gamma, beta, seed, "tuning", steps, rate)
-        for seed in seeds
-        for policy, (gamma, beta) in settings.items()
-        for steps, rate in (
-            *((steps, LEARNING_RATE) for steps in OTHER_STEPS),
-            *((STEPS, rate) for rate in OTHER_RATES),
-        )
     ]
 
 

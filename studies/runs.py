@@ -32,7 +32,7 @@ Gap = Literal[
 ]  # fmt: skip
 
 FIRST_SEED = {"main": 0, "tuning": 1000}
-# Of every comparison; only learning curves and trials of the rate have other ones.
+# Of everything that is compared; costs are measured over fewer steps.
 STEPS = 80
 LEARNING_RATE = 1e-4
 WARMUP_STEPS = 8

@@ -15,7 +15,6 @@ from studies.matrix import (
     finalists,
     main_runs,
     merge,
-    other_runs,
     run_all,
     tuning_runs,
 )  # fmt: skip
@@ -115,16 +114,6 @@ def test_the_best_settings_so_far_go_on_to_further_tuning_seeds_and_one_of_them_
     assert best(table(*early, *late), "w", JOINT) == (0.3, 250.0)
 
 
-def test_other_lengths_and_rates_are_tried_at_the_best_setting_and_choose_nothing() -> None:
-    tuned = table(("w", JOINT, 1.0, 1000, "tuning", 3.0))
-    runs = other_runs(tuned, "w", [JOINT], [1000])
-    tried = {(run.steps, run.learning_rate) for run in runs}
-    assert (STEPS, LEARNING_RATE) not in tried
-    assert {steps for steps, _ in tried} > {20, 320}
-    longer = tuned.with_columns(steps=320, gamma=9.0, reward=9.0)
-    assert best(pl.concat([tuned, longer]), "w", JOINT) == (1.0, 250.0)
-
-
 def test_new_results_replace_the_old_ones_of_the_same_cell() -> None:
     old = table(("w", DPO, 0.0, 0, "main", 1.0), ("w", DPO, 0.0, 1, "main", 2.0))
     new = table(("w", DPO, 0.0, 1, "main", 5.0))
@@ -164,7 +153,8 @@ def test_differences_are_paired_by_seed_and_corrected_together() -> None:
 def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> None:
     docs = tmp_path / "study"
     docs.mkdir()
-    known_table().write_parquet(docs / "results.parquet")
+    for name in ("results", "first_round"):
+        known_table().write_parquet(docs / f"{name}.parquet")
     gaps = [
         {"world": world, "seed": seed, "gap": gap, "votes": 9, "right": 0.8, "correlation": 0.5}
         for world in [f"{s}-{v}" for s in ("far", "close") for v in ("1", "1.5", "3", "6")]
@@ -180,7 +170,7 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     ]  # fmt: skip
     pl.DataFrame(costs).write_parquet(docs / "cost.parquet")
     page = tmp_path / "study.md"
-    places = [*TABLES, "cost"]
+    places = [*TABLES, "first round", "cost"]
     page.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in places))
     written = write_report(docs)
     text = page.read_text()
