@@ -1,4 +1,4 @@
-"""Run and report the study: python -m studies tune|run|gaps|report; see each one's --help."""
+"""Run and report the study; see python -m studies --help, and each command's own."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ DOCS = Path("docs/study")
 
 
 def main() -> None:
-    """Read the options and do one of the four; progress on stderr, what was written on stdout."""
+    """Read the options and do what they ask; progress on stderr, what was written on stdout."""
     parser = argparse.ArgumentParser(
         prog="python -m studies",
         description="Does the arena's gap help? Runs are kept and never done twice.",
@@ -22,12 +22,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("lake/study"), help="(%(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about, seeds in (
-        ("tune", "try every gamma (or beta_dpo) on the tuning seeds", 2),
+        ("tune", "try every gamma and beta_dpo on the tuning seeds", 5),
         ("run", "the comparison, on seeds of its own, each policy as it was best", 20),
     ):
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("--worlds", nargs="+", required=True)
-        command.add_argument("--policies", choices=("main", "more", "all"), default="main")
+        command.add_argument(
+            "--policies", nargs="+", default=["main"], metavar="NAME",
+            help="main, more, or names such as 'arenapo joint' (%(default)s)",
+        )  # fmt: skip
         command.add_argument("--seeds", type=int, default=seeds, help="how many (%(default)s)")
         command.add_argument("--workers", type=int, default=2, help="(%(default)s)")
         command.add_argument("--mlflow", metavar="URI", help="also log every run to this store")
@@ -38,6 +41,9 @@ def main() -> None:
     about = "how true every gap is, in every world, without training"
     command = commands.add_parser("gaps", help=about, description=about)
     command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
+    about = "what a step of each objective costs, in time of the processor and in memory"
+    command = commands.add_parser("cost", help=about, description=about)
+    command.add_argument("--turns", type=int, default=3, help="(%(default)s)")
     about = "write the tables of study.md and its figures from the parquet files"
     commands.add_parser("report", help=about, description=about)
     options = parser.parse_args()
@@ -60,6 +66,11 @@ def _do(options: argparse.Namespace) -> None:
         options.docs.mkdir(parents=True, exist_ok=True)
         table.write_parquet(options.docs / "gaps.parquet")
         print(options.docs / "gaps.parquet")
+    elif options.command == "cost":
+        from studies.cost import every_cost
+
+        every_cost(options.turns, options.cache).write_parquet(options.docs / "cost.parquet")
+        print(options.docs / "cost.parquet")
     else:
         _run(options)
 
@@ -67,26 +78,45 @@ def _do(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     import polars as pl
 
-    from studies.matrix import MAIN, MORE, SCHEMA, main_runs, merge, run_all, tuning_runs
+    from studies.matrix import (
+        MAIN,
+        MORE,
+        SCHEMA,
+        finalists,
+        main_runs,
+        merge,
+        run_all,
+        tuning_runs,
+    )
     from studies.runs import FIRST_SEED, Scale
     from studies.world import WORLDS
 
     unknown = [name for name in options.worlds if name not in WORLDS]
     if unknown:
         raise ValueError(f"no world is called {unknown[0]!r}; there are {', '.join(WORLDS)}")
-    policies = {"main": MAIN, "more": MORE, "all": MAIN + MORE}[options.policies]
+    groups = {"main": MAIN, "more": MORE} | {p.name: (p,) for p in MAIN + MORE}
+    strangers = [name for name in options.policies if name not in groups]
+    if strangers:
+        raise ValueError(f"no policy is called {strangers[0]!r}; there are {', '.join(groups)}")
+    policies = [policy for name in options.policies for policy in groups[name]]
     path = options.docs / "results.parquet"
     results = pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=SCHEMA)
-    first = FIRST_SEED["tuning" if options.command == "tune" else "main"]
+    first = FIRST_SEED["main" if options.command == "run" else "tuning"]
     seeds = range(first, first + options.seeds)
-    runs = []
-    for world in options.worlds:
-        if options.command == "tune":
-            runs += tuning_runs(world, policies, seeds)
-        else:
-            tuned_in = options.tuned_in or world
-            runs += main_runs(results, world, policies, seeds, tuned_in)
-    found = run_all(runs, Scale(), options.cache, options.workers, _say)
+    scale = Scale()
+    if options.command == "tune":
+        early = seeds[: len(seeds) * 3 // 5]
+        runs = [run for world in options.worlds for run in tuning_runs(world, policies, early)]
+        found = run_all(runs, scale, options.cache, options.workers, _say)
+        late = seeds[len(early) :]
+        runs += [r for w in options.worlds for r in finalists(found, w, policies, late)]
+    else:
+        runs = [
+            run
+            for world in options.worlds
+            for run in main_runs(results, world, policies, seeds, options.tuned_in or world)
+        ]
+    found = run_all(runs, scale, options.cache, options.workers, _say)
     options.docs.mkdir(parents=True, exist_ok=True)
     merge(results, found).write_parquet(path)
     if options.mlflow:

@@ -17,23 +17,26 @@ FIXED = Policy("fixed_margin", "one")
 ORACLE = Policy("arenapo", "oracle")
 PAIRWISE = Policy("arenapo", "pairwise")
 JOINT = Policy("arenapo", "joint")
-SIGNED = Policy("arenapo", "signed")
+MU = Policy("arenapo", "mu")
+MODELS = Policy("arenapo", "models")
 SHUFFLED = Policy("arenapo", "shuffled")
 DPO = Policy("dpo", "none")
-# All of them are corrected together. The two gaps against DPO were added once the first
-# world's runs were seen: a DPO whose beta_dpo is tuned is the stronger baseline.
+# All of them are corrected together. Those of mu were added once tuning had shown that the truth
+# about models alone trains as well as the whole truth; the main seeds were not yet run.
 QUESTIONS = (
     (FIXED, DPO),
     (PAIRWISE, DPO),
     (JOINT, DPO),
+    (MU, DPO),
     (ORACLE, FIXED),
     (PAIRWISE, FIXED),
     (JOINT, FIXED),
-    (SIGNED, FIXED),
+    (MU, FIXED),
     (PAIRWISE, SHUFFLED),
     (JOINT, SHUFFLED),
     (JOINT, PAIRWISE),
-    (SIGNED, PAIRWISE),
+    (MU, PAIRWISE),
+    (MODELS, ORACLE),
 )
 RESAMPLES = 10_000
 

@@ -9,38 +9,52 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from arena.figures import COLOURS, DASHED, FAINT, GREY, INK
-from studies.comparisons import JOINT, PAIRWISE, SHUFFLED, SIGNED, captured, worlds_of
+from studies.comparisons import (
+    DPO,
+    FIXED,
+    JOINT,
+    MODELS,
+    MU,
+    ORACLE,
+    PAIRWISE,
+    SHUFFLED,
+    captured,
+    worlds_of,
+)
+from studies.matrix import GAMMAS, tried
+from studies.runs import LEARNING_RATE, STEPS
 from studies.world import WORLDS
 
 SERIES = (("close", "models of close ability"), ("far", "models far apart"))
 NAMES = {
     "pairwise": "pairwise gap (the paper's)",
     "joint": "joint gap",
-    "signed": "joint gap, signed",
-    "shuffled": "shuffled (control)",
+    "mu": "difference of mu",
+    "models": "true difference of the models (control)",
+    "oracle": "true difference of the images (control)",
+    "shuffled": "joint gap, shuffled (control)",
+    "one": "fixed margin",
 }
-COLOUR = dict(zip(NAMES, (COLOURS[1], COLOURS[0], COLOURS[2], COLOURS[5]), strict=True))
+COLOUR = dict(zip(NAMES, [*(COLOURS[k] for k in (1, 0, 2, 3, 4, 5)), INK], strict=True))
 
 
-def head_room(results: pl.DataFrame) -> Figure:
-    """Share of the oracle's head-room that each gap captures, a panel a series of worlds."""
-    present = [s for s in SERIES if any(w.startswith(s[0] + "-") for w in worlds_of(results))]
-    figure, panels = _panels(
-        "What each gap gains, as a share of the true gap's gain", max(1, len(present))
-    )
-    for axes, (series, title) in zip(panels, present, strict=False):
-        places = _places(worlds_of(results), series)
-        axes.set_title(title, fontsize=10, color=INK, loc="left")
+def head_room(rounds: Sequence[tuple[str, pl.DataFrame]]) -> Figure:
+    """Share of the oracle's head-room that each gap captures, a panel a round of the study."""
+    figure, panels = _panels("What each gap gains, as a share of the true gap's gain", len(rounds))
+    for axes, (title, results) in zip(panels, rounds, strict=True):
+        places = _places(worlds_of(results), "close")
+        seeds = results.filter(split="main")["seed"].n_unique()
+        axes.set_title(f"{title}, {seeds} seeds", fontsize=10, color=INK, loc="left")
         axes.axhline(1.0, color=GREY, linestyle=DASHED, linewidth=1)
         axes.axhline(0.0, color=GREY, linestyle=DASHED, linewidth=1)
-        policies = (PAIRWISE, JOINT, SIGNED, SHUFFLED)
+        policies = (SHUFFLED, PAIRWISE, JOINT, MU, MODELS)
         for k, policy in enumerate(policies):
             points = [
                 (place, found)
                 for place, world in enumerate(places)
                 if (found := captured(results, world, policy))
             ]
-            x = [place + 0.12 * (k - 1.5) for place, _ in points]
+            x = [place + 0.1 * (k - 2) for place, _ in points]
             y = [found[0] for _, found in points]
             spread = [[f[0] - f[1] for _, f in points], [f[2] - f[0] for _, f in points]]
             axes.errorbar(
@@ -51,8 +65,8 @@ def head_room(results: pl.DataFrame) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(-0.6, 2.0)  # wider intervals are cut: they say that little is known
         axes.text(-0.45, 1.04, "the true gap", fontsize=8, color=GREY)
-        axes.text(-0.45, 0.04, "a fixed margin", fontsize=8, color=GREY)
-    _legend(figure, panels[0])
+        axes.text(-0.45, -0.1, "a fixed margin", fontsize=8, color=GREY)
+    _legend(figure, panels[-1])
     return figure
 
 
@@ -63,13 +77,42 @@ def truth(gaps: pl.DataFrame) -> Figure:
     for axes, (series, title) in zip(panels, SERIES, strict=True):
         places = _places(list(WORLDS), series)
         axes.set_title(title, fontsize=10, color=INK, loc="left")
-        for gap in ("pairwise", "joint", "signed"):
+        for gap in ("pairwise", "joint", "mu", "models"):
             cells = dict(means.filter(gap=gap).select("world", "correlation").iter_rows())
             y = [cells[world] for world in places]
             axes.plot(range(len(y)), y, "o-", color=COLOUR[gap], label=NAMES[gap], linewidth=1.2)
         _votes_axis(axes, places)
         axes.set_ylim(0, 1)
     panels[0].set_ylabel("correlation with the true difference", fontsize=9, color=INK)
+    _legend(figure, panels[0])
+    return figure
+
+
+def response(results: pl.DataFrame) -> Figure:
+    """Mean reward on the tuning seeds against gamma, a panel a beta_dpo; DPO at its best beside."""
+    tuning = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE)
+    world = tuning["world"][0]
+    early = sorted(tuning["seed"].unique())[:3]  # on which every setting was tried
+    tuning = tuning.filter(pl.col("world") == world, pl.col("seed").is_in(early))
+    figure, panels = _panels(f"Reward against gamma, on the tuning seeds of {world}", len(GAMMAS))
+    beta = tried(results, world, DPO)[0][1]
+    best_dpo = tuning.filter(objective="dpo", beta_dpo=beta)["reward"].to_numpy().mean()
+    for axes, (beta, gammas) in zip(panels, GAMMAS.items(), strict=True):
+        axes.set_title(f"beta_dpo {beta:g}", fontsize=10, color=INK, loc="left")
+        label = "plain DPO at its best beta_dpo"
+        axes.axhline(best_dpo, color=GREY, linestyle=DASHED, linewidth=1, label=label)
+        for policy in (PAIRWISE, JOINT, MU, MODELS, ORACLE, SHUFFLED, FIXED):
+            mine = tuning.filter(objective=policy.objective, gap=policy.gap, beta_dpo=beta)
+            means = dict(mine.group_by("gamma").agg(pl.col("reward").mean()).iter_rows())
+            y = [means.get(gamma, float("nan")) for gamma in gammas]
+            axes.plot(
+                range(len(y)), y, "o-", color=COLOUR[policy.gap], label=NAMES[policy.gap],
+                linewidth=1.2, markersize=4,
+            )  # fmt: skip
+        axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
+        axes.set_xlim(-0.5, len(gammas) - 0.5)
+        axes.set_xlabel("gamma, the mean margin in logits", fontsize=9, color=INK)
+    panels[0].set_ylabel("mean quality of held-out images", fontsize=9, color=INK)
     _legend(figure, panels[0])
     return figure
 

@@ -15,9 +15,11 @@ from arena.ratings import estimator
 from studies.world import WORLDS, Arena, World, hold_arena
 from training.pairs import build_pairs, write_pairs
 
-# The oracle's column is the true difference where the vote was right, and negative where it was a
-# slip, as a signed joint gap's is.
-GAPS = ("pairwise", "predictive", "joint", "signed", "oracle")
+# mu: mu_winner - mu_loser, negative where the weaker model won; clipped: the same cut at 0. The
+# oracle's column is the true difference where the vote was right, and negative where it was a slip,
+# as a signed joint gap's is. models: the true difference of the two models' mean qualities, which
+# knows all about models and nothing about images.
+GAPS = ("pairwise", "predictive", "mu", "clipped", "joint", "signed", "models", "oracle")
 PAIRS = "pairs.parquet"
 
 
@@ -29,21 +31,38 @@ def all_gaps(arena: Arena) -> pl.DataFrame:
     ratings = estimator("trueskill", draw_probability=0.0).fit(arena.votes)
     posterior = pairwise_gaps(arena.votes, ratings)
     signed, _ = joint_gaps(arena.votes, ratings, signed=True)
-    truth = arena.difference()
+    mu = posterior.with_columns(gap=_mu_difference(posterior, ratings.table))
     found = {
         "pairwise": posterior,
         "predictive": pairwise_gaps(arena.votes, ratings, spread="predictive"),
+        "mu": mu,
+        "clipped": mu.with_columns(pl.col("gap").clip(lower_bound=0.0)),
         "joint": signed.with_columns(pl.col("gap").clip(lower_bound=0.0)),
         "signed": signed,
-        "oracle": posterior.with_columns(
-            gap=pl.Series(truth), gap_sd=pl.lit(0.0), probability=pl.Series((truth > 0) * 1.0)
-        ),
+        "models": _true(posterior, arena.model_difference()),
+        "oracle": _true(posterior, arena.difference()),
     }
     numbers = pl.col("gap", "gap_sd", "probability")
     return pl.concat(
         [posterior, *(gaps.select(numbers.name.prefix(f"{n}_")) for n, gaps in found.items())],
         how="horizontal",
     )
+
+
+def _true(gaps: pl.DataFrame, truth: np.ndarray) -> pl.DataFrame:
+    """Put a true difference (n,) in the place of the gaps."""
+    return gaps.with_columns(
+        gap=pl.Series(truth), gap_sd=pl.lit(0.0), probability=pl.Series((truth > 0) * 1.0)
+    )
+
+
+def _mu_difference(gaps: pl.DataFrame, ratings: pl.DataFrame) -> pl.Series:
+    """Return mu_winner - mu_loser of every vote."""
+    mu = dict(ratings.select("model", "mu").iter_rows())
+    winner, loser = (
+        gaps[side].replace_strict(mu, return_dtype=pl.Float64) for side in ("winner", "loser")
+    )
+    return winner - loser
 
 
 def pairs_of(world: World, seed: int, cache: Path) -> Path:

@@ -1,9 +1,9 @@
 """The matrix: which runs there are, two at a time, and the tidy table of what came of them.
 
 A run that is done is a JSON file named by its key under the cache, so a matrix that was stopped, or
-grown, runs what is missing and no more. `tune` gives every policy the same budget: four values of
-its own parameter on the tuning seeds, which is gamma where it has a margin, else beta_dpo. The main
-runs take the best one.
+grown, runs what is missing and no more. `tune` gives every policy the same budget: eight settings,
+of gamma and beta_dpo where it has a margin, else of beta_dpo, on the first tuning seeds, and the
+best three of them on the others too. The main runs take the best of the three.
 """
 
 import json
@@ -17,12 +17,13 @@ from pathlib import Path
 import polars as pl
 
 from studies.base import base_model, judge
-from studies.runs import Gap, Run, Scale, execute
+from studies.runs import LEARNING_RATE, STEPS, Gap, Run, Scale, execute
 from training.config import ObjectiveName
 
-GAMMAS = (1.0, 2.0, 4.0, 8.0)
-BETAS = (100.0, 250.0, 500.0, 2000.0)
-BETA_OF_MARGINS = 500.0  # where gamma is tuned: a margin's scale and beta's are nearly one knob
+# The gammas tried with each beta_dpo: a larger one saturates sooner, so it takes a larger margin.
+GAMMAS = {250.0: (0.5, 1.0, 2.0, 4.0), 1000.0: (2.0, 4.0, 8.0, 16.0)}
+FINALISTS = 3
+BETAS = (25.0, 50.0, 75.0, 100.0, 140.0, 175.0, 250.0, 500.0)
 SCHEMA = {
     "world": pl.String,
     "objective": pl.String,
@@ -31,6 +32,8 @@ SCHEMA = {
     "beta_dpo": pl.Float64,
     "seed": pl.Int64,
     "split": pl.String,
+    "steps": pl.Int64,
+    "learning_rate": pl.Float64,
     "reward": pl.Float64,
     "base_reward": pl.Float64,
     "win_rate": pl.Float64,
@@ -56,7 +59,7 @@ class Policy:
     def grid(self) -> list[tuple[float, float]]:
         """The values of (gamma, beta_dpo) that tuning tries."""
         if self.objective in ("fixed_margin", "arenapo", "arenapo_regression"):
-            return [(gamma, BETA_OF_MARGINS) for gamma in GAMMAS]
+            return [(gamma, beta) for beta, gammas in GAMMAS.items() for gamma in gammas]
         return [(0.0, beta) for beta in BETAS]
 
 
@@ -67,16 +70,19 @@ MAIN = (
     Policy("arenapo", "shuffled"),
     Policy("arenapo", "pairwise"),
     Policy("arenapo", "joint"),
-    Policy("arenapo", "signed"),
+    Policy("arenapo", "mu"),
+    Policy("arenapo", "models"),
     Policy("arenapo", "oracle"),
 )
 MORE = (
+    Policy("arenapo", "signed"),
     Policy("sft", "none"),
     Policy("sdpo", "none"),
     Policy("ipo", "none"),
     Policy("cdpo", "pairwise"),
     Policy("cdpo", "joint"),
     Policy("arenapo", "predictive"),
+    Policy("arenapo", "clipped"),
     Policy("arenapo_weighted", "pairwise"),
     Policy("arenapo_weighted", "joint"),
     Policy("arenapo_weighted", "oracle"),
@@ -85,7 +91,7 @@ MORE = (
 
 
 def tuning_runs(world: str, policies: Iterable[Policy], seeds: Sequence[int]) -> list[Run]:
-    """Return every policy at every value of its grid, on the tuning seeds."""
+    """Return every policy at every value of its grid, on the first tuning seeds."""
     return [
         Run(world, policy.objective, policy.gap, gamma, beta, seed, "tuning")
         for seed in seeds
@@ -94,22 +100,43 @@ def tuning_runs(world: str, policies: Iterable[Policy], seeds: Sequence[int]) ->
     ]
 
 
-def best(results: pl.DataFrame, world: str, policy: Policy) -> tuple[float, float]:
-    """Return the (gamma, beta_dpo) with the highest mean reward on a world's tuning seeds.
+def finalists(
+    results: pl.DataFrame, world: str, policies: Iterable[Policy], seeds: Sequence[int]
+) -> list[Run]:
+    """Return every policy at its best `FINALISTS` settings so far, on further tuning seeds."""
+    settings = {p: tried(results, world, p)[:FINALISTS] for p in policies}
+    return [
+        Run(world, policy.objective, policy.gap, gamma, beta, seed, "tuning")
+        for seed in seeds
+        for policy, found in settings.items()
+        for gamma, beta in found
+    ]
 
+
+def best(results: pl.DataFrame, world: str, policy: Policy) -> tuple[float, float]:
+    """Return the best of `tried`: the (gamma, beta_dpo) that the main runs take."""
+    return tried(results, world, policy)[0]
+
+
+def tried(results: pl.DataFrame, world: str, policy: Policy) -> list[tuple[float, float]]:
+    """Return every (gamma, beta_dpo) that ran on a world's tuning seeds, the best one first.
+
+    Those on more seeds come before those on fewer, then the higher mean reward.
     Raises ValueError where the policy was not tuned there.
     """
-    tried = results.filter(
+    found = results.filter(
         pl.col("split") == "tuning",
         pl.col("world") == world,
         pl.col("objective") == policy.objective,
         pl.col("gap") == policy.gap,
+        pl.col("steps") == STEPS,
+        pl.col("learning_rate") == LEARNING_RATE,
     )
-    if tried.is_empty():
+    if found.is_empty():
         raise ValueError(f"{policy.name} has no tuning run in {world}: run `tune` there first")
-    means = tried.group_by("gamma", "beta_dpo").agg(pl.col("reward").mean())
-    gamma, beta, _ = means.sort("reward", "gamma", "beta_dpo").row(-1)
-    return gamma, beta
+    means = found.group_by("gamma", "beta_dpo").agg(pl.len().alias("n"), pl.col("reward").mean())
+    ordered = means.sort("n", "reward", "gamma", "beta_dpo", descending=True)
+    return ordered.select("gamma", "beta_dpo").rows()
 
 
 def main_runs(

@@ -24,20 +24,27 @@ from studies.gaps import pairs_of
 from studies.world import WORLDS
 from training.config import DataConfig, ObjectiveName, PolicyConfig
 from training.loop import train
-from training.pairs import open_pairs
+from training.pairs import TrainingSet, open_pairs
 
-Gap = Literal["none", "one", "shuffled", "pairwise", "predictive", "joint", "signed", "oracle"]
+Gap = Literal[
+    "none", "one", "shuffled", "pairwise", "predictive", "mu", "clipped", "joint", "signed",
+    "models", "oracle",
+]  # fmt: skip
 
 FIRST_SEED = {"main": 0, "tuning": 1000}
+# Of everything that is compared; costs are measured over fewer steps.
+STEPS = 80
+LEARNING_RATE = 1e-4
+WARMUP_STEPS = 8
+REFERENCE_DRAWS = 8  # the policies of one world and seed share the reference's errors
+HELD_OUT = tuple(pl.read_parquet(MINIATURE / "evaluation_prompts.parquet")["prompt"])
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large every run is; the toy of the tests is smaller."""
+    """How large every run is, apart from its steps; the toy of the tests is smaller."""
 
-    steps: int = 80
     batch_size: int = 16
-    learning_rate: float = 1e-4
     images_per_prompt: int = 1
     sampling_steps: int = 8
     pretraining_steps: int = 700
@@ -55,6 +62,8 @@ class Run:
     beta_dpo: float
     seed: int
     split: str  # "tuning" or "main": their seeds never meet (`FIRST_SEED`)
+    steps: int = STEPS
+    learning_rate: float = LEARNING_RATE
 
     def key(self, scale: Scale) -> str:
         """Name the run by everything that its result depends on."""
@@ -66,8 +75,8 @@ class Run:
 class Result:
     """What is kept of a run: mean quality on held-out prompts, of the policy and of the base.
 
-    win_rate: the share of images better than the base's of the same prompt and noise, equal ones
-    half. train_seconds: the training loop alone; seconds: the whole run.
+    win_rate: the share of images better than the base's of the same prompt and
+    noise, equal ones half. train_seconds: the training loop alone; seconds: the whole run.
     """
 
     reward: float
@@ -82,30 +91,7 @@ def execute(run: Run, scale: Scale, cache: Path) -> Result:
     begun = time.monotonic()
     say = lambda text: None  # noqa: E731
     base = base_model(cache, say, scale.pretraining_steps)
-    # The control keeps the joint gap's distribution and takes away what it says of its own pair.
-    column = {"none": "pairwise", "one": "pairwise", "shuffled": "joint"}.get(run.gap, run.gap)
-    pairs = open_pairs(pairs_of(WORLDS[run.world], run.seed, cache), f"{column}_gap")
-    config = PolicyConfig(
-        name=f"{run.objective}-{run.gap}",
-        objective=run.objective,
-        base=str(base),
-        resolution=32,
-        adaptation="full",
-        steps=scale.steps,
-        batch_size=scale.batch_size,
-        learning_rate=scale.learning_rate,
-        warmup_steps=scale.steps // 10,
-        beta_dpo=run.beta_dpo,
-        gamma=run.gamma,
-        shuffle_gaps=run.gap == "shuffled",
-        seed=run.seed,
-        checkpoint_every=scale.steps,
-        log_every=scale.steps,
-    )
-    data = DataConfig(
-        pairs=Path(), images=MINIATURE / "images.parquet", cache=cache / "encoded",
-        held_out=0.0, split_seed=0,
-    )  # fmt: skip
+    pairs, config, data = prepared(run, scale, cache, base)
     work = Path(tempfile.mkdtemp(dir=cache))
     try:
         trained = train(config, data, pairs, work / "run")
@@ -123,14 +109,46 @@ def execute(run: Run, scale: Scale, cache: Path) -> Result:
     )
 
 
+def prepared(
+    run: Run, scale: Scale, cache: Path, base: Path
+) -> tuple[TrainingSet, PolicyConfig, DataConfig]:
+    """Return what `training.loop.train` takes: the pairs with the run's gap, and the settings."""
+    # The control keeps the joint gap's distribution and takes away what it says of its own pair.
+    column = {"none": "pairwise", "one": "pairwise", "shuffled": "joint"}.get(run.gap, run.gap)
+    pairs = open_pairs(pairs_of(WORLDS[run.world], run.seed, cache), f"{column}_gap")
+    config = PolicyConfig(
+        name=f"{run.objective}-{run.gap}",
+        objective=run.objective,
+        base=str(base),
+        resolution=32,
+        adaptation="full",
+        steps=run.steps,
+        batch_size=scale.batch_size,
+        learning_rate=run.learning_rate,
+        warmup_steps=WARMUP_STEPS,
+        beta_dpo=run.beta_dpo,
+        gamma=run.gamma,
+        reference_draws=REFERENCE_DRAWS,
+        shuffle_gaps=run.gap == "shuffled",
+        seed=run.seed,
+        checkpoint_every=run.steps,
+        log_every=run.steps,
+    )
+    images = MINIATURE / "images.parquet"
+    encoded = cache / "encoded"
+    data = DataConfig(pairs=Path(), images=images, cache=encoded, held_out=0.0, split_seed=0)
+    return pairs, config, data
+
+
 def qualities(base: Path, policy: Path | None, scale: Scale, cache: Path) -> np.ndarray:
-    """Return the latent quality of a policy's images for the evaluation prompts, (n,)."""
+    """Return the latent quality of a policy's images for the held-out prompts, (n,)."""
     from evaluation.drawing import Settings, batches, draw
     from evaluation.generate import prompt_targets
     from evaluation.policies import find_policy, load_pipeline
 
-    prompts = pl.read_parquet(MINIATURE / "evaluation_prompts.parquet").rows()
-    targets = prompt_targets(prompts, scale.images_per_prompt, 0, Path())
+    targets = prompt_targets(
+        [(text, text) for text in HELD_OUT], scale.images_per_prompt, 0, Path()
+    )
     settings = Settings(scale.sampling_steps, guidance=2.0, seed=0, resolution=32)
     pipeline = load_pipeline(find_policy(str(base), str(policy) if policy else None), "cpu")
     images = [

@@ -2,7 +2,17 @@
 
 import polars as pl
 
-PARAMETERS = ("world", "objective", "gap", "gamma", "beta_dpo", "seed", "split")
+PARAMETERS = (
+    "world",
+    "objective",
+    "gap",
+    "gamma",
+    "beta_dpo",
+    "seed",
+    "split",
+    "steps",
+    "learning_rate",
+)
 
 
 def log_runs(results: pl.DataFrame, uri: str, name: str) -> None:

@@ -26,7 +26,9 @@ class World:
 
     votes_per_image: in how many votes an image is shown, on average. noise: a rater's, as a share
     of the standard deviation of quality among the arena's images. models: whose images meet; all 14
-    where empty. same_model: whether two images of one model may meet. The worlds far-V and close-V
+    where empty. same_model: whether two images of one model may meet.
+    renamed: the share of images that bear the name of a model drawn at random, as where a name does
+    not tell by which sampler, guidance or prompt an image was made. The worlds far-V and close-V
     have V votes an image, and models far apart or close together in ability.
     """
 
@@ -35,6 +37,7 @@ class World:
     noise: float = 0.5
     models: tuple[str, ...] = ()
     same_model: bool = False
+    renamed: float = 0.0
 
 
 VOTES_PER_IMAGE = (1.0, 1.5, 3.0, 6.0)
@@ -47,6 +50,8 @@ WORLDS = {
         World("noisy-raters", 3.0, noise=1.5),
         World("few-models", 3.0, models=FEW),
         World("same-model-pairs", 3.0, models=FEW, same_model=True),
+        World("half-renamed", 3.0, renamed=0.5),
+        World("all-renamed", 3.0, renamed=1.0),
     )
 }
 
@@ -60,12 +65,31 @@ class Arena:
 
     def difference(self) -> np.ndarray:
         """Latent quality of each vote's winner minus its loser's, (n,): the oracle's gap."""
-        lost = self.votes["outcome"].to_numpy() == "b"
-        a, b = (
-            np.array([self.quality[image] for image in self.votes[name]])
-            for name in ("image_a", "image_b")
+        return self._winner_minus_loser(
+            *(
+                np.array([self.quality[image] for image in self.votes[side]])
+                for side in ("image_a", "image_b")
+            )
         )
-        return np.where(lost, b - a, a - b)
+
+    def model_difference(self) -> np.ndarray:
+        """Mean latent quality of the winner's model minus that of the loser's, (n,)."""
+        shown = pl.concat(
+            [self.votes.select(model=f"model_{s}", image=f"image_{s}") for s in "ab"]
+        ).unique()
+        worth = shown.with_columns(
+            quality=pl.col("image").replace_strict(self.quality, return_dtype=pl.Float64)
+        )
+        means = dict(worth.group_by("model").agg(pl.col("quality").mean()).iter_rows())
+        return self._winner_minus_loser(
+            *(
+                np.array([means[model] for model in self.votes[side]])
+                for side in ("model_a", "model_b")
+            )
+        )
+
+    def _winner_minus_loser(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.where(self.votes["outcome"].to_numpy() == "b", b - a, a - b)
 
 
 def hold_arena(world: World, seed: int, prompts: int = PROMPTS) -> Arena:
@@ -78,6 +102,8 @@ def hold_arena(world: World, seed: int, prompts: int = PROMPTS) -> Arena:
     spread = float(images["quality"].to_numpy().std())
     if world.models:
         images = images.filter(pl.col("model").is_in(world.models))
+    if world.renamed:
+        images = _renamed(images, world.renamed, seed)
     rng = np.random.default_rng([seed, 8])
     asked = images["prompt_id"].unique().sort()
     chosen = rng.choice(len(asked), prompts, replace=False)
@@ -92,6 +118,14 @@ def hold_arena(world: World, seed: int, prompts: int = PROMPTS) -> Arena:
         created_at=pl.Series([OPENING + timedelta(minutes=i) for i in range(n)]),
     )
     return Arena(votes, dict(zip(images["image"], images["quality"], strict=True)))
+
+
+def _renamed(images: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
+    """Give a share of the images the name of any model, drawn as often as names occur."""
+    rng = np.random.default_rng([seed, 9])
+    names = images["model"].to_numpy()
+    drawn = np.where(rng.random(len(names)) < share, rng.permutation(names), names)
+    return images.with_columns(model=pl.Series(drawn))
 
 
 def _meeting(rng: np.random.Generator, pool: pl.DataFrame, world: World, spread: float) -> dict:

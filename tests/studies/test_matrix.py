@@ -7,11 +7,21 @@ import pytest
 
 from studies import matrix
 from studies.comparisons import DPO, FIXED, JOINT, ORACLE, captured, differences
-from studies.matrix import MAIN, SCHEMA, Policy, best, main_runs, merge, run_all, tuning_runs
+from studies.matrix import (
+    MAIN,
+    SCHEMA,
+    Policy,
+    best,
+    finalists,
+    main_runs,
+    merge,
+    run_all,
+    tuning_runs,
+)  # fmt: skip
 from studies.report import TABLES, write_report
-from studies.runs import Run, Scale, execute
+from studies.runs import LEARNING_RATE, STEPS, Run, Scale, execute
 
-TOY = Scale(steps=2, batch_size=2, sampling_steps=2, pretraining_steps=2, judge_steps=2)
+TOY = Scale(batch_size=2, sampling_steps=2, pretraining_steps=2, judge_steps=2)
 
 
 def table(*rows: tuple) -> pl.DataFrame:
@@ -20,7 +30,8 @@ def table(*rows: tuple) -> pl.DataFrame:
         [
             {
                 "world": world, "objective": policy.objective, "gap": policy.gap, "gamma": gamma,
-                "beta_dpo": 500.0, "seed": seed, "split": split, "reward": reward,
+                "beta_dpo": 250.0, "seed": seed, "split": split, "steps": STEPS,
+                "learning_rate": LEARNING_RATE, "reward": reward,
                 "base_reward": 2.0, "win_rate": 0.6, "train_seconds": 3.0, "seconds": 4.0,
             }
             for world, policy, gamma, seed, split, reward in rows
@@ -35,8 +46,8 @@ def test_a_matrix_runs_once_and_goes_on_where_it_stopped(
 ) -> None:
     pytest.importorskip("sklearn")
     runs = [
-        Run("few-models", "dpo", "none", 0.0, 500.0, 0, "main"),
-        Run("few-models", "arenapo", "oracle", 3.0, 500.0, 0, "main"),
+        Run("few-models", "dpo", "none", 0.0, 500.0, 0, "main", steps=2),
+        Run("few-models", "arenapo", "oracle", 3.0, 500.0, 0, "main", steps=2),
     ]
     first = run_all(runs, TOY, tmp_path, 1, lambda text: None)
     assert first.height == 2
@@ -60,16 +71,18 @@ def test_a_run_is_known_by_everything_that_its_result_depends_on() -> None:
     others = [
         Run("far-6", "dpo", "none", 0.0, 500.0, 0, "main").key(Scale()),
         Run("far-3", "dpo", "none", 0.0, 500.0, 1, "main").key(Scale()),
+        Run("far-3", "dpo", "none", 0.0, 500.0, 0, "main", steps=160).key(Scale()),
+        Run("far-3", "dpo", "none", 0.0, 500.0, 0, "main", learning_rate=3e-4).key(Scale()),
         run.key(TOY),
     ]
-    assert len({run.key(Scale()), *others}) == 4
+    assert len({run.key(Scale()), *others}) == 6
 
 
 def test_every_policy_is_tuned_with_the_same_budget_on_seeds_of_its_own() -> None:
     runs = tuning_runs("far-3", MAIN, range(1000, 1003))
     for policy in MAIN:
         mine = [r for r in runs if (r.objective, r.gap) == (policy.objective, policy.gap)]
-        assert len(mine) == 4 * 3
+        assert len(mine) == 8 * 3
     assert {run.split for run in runs} == {"tuning"}
 
 
@@ -81,13 +94,24 @@ def test_the_main_runs_take_the_best_gamma_of_the_tuning_seeds_alone() -> None:
         ("w", JOINT, 3.0, 1001, "tuning", 3.1),
         ("w", JOINT, 6.0, 0, "main", 9.9),
     )
-    assert best(results, "w", JOINT) == (3.0, 500.0)
+    assert best(results, "w", JOINT) == (3.0, 250.0)
     runs = main_runs(results, "v", [JOINT], range(2), tuned_in="w")
     assert [(r.world, r.gamma, r.seed, r.split) for r in runs] == [
         ("v", 3.0, 0, "main"), ("v", 3.0, 1, "main"),
     ]  # fmt: skip
     with pytest.raises(ValueError, match="dpo has no tuning run in w"):
         best(results, "w", DPO)
+
+
+def test_the_best_settings_so_far_go_on_to_further_tuning_seeds_and_one_of_them_is_taken() -> None:
+    early = [("w", JOINT, gamma, 1000, "tuning", 3.0 + gamma) for gamma in (0.1, 0.2, 0.3, 0.4)]
+    runs = finalists(table(*early), "w", [JOINT], [1001])
+    assert [(run.gamma, run.seed, run.split) for run in runs] == [
+        (0.4, 1001, "tuning"), (0.3, 1001, "tuning"), (0.2, 1001, "tuning"),
+    ]  # fmt: skip
+    late = [("w", JOINT, gamma, 1001, "tuning", 2.0) for gamma in (0.2, 0.3)]
+    # 0.4 has the highest mean, but of one seed alone.
+    assert best(table(*early, *late), "w", JOINT) == (0.3, 250.0)
 
 
 def test_new_results_replace_the_old_ones_of_the_same_cell() -> None:
@@ -100,8 +124,8 @@ def known_table() -> pl.DataFrame:
     """A world where the joint gap has exactly half of the oracle's lead of 0.4 at every seed."""
     worth = {
         "dpo none": 2.9, "fixed_margin one": 3.0, "arenapo shuffled": 3.0,
-        "arenapo pairwise": 3.1, "arenapo joint": 3.2, "arenapo signed": 3.3,
-        "arenapo oracle": 3.4,
+        "arenapo pairwise": 3.1, "arenapo joint": 3.2, "arenapo mu": 3.3,
+        "arenapo models": 3.4, "arenapo oracle": 3.4,
     }  # fmt: skip
     rows = []
     for policy in MAIN:
@@ -129,21 +153,31 @@ def test_differences_are_paired_by_seed_and_corrected_together() -> None:
 def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> None:
     docs = tmp_path / "study"
     docs.mkdir()
-    known_table().write_parquet(docs / "results.parquet")
+    for name in ("results", "first_round"):
+        known_table().write_parquet(docs / f"{name}.parquet")
     gaps = [
         {"world": world, "seed": seed, "gap": gap, "votes": 9, "right": 0.8, "correlation": 0.5}
         for world in [f"{s}-{v}" for s in ("far", "close") for v in ("1", "1.5", "3", "6")]
         for seed in range(2)
-        for gap in ("pairwise", "predictive", "joint", "signed")
+        for gap in ("pairwise", "predictive", "mu", "models", "joint", "signed")
     ]
     pl.DataFrame(gaps).write_parquet(docs / "gaps.parquet")
+    costs = [
+        {"turn": turn, "objective": objective, "gap": gap, "seconds_a_step": seconds,
+         "peak_memory_gib": 1.0}
+        for turn in range(2)
+        for objective, gap, seconds in (("dpo", "none", 0.02), ("arenapo", "joint", 0.03))
+    ]  # fmt: skip
+    pl.DataFrame(costs).write_parquet(docs / "cost.parquet")
     page = tmp_path / "study.md"
-    page.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in TABLES))
+    places = [*TABLES, "first round", "cost"]
+    page.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in places))
     written = write_report(docs)
     text = page.read_text()
     assert "old" not in text
     assert "the joint gap 50% (50% to 50%)" in text
     assert "| far-3 | arenapo oracle - fixed_margin | 8 | +0.400 |" in text
+    assert "| arenapo joint | 2 | 30 | 1.50 | 1.50 to 1.50 | 1.000 |" in text
     assert all(path.stat().st_size > 0 for path in written)
     write_report(docs)
     assert page.read_text() == text

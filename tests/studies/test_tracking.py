@@ -14,7 +14,22 @@ def test_every_row_is_a_finished_run_below_one_parent(tmp_path: Path) -> None:
     import mlflow
 
     rows = [
-        ("far-3", "arenapo", "joint", 2.0, 500.0, seed, "main", 3.0 + seed, 2.0, 0.7, 3.0, 4.0)
+        (
+            "far-3",
+            "arenapo",
+            "joint",
+            2.0,
+            500.0,
+            seed,
+            "main",
+            80,
+            1e-4,
+            3.0 + seed,
+            2.0,
+            0.7,
+            3.0,
+            4.0,
+        )
         for seed in range(2)
     ]
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

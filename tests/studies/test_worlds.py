@@ -42,6 +42,21 @@ def test_two_images_of_one_model_meet_only_where_the_world_says_so() -> None:
     assert mirror("same-model-pairs") > 0
 
 
+def test_an_image_renamed_keeps_its_quality_and_its_name_says_nothing() -> None:
+    plain, renamed = (hold_arena(WORLDS[w], 0, 120) for w in ("far-3", "all-renamed"))
+    assert renamed.quality == plain.quality
+    apart = [float(np.std(arena.model_difference())) for arena in (plain, renamed)]
+    assert apart[1] < 0.3 * apart[0]
+
+
+def test_the_difference_of_models_is_that_of_their_mean_qualities_signed_as_the_vote() -> None:
+    arena = hold_arena(WORLDS["few-models"], 0, 20)
+    for vote, found in zip(arena.votes.rows(named=True), arena.model_difference(), strict=True):
+        better = max(vote["model_a"], vote["model_b"], key=FEW.index)  # in the order of their means
+        won = vote["model_a" if vote["outcome"] == "a" else "model_b"]
+        assert (found > 0) == (won == better)
+
+
 def test_a_seed_gives_the_same_world_again_and_another_seed_another() -> None:
     first, again, other = (hold_arena(WORLDS["close-3"], seed, 20).votes for seed in (0, 0, 1))
     assert first.equals(again)
