@@ -56,9 +56,9 @@ td.policy { font-weight: 600; min-width: 110px; max-width: 190px; overflow-wrap:
   background: #8a939c; }
 .bar.better .range, .bar.better .dot { background: var(--better); }
 .bar.worse .range, .bar.worse .dot { background: var(--worse); }
-.matrix { width: auto; }
-.matrix td, .matrix th { padding: 8px 14px; text-align: center; border: 0; }
-.matrix th { min-width: 84px; max-width: 130px; overflow-wrap: anywhere; }
+.matrix { width: auto; display: block; max-width: 100%; overflow-x: auto; }
+.matrix td, .matrix th { padding: 8px 10px; text-align: center; border: 0; }
+.matrix th { min-width: 66px; max-width: 130px; overflow-wrap: anywhere; }
 .matrix th:first-child { text-align: right; }
 .charts { display: flex; flex-wrap: wrap; gap: 16px; }
 .charts img { width: 508px; max-width: 100%; }

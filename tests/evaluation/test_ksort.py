@@ -11,6 +11,8 @@ from ksort_worlds import PerfectJudge, RandomJudge, make_world, write_dataset, w
 from PIL import Image
 from scipy.stats import spearmanr
 
+from arena.votes import kwise
+from evaluation import ksort_dataset
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
 from evaluation.judges import Question, load_judge
@@ -268,3 +270,7 @@ def test_a_judge_is_made_from_its_name(tmp_path):
         load_judge("recorded", tmp_path)
     with pytest.raises(EvaluationError, match=r"absent\.jsonl: cannot be read"):
         load_judge(f"recorded:{tmp_path / 'absent.jsonl'}", tmp_path)
+
+
+def test_models_have_the_names_that_the_arena_gives_them():
+    assert ksort_dataset.ALIASES == kwise.ALIASES
