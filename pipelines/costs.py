@@ -31,7 +31,9 @@ BYTES_A_PIXEL = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, bytes of the lake and MLflow, bytes of the GPU; None where nothing tells.
+    """Seconds, bytes of the lake and MLflow, bytes of memory; None where nothing tells.
+
+    memory: of the GPU, of the process where there is none.
 
     said: where the figures come from. hours: by card, where no run here took a time yet.
     """

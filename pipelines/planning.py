@@ -196,7 +196,7 @@ def sums(study: Study, steps: list[Step]) -> list[str]:
             parts.append(f"{unknown} stages of unknown time")
         parts.append(f"disk {as_bytes(sum(cost.disk or 0 for cost in chosen))}")
         if peak := max((cost.memory or 0 for cost in chosen), default=0):
-            parts.append(f"memory of the GPU {as_bytes(peak)}")
+            parts.append(f"memory at most {as_bytes(peak)}")
         lines.append(f"{said}: {'; '.join(parts)}")
     return [*lines, f"free where the lake lies: {as_bytes(free_space(study.lake))}"]
 
