@@ -132,7 +132,7 @@ def kill_chain(process: "subprocess.Popen[bytes]", moment: float) -> str:
 
 
 def kill_job(process: "subprocess.Popen[bytes]", number: int, delay: float) -> str:
-    """Kill the chain's job of this number so many seconds after its start, or one after it."""
+    """Kill the chain's job of this number so many seconds after its start; say which it was."""
     seen: list[int] = []
     while process.poll() is None:
         job = job_of(process)
@@ -144,6 +144,7 @@ def kill_job(process: "subprocess.Popen[bytes]", number: int, delay: float) -> s
                 with contextlib.suppress(psutil.NoSuchProcess):
                     job.kill()
                     return f"{name} killed after {delay:.1f} s"
+                delay = 0.0  # it was shorter than that; the next one is killed at once
         time.sleep(0.01)
     return "the last job had ended"
 
@@ -208,3 +209,19 @@ def test_killed_at_any_moment_the_next_run_ends_as_an_undisturbed_one(template, 
 @pytest.mark.timeout(7200)
 def test_killed_at_thirty_moments(template, tmp_path):
     check_kills(template, tmp_path, MANY, seed=11)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_two_chains_started_at_the_same_moment_do_the_work_once(template, tmp_path):
+    alone, shared = (Chain.made_from(template, tmp_path / name) for name in ("alone", "shared"))
+    alone.finish()
+    both = [shared.start(), shared.start()]
+    assert [process.wait(timeout=600) for process in both] == [0, 0]
+    said = shared.log.read_text()
+    assert said.count("nothing had changed; nothing was recomputed") == 1
+    assert said.count("waiting for it to end") == 1
+    assert shared.hashes() == alone.hashes()
+    assert shared.files() == alone.files()
+    left = shared.left_open()
+    assert not any(left.values()), left
