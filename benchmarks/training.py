@@ -1,6 +1,7 @@
 """Our training step beside the plain one of the public Diffusion-DPO scripts and diffusers' own.
 
     python benchmarks/training.py [--steps 5] [--batch-size 4] [--adaptation lora|full] [--width 4]
+    python benchmarks/training.py --sweep
     python benchmarks/training.py --study
 
 `plain` is the step of the public scripts: it encodes both images and the caption at every step and
@@ -10,12 +11,14 @@ adapter off; `known` also has the reference's errors from the cache. All get one
 Diffusion 1.5's shape with its widths divided by `--width` (random weights serve), the same pairs,
 batch, precision (fp32), optimiser and device, each in a process of its own. Printed: pairs a second
 (from the median step after one that warms up; of processor time where there is no GPU), peak memory
-beyond the libraries' own, and ratios to `plain`. `--study` times four whole policies with the
+beyond the libraries' own, ratios to `plain`, and which share of a step goes where. `--sweep` does
+so at several batch sizes and resolutions. `--study` times four whole policies with the
 reference cache against four without. How good a policy becomes is not measured here:
 tests/training shows that our step equals a plain one.
 """
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import io
@@ -26,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,44 @@ sys.path[0] = str(Path(__file__).parents[1])  # else this file would hide the pa
 
 from benchmarks.random_world import PAIRS, build  # noqa: E402
 
+SWEEP = ((1, 64), (2, 64), (4, 64), (8, 64), (2, 128), (2, 256))  # pairs and pixels
+
+
+class Phases:
+    """Seconds that each phase of a step takes; what none takes is `host`."""
+
+    def __init__(self, device: Any) -> None:
+        # On a processor its own time is taken, so what else runs on the machine does not count.
+        self._cuda = device.type == "cuda"
+        self._clock = time.perf_counter if self._cuda else time.process_time
+        self.steps: list[dict[str, float]] = []
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Count what happens within as `name`."""
+        begun = self.now()
+        yield
+        step = self.steps[-1]
+        step[name] = step.get(name, 0.0) + self.now() - begun
+
+    def now(self) -> float:
+        """The clock, once the device has come this far."""
+        if self._cuda:
+            import torch
+
+            torch.cuda.synchronize()
+        return self._clock()
+
+    def around(self, owner: Any, method: str, name: Callable[..., str]) -> None:
+        """Count every call of a method as the phase that `name` makes of its arguments."""
+        called = getattr(owner, method)
+
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            with self(name(*arguments, **keywords)):
+                return called(*arguments, **keywords)
+
+        setattr(owner, method, timed)
+
 
 def main() -> None:
     """Build the model and the pairs, time each step in its own process, print the ratios."""
@@ -46,6 +87,7 @@ def main() -> None:
     parser.add_argument("--adaptation", choices=("lora", "full"), default="lora")
     parser.add_argument("--width", type=int, default=4, help="SD 1.5's widths are divided by it")
     parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--sweep", action="store_true", help="cost over batches and resolutions")
     parser.add_argument("--study", action="store_true", help="four policies, reference cached")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -63,18 +105,34 @@ def main() -> None:
         kinds.remove("script")  # it trains a LoRA alone
     if options.study:
         kinds = ["build", "encode", "live", "known"]
+    if options.study:
+        found = each_alone(kinds)
+        live, known = found["live"]["seconds"], found["known"]["seconds"]
+        print(f"four policies: {live:.1f} s live, {known:.1f} s known, {known / live:.2f}x")
+        return
+    if options.sweep:
+        for batch, resolution in SWEEP:
+            print(f"{batch} pairs a step at {resolution} px")
+            show(each_alone(kinds, "--batch-size", str(batch), "--resolution", str(resolution)))
+        return
+    show(each_alone(kinds))
+
+
+def each_alone(kinds: list[str], *geometry: str) -> dict[str, Any]:
+    """Measure each kind in a process of its own, over one model and one set of pairs."""
     with tempfile.TemporaryDirectory() as folder:
         found = {}
         for which in kinds:
-            command = [sys.executable, *sys.argv, "--only", which, "--folder", folder]
+            command = [sys.executable, *sys.argv, *geometry, "--only", which, "--folder", folder]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found[which] = json.loads(done.stdout.splitlines()[-1])
     for once in ("build", "encode"):  # what is done before the first run
         found.pop(once)
-    if options.study:
-        live, known = found["live"]["seconds"], found["known"]["seconds"]
-        print(f"four policies: {live:.1f} s live, {known:.1f} s known, {known / live:.2f}x")
-        return
+    return found
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what was measured, beside `plain`, and where the time of each step goes."""
     print(f"{'':8}{'pairs/s':>10}{'ms a step':>12}{'peak MiB':>10}{'speed':>9}{'memory':>9}")
     for which, row in found.items():
         speed = row["rate"] / found["plain"]["rate"]
@@ -83,9 +141,14 @@ def main() -> None:
             f"{which:8}{row['rate']:10.2f}{1000 * row['seconds']:12.0f}{row['memory']:10.0f}"
             f"{speed:8.2f}x{memory:8.2f}x"
         )
+    phases = list(dict.fromkeys(name for row in found.values() for name in row["phases"]))
+    print("".join(f"{name:>11}" for name in ("share of ms", *phases)))
+    for which, row in found.items():
+        spent = (row["phases"].get(name, 0.0) / row["seconds"] for name in phases)
+        print(f"{which:11}" + "".join(f"{share:11.1%}" for share in spent))
 
 
-def measure(options: argparse.Namespace) -> dict[str, float]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Time one kind of step in this process; what is computed once is not in the time."""
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
@@ -98,27 +161,29 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     config = policy_config(options.folder / "study.toml", "arenapo")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    phases = Phases(device)
+    phases.around(torch.Tensor, "backward", lambda *_, **__: "backward")
     if options.only in ("plain", "script"):
-        step = plain_step(options.folder, config, device, copy_unet=options.only == "plain")
+        step = plain_step(options.folder, config, device, phases, copy_unet=options.only == "plain")
     else:
-        step = our_step(options.folder, config, device, known=options.only == "known")
+        step = our_step(options.folder, config, device, phases, known=options.only == "known")
     if options.only == "encode":
         return {}
-    # On a processor its own time is taken, so that what else runs on the machine does not count.
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
     seconds = []
     for i in range(options.steps + 1):
         rows = rows_of_step(0, i, config.batch_size, PAIRS)
-        begun = clock()
+        begun = phases.now()
+        phases.steps.append({})
         step(i, rows)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(clock() - begun)
-    median = statistics.median(seconds[1:])
+        seconds.append(phases.now() - begun)
+    median = statistics.median_low(seconds[1:])
+    spent = phases.steps[seconds.index(median, 1)]
+    spent["host"] = median - sum(spent.values())
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - libraries) / 1024
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
-    return {"seconds": median, "rate": config.batch_size / median, "memory": memory}
+    rate = config.batch_size / median
+    return {"seconds": median, "rate": rate, "memory": memory, "phases": spent}
 
 
 def study(options: argparse.Namespace) -> dict[str, float]:
@@ -144,7 +209,9 @@ def study(options: argparse.Namespace) -> dict[str, float]:
     return {"seconds": clock() - begun}
 
 
-def our_step(folder: Path, config: Any, device: Any, *, known: bool) -> Callable[..., None]:
+def our_step(
+    folder: Path, config: Any, device: Any, phases: Phases, *, known: bool
+) -> Callable[..., None]:
     """The step of training/loop.py, over inputs that an earlier process has cached."""
     import torch
 
@@ -163,6 +230,8 @@ def our_step(folder: Path, config: Any, device: Any, *, known: bool) -> Callable
     texts = cache.prompt_embeddings(family, pairs.prompts, folder / "cache", *kept)
     inputs = Inputs(family, [latents], texts, device)
     learner = Learner(config, family, Processes(0, 1, device))
+    phases.around(learner, "_residual", lambda _, model=None: "reference" if model else "policy")
+    phases.around(learner.optimizer, "step", lambda *_, **__: "optimiser")
     reference = torch.ones(PAIRS, 2)  # any numbers: what is timed is reading them
 
     def step(i: int, rows: np.ndarray) -> None:
@@ -172,7 +241,9 @@ def our_step(folder: Path, config: Any, device: Any, *, known: bool) -> Callable
     return step
 
 
-def plain_step(folder: Path, config: Any, device: Any, *, copy_unet: bool) -> Callable[..., None]:
+def plain_step(
+    folder: Path, config: Any, device: Any, phases: Phases, *, copy_unet: bool
+) -> Callable[..., None]:
     """The step of the public scripts: everything encoded again; a second UNet, or adapters off."""
     import torch
     import torch.nn.functional as F
@@ -213,20 +284,23 @@ def plain_step(folder: Path, config: Any, device: Any, *, copy_unet: bool) -> Ca
         images = [p["image_winner"] for p in batch] + [p["image_loser"] for p in batch]
         with torch.no_grad():
             stack = torch.stack([pixels(image) for image in images]).to(device)
-            latents = vae.encode(stack).latent_dist.sample() * vae.config.scaling_factor
+            with phases("vae"):
+                latents = vae.encode(stack).latent_dist.sample() * vae.config.scaling_factor
             tokens = tokenizer(
                 [p["prompt"] for p in batch], padding="max_length", return_tensors="pt"
             )
-            texts = text_encoder(tokens.input_ids.to(device))[0].repeat(2, 1, 1)
+            with phases("text"):
+                texts = text_encoder(tokens.input_ids.to(device))[0].repeat(2, 1, 1)
         noise = torch.randn(latents[: len(rows)].shape, generator=generator, device=device).repeat(
             2, 1, 1, 1
         )
         t = torch.randint(0, 1000, (len(rows),), generator=generator, device=device).repeat(2)
         noisy = schedule.add_noise(latents, noise, t)
-        errors = (unet(noisy, t, texts).sample - noise).square().mean(dim=(1, 2, 3))
+        with phases("policy"):
+            errors = (unet(noisy, t, texts).sample - noise).square().mean(dim=(1, 2, 3))
         if not copy_unet:
             unet.disable_adapters()
-        with torch.no_grad():
+        with torch.no_grad(), phases("reference"):
             output = reference(noisy, t, texts).sample
             reference_errors = (output - noise).square().mean(dim=(1, 2, 3))
         if not copy_unet:
@@ -237,7 +311,8 @@ def plain_step(folder: Path, config: Any, device: Any, *, copy_unet: bool) -> Ca
         loss = -F.logsigmoid(inside - config.gamma * gap).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
-        optimizer.step()
+        with phases("optimiser"):
+            optimizer.step()
         optimizer.zero_grad()
         loss.item()
 

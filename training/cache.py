@@ -173,6 +173,7 @@ def latents(
             if encoder is None:
                 what = f"up to {len(images)} images at {resolution} px"
                 announce(what, row * len(images), store.folder, say)
+                _tell_of_another_vae(store.folder, say)
                 encoder = family.image_encoder(device)
             shard.append(encoder(torch.stack(list(batch.values()))).to("cpu", dtype))
             names.extend(batch)
@@ -226,6 +227,18 @@ def prompt_embeddings(
             for store, tensors in zip(stores, zip(*parts, strict=True), strict=True):
                 store.add(part, torch.cat([t.to("cpu", dtype) for t in tensors]))
     return tuple(store.select(names) for store in stores)
+
+
+def _tell_of_another_vae(folder: Path, say: Say) -> None:
+    """Say that the images were encoded before, by another VAE: it may have changed by accident."""
+    vae, _, rest = folder.name.partition("-")
+    others = [other for other in folder.parent.glob(f"*-{rest}") if other.name != folder.name]
+    if any(any(other.glob("*.safetensors")) for other in others):
+        names = ", ".join(sorted(other.name for other in others))
+        say(
+            f"beside it lies what another VAE encoded ({names}), which is of no use to this one "
+            f"({vae}): if the VAE of model.base was not meant to change, stop and compare"
+        )
 
 
 def announce(what: str, size: int, folder: Path, say: Say) -> None:

@@ -194,7 +194,11 @@ def test_latents_of_another_vae_are_never_taken_for_this_ones(family, toy, tmp_p
     with torch.no_grad():
         vae.quant_conv.bias += 1
     vae.save_pretrained(other / "vae")
-    two, _ = encode(StableDiffusion(other), ["w0", "l0"], toy.images, tmp_path)
+    said: list[str] = []
+    names = ["w0", "l0"]
+    two, _ = encode(StableDiffusion(other), names, toy.images, tmp_path, say=said.append)
+    digest = family.digest("vae")[:16]
+    assert any(f"another VAE encoded ({digest}-32-float32)" in text for text in said)
     rows = np.arange(2)
     shift = vae.config.scaling_factor
     torch.testing.assert_close(two.take(rows), one.take(rows) + shift, atol=1e-5, rtol=1e-5)
