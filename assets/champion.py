@@ -20,9 +20,10 @@ from assets.jobs import plain
 from assets.lake import Lake
 from assets.lineage import RUN_ID, latest
 from assets.pictures import markdown
-from assets.scorecard import CONDITIONS, conditions
+from assets.scorecard import CONDITIONS
 from assets.study import Study
 from assets.tracking import Tracking
+from assets.yardsticks import conditions
 from evaluation.statistics import compare
 
 if TYPE_CHECKING:

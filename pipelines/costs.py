@@ -15,8 +15,8 @@ import dagster as dg
 from assets.jobs import plain
 from assets.lake import Lake
 from assets.lineage import latest_record
-from assets.scorecard import prompts_of
 from assets.study import Study
+from assets.yardsticks import prompts_of
 from evaluation.prompts import read_prompts
 from pipelines.staleness import TABLES
 from training import TrainingError

@@ -4,11 +4,9 @@ What a run did is recorded as for any other run, so the pages show it; the jobs 
 are child processes here too.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import dagster as dg
 from dagster import AssetKey, DagsterInstance
@@ -126,10 +124,3 @@ class Launcher:
         if not result.success:
             said = reason(result.all_events)
             raise StageFailed(said or f"run {result.run_id} did not succeed")
-
-
-def home() -> Path:
-    """Return the folder of dagster.yaml, which is also DAGSTER_HOME, and make it known."""
-    folder = Path(os.environ.get("DAGSTER_HOME") or Path.cwd()).resolve()
-    os.environ["DAGSTER_HOME"] = str(folder)
-    return folder

@@ -19,9 +19,9 @@ from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from assets.lake import Lake
 from assets.policy import UNRELATED, recipes
-from assets.scorecard import prompts_version, yardsticks_version
 from assets.study import Study
 from assets.votes import observed
+from assets.yardsticks import prompts_version, yardsticks_version
 from pipelines.automation import waiting
 from pipelines.costs import Cost, Costs, as_bytes, in_words
 from pipelines.definitions import ARENA, POLICY, REPORT, build_definitions

@@ -21,8 +21,8 @@ from dagster._core.storage.local_compute_log_manager import LocalComputeLogManag
 from assets.lake import Lake, content_hash
 from assets.lineage import latest_record
 from assets.policy import training_inputs
-from assets.scorecard import drawing_inputs
 from assets.study import Study
+from assets.yardsticks import drawing_inputs
 from pipelines.costs import as_bytes, size
 from pipelines.definitions import ARENA, OBSERVED, POLICY, REPORT, build_definitions
 from pipelines.registry import old_models, old_runs, policies_with_an_alias

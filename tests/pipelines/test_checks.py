@@ -22,11 +22,12 @@ from assets.lake import Lake
 from assets.policy import check_preference, check_weights
 from assets.ratings import BEFORE, ratings_stage
 from assets.report import COLUMNS, report_stage
-from assets.scorecard import check_images, check_settled, check_win, prompts_of, prompts_version
+from assets.scorecard import check_images, check_settled, check_win
 from assets.study import read_study
 from assets.tracking import Run, Tracking
 from assets.training_set import training_set_stage
 from assets.votes import votes_stage
+from assets.yardsticks import prompts_of, prompts_version
 from evaluation.statistics import compare
 from pipelines.definitions import build_definitions
 
