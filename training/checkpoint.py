@@ -24,8 +24,15 @@ from training import TrainingError
 from training.cache import write_atomically
 
 KEPT = 2
-# These may change between the parts of one run: they do not change what a step does.
-FREE = ("steps", "checkpoint_every", "log_every", "sample_every")  # steps: see _differences
+# These may change between the parts of one run: they do not change what a step does (`compile`:
+# but for rounding, and a machine that cannot compile must not cost a run).
+FREE = (
+    "steps",
+    "checkpoint_every",
+    "log_every",
+    "sample_every",
+    "compile",
+)  # steps: see _differences
 
 
 class CheckpointError(TrainingError):

@@ -23,11 +23,12 @@ from training import cache
 from training.batches import Inputs, prefetched, rows_of_step, step_generator
 from training.card import write_card
 from training.checkpoint import Checkpoint, RunFolder
+from training.compiling import compile_errors, refuse_on_cpu
 from training.config import DataConfig, PolicyConfig
 from training.families import Family, open_family
 from training.learner import Batch, Learner
 from training.memory import out_of_memory, peak_memory
-from training.optimizer import learning_rate
+from training.optimizer import learning_rate, require_library
 from training.pairs import Pairs, TrainingSet
 from training.processes import Processes, join_processes
 from training.reference import ReferenceErrors
@@ -63,6 +64,8 @@ def train(
         say = lambda text: None  # noqa: E731
     family = open_family(config.base)
     family.check_resolution(config.resolution)
+    require_library(config)
+    refuse_on_cpu(config, processes.device.type)
     if config.objective == "cdpo":
         pairs.train.require_probabilities()
         pairs.held_out.require_probabilities()
@@ -87,10 +90,11 @@ def train(
     job = _Job(config, run, learner, inputs, pairs.held_out, sampler, watch, say)
     first = checkpoint.step if checkpoint else 0
     steps = range(first, first if job.patience.over else config.steps)
-    fetch = _fetcher(config, data, origin, pairs.content, source, inputs, learner, steps, say)
     size, where = config.batch_size, f"{processes.count} x {processes.device.type}"
     say(f"{len(source)} examples, {config.steps} steps of {size} on {where}")
-    with _held_signals() as signals, out_of_memory(config):
+    with out_of_memory(config), compile_errors(config):
+        fetch = _fetcher(config, data, origin, pairs.content, source, inputs, learner, steps, say)
+    with _held_signals() as signals, out_of_memory(config), compile_errors(config):
         begun = time.monotonic() - (checkpoint.seconds if checkpoint else 0.0)
         done = steps.start
         for step, batch in prefetched(fetch, steps):

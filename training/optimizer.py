@@ -10,18 +10,31 @@ from torch import Tensor
 from training.config import ConfigError, PolicyConfig
 
 
+def require_library(config: PolicyConfig) -> None:
+    """Raise ConfigError where the optimiser's library is not installed."""
+    if config.optimizer == "adamw_8bit":
+        try:
+            import bitsandbytes.optim  # type: ignore[import-not-found]  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f'train.optimizer = "adamw_8bit" needs bitsandbytes ({error}): '
+                'pip install bitsandbytes, or set train.optimizer = "adamw"'
+            ) from error
+
+
 def make_optimizer(config: PolicyConfig, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """AdamW, fused, or its 8-bit form. Raises ConfigError where bitsandbytes is not installed."""
+    """AdamW, fused, or bitsandbytes' 8-bit form, which keeps less than 4096 weights in fp32."""
     keys: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(weights, fused=True, **keys)
-    try:
-        from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise ConfigError(
-            f"train.optimizer = 'adamw_8bit' needs bitsandbytes ({error}): install it, or use adamw"
-        ) from error
-    return AdamW8bit(list(weights), **keys)
+    from bitsandbytes.optim import AdamW8bit
+
+    weights = list(weights)
+    for weight in weights:
+        # bitsandbytes does so too, but only after it made its moments in the old layout: their
+        # strides would not tell the order of their bytes, and a checkpoint would shuffle them.
+        weight.data = weight.data.contiguous()
+    return AdamW8bit(weights, **keys)
 
 
 def learning_rate(config: PolicyConfig, step: int) -> float:
@@ -62,9 +75,14 @@ class RunningMean:
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, weights: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """Return the optimiser's state by `KEY.NAME` of the weight."""
+    """Return the optimiser's state by `KEY.NAME` of the weight, no two sharing memory."""
+
+    def own(key: str, value: Any) -> Tensor:
+        # The 8-bit form's weights all hold the same two tables; safetensors refuses that.
+        return value.clone() if key in ("qmap1", "qmap2") else torch.as_tensor(value)
+
     return {
-        f"{key}.{name}": torch.as_tensor(value)
+        f"{key}.{name}": own(key, value)
         for name, weight in weights.items()
         for key, value in optimizer.state[weight].items()
     }

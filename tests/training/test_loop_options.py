@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from training import TrainingError
+from training.compiling import compile_errors
 from training.config import ConfigError, data_config, policy_config, read_study
 from training.learner import Learner
 from training.loop import train
-from training.optimizer import RunningMean, learning_rate
+from training.optimizer import RunningMean, learning_rate, make_optimizer
 from training.pairs import open_pairs
 
 ROOT = Path(__file__).parents[2]
@@ -88,20 +89,45 @@ def test_checkpointed_activations_change_nothing(toy, tiny_pipeline, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_compiled_denoiser_takes_the_same_steps(toy, tmp_path, monkeypatch):
+def test_a_compiled_denoiser_takes_the_same_steps(toy, tiny_pipeline, tmp_path, monkeypatch):
     compile_whole = torch.nn.Module.compile
-    # Capture, guards on the adapters and the backward graph are what can go wrong here; making C++
-    # of the graphs takes minutes and is the compiler's own affair.
+    # Capture, guards on the adapters and the backward graph are what can go wrong here; inductor's
+    # own code is refused on a CPU.
+    monkeypatch.setattr("training.loop.refuse_on_cpu", lambda config, device: None)
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self: compile_whole(self, backend="aot_eager")
     )
-    for on in ("false", "true"):
-        overrides = [f"train.compile={on}", "train.steps=2"]
-        run(toy.study, tmp_path / on, overrides=overrides)
-    one, two = (load_file(tmp_path / on / ADAPTER) for on in ("false", "true"))
-    assert one.keys() == two.keys()
-    apart = torch.cat([(one[name] - two[name]).flatten() for name in one])
-    assert apart.norm() < 1e-2 * torch.cat([one[name].flatten() for name in one]).norm()
+    options = {"beta_dpo": 8.0, "learning_rate": 1e-4, "steps": 2}
+    study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
+    results = [
+        run(study, tmp_path / on, overrides=[f"train.compile={on}"]) for on in ("false", "true")
+    ]
+    assert results[1]["loss"] == pytest.approx(results[0]["loss"], rel=1e-5)
+    assert_equal_weights(tmp_path / "false", tmp_path / "true", 1e-5)
+    for file in (ADAPTER, "checkpoints/step-00000002.safetensors"):
+        plain, compiled = (load_file(tmp_path / on / file) for on in ("false", "true"))
+        assert plain.keys() == compiled.keys()  # no `_orig_mod.`
+
+
+def test_compiling_is_refused_on_a_cpu(toy, tmp_path):
+    with pytest.raises(ConfigError, match=r"train.compile = true needs a GPU: .* = false"):
+        run(toy.study, tmp_path / "run", overrides=["train.compile=true"])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_missing_compiler_is_one_sentence(toy, monkeypatch):
+    from torch._inductor import config as inductor
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    config = policy_config(toy.study, "dpo", ["train.compile=true"])
+    with (
+        pytest.raises(TrainingError, match=r"^train.compile = true: .*No working C\+\+ comp") as it,
+        compile_errors(config),
+    ):
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8))
+    assert "\n" not in str(it.value)
 
 
 def test_fp16_scales_its_loss_skips_overflows_and_resumes(toy, tiny_pipeline, tmp_path):
@@ -167,8 +193,34 @@ def test_more_steps_are_another_run_where_the_rate_falls_to_the_last(toy, tmp_pa
 def test_the_8_bit_optimiser_says_what_it_needs(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(ConfigError, match=r"needs bitsandbytes .*: install it, or use adamw"):
-        run(toy.study, tmp_path, overrides=["train.optimizer=adamw_8bit"])
+    with pytest.raises(ConfigError, match=r"needs bitsandbytes .*: pip install bitsandbytes"):
+        run(toy.study, tmp_path / "run", overrides=["train.optimizer=adamw_8bit"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_8_bit_optimiser_keeps_bytes_and_resumes_to_the_bit(toy, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    overrides = ["train.optimizer=adamw_8bit", "train.adaptation=full"]
+    whole = run(toy.study, tmp_path / "whole", overrides=overrides)
+    run(toy.study, tmp_path / "parts", overrides=[*overrides, "train.steps=2"])
+    parts = run(toy.study, tmp_path / "parts", overrides=overrides, resume=True)
+    assert parts["data_version"] == whole["data_version"]
+    state = load_file(tmp_path / "whole/checkpoints/step-00000004.safetensors")
+    for name, weight in state.items():
+        if name.startswith("weights."):
+            moment = state[f"optimizer.state1.{name.removeprefix('weights.')}"]
+            assert moment.dtype == (torch.uint8 if weight.numel() >= 4096 else torch.float32)
+
+
+def test_the_8_bit_moments_lie_as_their_weight_does(toy):
+    pytest.importorskip("bitsandbytes")
+    # Its GPU kernels walk both by address; weights come as channels_last there.
+    weight = torch.nn.Parameter(torch.randn(32, 16, 3, 3).to(memory_format=torch.channels_last))
+    config = policy_config(toy.study, "dpo", ["train.optimizer=adamw_8bit"])
+    optimizer = make_optimizer(config, [weight])
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert optimizer.state[weight]["state1"].stride() == weight.stride()
 
 
 def test_a_full_gpu_names_the_settings_to_lower_and_by_how_much(toy, tmp_path, monkeypatch):
