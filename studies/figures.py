@@ -65,7 +65,7 @@ def head_room(rounds: Sequence[tuple[str, pl.DataFrame]]) -> Figure:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(-1.0, 3.5)  # wider intervals are cut: they say that little is known
         axes.text(-0.45, 1.04, "the true gap", fontsize=8, color=GREY)
-        axes.text(-0.45, -0.1, "a fixed margin", fontsize=8, color=GREY)
+        axes.text(-0.45, -0.19, "a fixed margin", fontsize=8, color=GREY)
     _legend(figure, panels[-1])
     return figure
 
