@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 from dagster import AssetKey, DagsterInstance
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from assets.lake import Lake
 from assets.study import Study
@@ -59,7 +59,7 @@ class Launcher:
         And files that it had not finished go; those of a process that lives stay.
         Whoever holds the chain knows that no other one lives.
         """
-        unfinished = dg.RunsFilter(tags=self._tags, statuses=IN_PROGRESS_RUN_STATUSES)
+        unfinished = dg.RunsFilter(tags=self._tags, statuses=NOT_FINISHED_STATUSES)
         dead = self.instance.get_runs(unfinished)
         for run in dead:
             self.say(f"run {run.run_id[:8]} of {run.job_name} was killed; it is closed")

@@ -166,6 +166,17 @@ def test_killed_outright_nothing_stays_open_and_the_next_run_goes_on(trainer, in
     assert (pool.slot_count, pool.active_slot_count) == (1, 0)
 
 
+def test_a_run_that_was_killed_before_it_started_is_closed_and_no_other_is(trainer, instance):
+    launcher = trainer()
+    job = launcher.definitions.resolve_job_def("observe_inputs")
+    own = instance.create_run_for_job(job, tags=launcher._tags)
+    from_the_page = instance.create_run_for_job(job)
+    assert own.status == dg.DagsterRunStatus.NOT_STARTED
+    launcher.bury()
+    assert instance.get_run_by_id(own.run_id).status == dg.DagsterRunStatus.FAILURE
+    assert not instance.get_run_by_id(from_the_page.run_id).is_finished
+
+
 def test_two_runs_of_one_policy_take_their_turns(trainer, instance):
     launcher = trainer(steps=20, pause=0.05)
     first = training_process(launcher, instance)
