@@ -104,7 +104,8 @@ def captured(
     """Return (share, low, high): how much of the oracle's head-room over a fixed margin it has.
 
     (policy - fixed) / (oracle - fixed) of the means over seeds; 0: no better than a fixed margin,
-    1: as good as knowing the truth. The interval resamples seeds. None without the runs.
+    1: as good as knowing the truth. The interval resamples seeds. None without the runs, or where
+    the head-room's own interval reaches 0: there is nothing to have a share of.
     """
     values = rewards(results, world, [policy, FIXED, ORACLE])
     if len(values) < 2:
@@ -112,6 +113,8 @@ def captured(
     drawn = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
     means = np.concatenate([values.mean(0)[None], values[drawn].mean(1)])
     room = means[:, 2] - means[:, 1]
+    if np.quantile(room[1:], 0.025) <= 0:
+        return None
     # Where a resample has no head-room its share is unbounded; quantiles carry that.
     shares = np.divide(
         means[:, 0] - means[:, 1], room, out=np.full(len(room), np.nan), where=room != 0

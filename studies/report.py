@@ -64,15 +64,21 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         values = rewards(results, world, [FIXED, ORACLE])
         if len(values) < 2:
             continue
+        gain = (values[:, 1] - values[:, 0]).mean()
+        if captured(results, world, ORACLE) is None:
+            lines.append(
+                f"- {world} ({len(values)} seeds): the oracle gains {gain:+.3f} over a fixed "
+                "margin, which is not told from nothing: there is no head-room to have a share of."
+            )
+            continue
         shares = {
             name: _share(results, world, policy)
             for name, policy in (("pairwise", PAIRWISE), ("joint", JOINT), ("mu", MU))
         }
         lines.append(
-            f"- {world} ({len(values)} seeds): the oracle gains "
-            f"{(values[:, 1] - values[:, 0]).mean():+.3f} over a fixed margin; of that the "
-            f"pairwise gap captures {shares['pairwise']}, the joint gap {shares['joint']}, mu's "
-            f"difference {shares['mu']}."
+            f"- {world} ({len(values)} seeds): the oracle gains {gain:+.3f} over a fixed margin; "
+            f"of that the pairwise gap captures {shares['pairwise']}, the joint gap "
+            f"{shares['joint']}, mu's difference {shares['mu']}."
         )
     return "\n".join(lines)
 
