@@ -21,6 +21,8 @@ INTERRUPTED = 130
 def main() -> None:
     """Tie this process to its parent, wait for the lock and become the job."""
     parent, lock, *command = sys.argv[1:]
+    # What a shell's script puts in the background is deaf to interrupts, and so are its children.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
     if os.getppid() != int(parent):  # it died before the kernel was asked

@@ -1,6 +1,7 @@
 """Fixtures that more than one room's tests use: a tiny Stable Diffusion pipeline on disk."""
 
 import os
+import signal
 import string
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 # As in training/__init__.py, for tests that load torch first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Tests interrupt processes that they start; a suite that a script runs in the background is deaf to
+# interrupts, and would hand that on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def save_tiny_pipeline(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:

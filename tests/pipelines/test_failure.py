@@ -177,6 +177,24 @@ def test_a_run_that_was_killed_before_it_started_is_closed_and_no_other_is(train
     assert not instance.get_run_by_id(from_the_page.run_id).is_finished
 
 
+def test_a_job_can_be_interrupted_where_a_script_runs_the_chain_in_the_background(tmp_path):
+    (tmp_path / "told.py").write_text("import signal; print(signal.getsignal(signal.SIGINT))")
+    deaf = f"""
+import os, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+command = [sys.executable, "-m", "assets.child", str(os.getpid()), {str(tmp_path / "lock")!r}]
+subprocess.run([*command, "told"], check=True)
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", deaf],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "default_int_handler" in said
+
+
 def test_two_runs_of_one_policy_take_their_turns(trainer, instance):
     launcher = trainer(steps=20, pause=0.05)
     first = training_process(launcher, instance)
