@@ -32,6 +32,7 @@ FREE = (
     "log_every",
     "sample_every",
     "compile",
+    "shard",
 )  # steps: see _differences
 
 

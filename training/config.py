@@ -122,6 +122,10 @@ class PolicyConfig:
     """Computes activations again in the backward pass: about a third slower, far less memory."""
     compile: bool = False
     """torch.compile the denoiser, on a GPU: minutes before the first step, faster ones after."""
+    shard: bool = False
+    """Share the weights out over the processes (FSDP), all but a LoRA's, for a denoiser that does
+    not fit one card: each holds its part and gathers a block's weights while that block computes.
+    It leaves the step the same, and does nothing with one process."""
     ema_decay: float = field(default=0.0, metadata={"least": 0, "below": 1})
     """Above 0, the policy that is validated and saved is the weights' running mean with this decay
     (0.9999 is usual for long runs), which starts at 0.1 and rises to it as (1 + n) / (10 + n)."""

@@ -28,6 +28,7 @@ from training.optimizer import (
     optimizer_tensors,
 )
 from training.processes import Processes
+from training.sharding import gathered, is_shared, share_out, slice_like, unshared
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -69,7 +70,9 @@ class Learner:
         self.dtype = DTYPES[config.precision]
         torch.manual_seed(config.seed)  # the adapter's first values
         lora = config.adaptation == "lora"
-        self.policy = family.denoiser(self.device, self.dtype if lora else torch.float32)
+        self.shared = is_shared(config, processes)
+        place = torch.device("cpu") if self.shared else self.device
+        self.policy = family.denoiser(place, self.dtype if lora else torch.float32)
         self._frozen: Any = None
         self._adapters: list[Any] = []
         if lora:
@@ -79,6 +82,10 @@ class Learner:
         self.trained = {n: p for n, p in self.policy.named_parameters() if p.requires_grad}
         for parameter in self.trained.values():
             parameter.data = parameter.data.float()
+        if self.shared:
+            share_out(self.policy, processes, whole=self.trained.values() if lora else ())
+            trained = dict(self.policy.named_parameters())
+            self.trained = {name: trained[name] for name in self.trained}
         self.optimizer = make_optimizer(config, self.trained.values())
         self._mean = RunningMean(config.ema_decay, self.trained) if config.ema_decay else None
         # Half-precision gradients below 6e-8 vanish unless the loss is scaled up before them.
@@ -102,9 +109,11 @@ class Learner:
             parts.append({name: values.detach() for name, values in measured.items()})
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step)
-        self.processes.average([p.grad for p in self.trained.values() if p.grad is not None])
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
+        self.processes.average(unshared(gradients))
         self._scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.config.max_grad_norm)
+        longest = self.config.max_grad_norm
+        norm = gathered(torch.nn.utils.clip_grad_norm_(self.trained.values(), longest))
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -137,7 +146,10 @@ class Learner:
                 self._mean.swap(self.trained)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the weights, their mean, the optimiser's and the scaler's state, on the CPU."""
+        """Return the weights, their mean, the optimiser's and the scaler's state, on the CPU.
+
+        All are whole; where weights are `shared`, all processes must ask together.
+        """
         state: dict[str, Tensor] = {f"weights.{n}": p.detach() for n, p in self.trained.items()}
         optimizer = optimizer_tensors(self.optimizer, self.trained)
         state |= {f"optimizer.{name}": value for name, value in optimizer.items()}
@@ -145,7 +157,7 @@ class Learner:
             state |= {f"mean.{name}": value for name, value in self._mean.mean.items()}
         scaler = self._scaler.state_dict()
         state |= {f"scaler.{key}": torch.tensor(value) for key, value in scaler.items()}
-        return {name: value.to("cpu") for name, value in state.items()}
+        return {name: gathered(value).to("cpu") for name, value in state.items()}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -155,24 +167,32 @@ class Learner:
             return {k.removeprefix(kind): v for k, v in tensors.items() if k.startswith(kind)}
 
         for name, parameter in self.trained.items():
-            parameter.copy_(tensors[f"weights.{name}"])
+            parameter.copy_(slice_like(tensors[f"weights.{name}"], parameter))
         load_optimizer(self.optimizer, self.trained, of("optimizer."))
         if self._mean:
             for name, value in of("mean.").items():
-                self._mean.mean[name].copy_(value)
+                mean = self._mean.mean[name]
+                mean.copy_(slice_like(value, mean))
         if scaler := of("scaler."):
             self._scaler.load_state_dict({key: value.item() for key, value in scaler.items()})
 
     def save(self, folder: Path, origin: dict[str, str]) -> str:
-        """Write the policy as diffusers loads it, with policy.json; return its weights' SHA-256."""
+        """Write the policy as diffusers loads it, with policy.json; return its weights' SHA-256.
+
+        Where weights are `shared`, all processes must take part; only the first one writes, and
+        the others return "".
+        """
+        policy = self._whole_policy()
+        if self.processes.rank:
+            return ""
         aside = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         if self.config.adaptation == "lora":
-            self.family.save_adapter(self.policy, aside)
+            self.family.save_adapter(policy, aside)
             weights = aside
         else:
-            self.family.save_pipeline(self.policy, aside)
+            self.family.save_pipeline(policy, aside)
             weights = aside / self.family.trained
         digest = hashlib.sha256()
         for path in sorted(weights.glob("*.safetensors")):
@@ -182,6 +202,17 @@ class Learner:
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
         return digest.hexdigest()
+
+    def _whole_policy(self) -> Any:
+        """The policy with whole weights: itself, or a copy on the CPU of the first process."""
+        if not self.shared or self.config.adaptation == "lora":  # a LoRA is never shared out
+            return self.policy
+        weights = {name: gathered(value.detach()).to("cpu") for name, value in self.trained.items()}
+        if self.processes.rank:
+            return None
+        whole = self.family.denoiser(torch.device("cpu"))
+        whole.load_state_dict(weights, strict=False)  # what is not trained is the base's
+        return whole
 
     def _measure(self, batch: Batch, *, as_pairs: bool = False) -> dict[str, Tensor]:
         """Return the loss and what is worth watching, each (B,)."""
@@ -241,7 +272,11 @@ class Learner:
         """The model the run started from: the policy without its adapter, or the frozen copy."""
         if self.config.adaptation == "full":
             # Once it is needed: a run whose reference's errors are known never holds it.
-            self._frozen = self._frozen or self.family.denoiser(self.device, self.dtype)
+            if self._frozen is None:
+                place = torch.device("cpu") if self.shared else self.device
+                self._frozen = self.family.denoiser(place, self.dtype)
+                if self.shared:
+                    share_out(self._frozen, self.processes)
             yield self._frozen
             return
         for adapter in self._adapters:

@@ -33,6 +33,7 @@ from training.pairs import Pairs, TrainingSet
 from training.processes import Processes, join_processes
 from training.reference import ReferenceErrors
 from training.samples import IMAGES, Sampler
+from training.sharding import is_shared, kept_here, refuse_unsharded_parts
 from training.watching import Log, Patience, Watch, validate
 
 Say = Callable[[str], None]
@@ -66,6 +67,7 @@ def train(
     family.check_resolution(config.resolution)
     require_library(config)
     refuse_on_cpu(config, processes.device.type)
+    refuse_unsharded_parts(config, processes)
     if config.objective == "cdpo":
         pairs.train.require_probabilities()
         pairs.held_out.require_probabilities()
@@ -80,6 +82,9 @@ def train(
         return result
 
     learner = Learner(config, family, processes)
+    if learner.shared:
+        mine, every = kept_here(learner.policy.parameters())
+        say(f"{mine:,} of {every:,} weights are kept by this process, the others by the others")
     checkpoint = run.load(config.steps, writes=processes.rank == 0)
     if checkpoint:
         learner.load(checkpoint.tensors)
@@ -119,10 +124,11 @@ def train(
         "peak_memory_gib": peak_memory() / 2**30,
         **validated,
     }
-    if processes.rank == 0:
-        result |= job.log.summary(run.metrics)
+    if processes.rank == 0 or learner.shared:
         with learner.averaged():
             result["data_version"] = learner.save(run.policy, origin)
+    if processes.rank == 0:
+        result |= job.log.summary(run.metrics)
         write_card(run.policy, config, family, origin, result)
         run.finish(result)
     processes.wait()
@@ -174,9 +180,11 @@ class _Job:
         stop = _agreed(signals, processes, done, config.log_every)
         if last or over or stop or _due(done, config.checkpoint_every):
             self.log.check()  # a poisoned state must never replace the last good one
-            if processes.rank == 0:
+            if processes.rank == 0 or self._learner.shared:
                 seconds = time.monotonic() - begun
-                self._run.save(Checkpoint(done, seconds, self._learner.tensors()))
+                checkpoint = Checkpoint(done, seconds, self._learner.tensors())
+                if processes.rank == 0:
+                    self._run.save(checkpoint)
         if stop and not last:
             raise Interrupted(f"stopped by a signal after step {done}; --resume goes on")
         if over and not last:
@@ -219,11 +227,12 @@ def _inputs(
         "base model": family.digest(*family.components),
     }
     sampler = None
-    if config.sample_every and processes.rank == 0:
+    if config.sample_every and (processes.rank == 0 or is_shared(config, processes)):
         drawn = pairs.held_out if len(pairs.held_out) else pairs.train
         empty = cache.prompt_embeddings(family, [""], data.cache, dtype, device, say)
         prompts = list(dict.fromkeys(drawn.prompt.tolist()))[:IMAGES]
-        sampler = Sampler(family, texts, prompts, empty, config.resolution)
+        writes = processes.rank == 0
+        sampler = Sampler(family, texts, prompts, empty, config.resolution, writes=writes)
     return Inputs(family, shown, texts, device, cropped=config.crops > 1), origin, sampler
 
 

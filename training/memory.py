@@ -41,6 +41,8 @@ def out_of_memory(config: PolicyConfig) -> Iterator[None]:
         if config.adaptation == "full":
             ways.append('train.optimizer = "adamw_8bit"')
             ways.append('train.adaptation = "lora"')
+        if not config.shard:
+            ways.append("train.shard = true on several GPUs")
         raise TrainingError(
             f"out of GPU memory with {part} pairs at once ({str(error).split('.')[0]}): "
             f"set {', or '.join(ways) or 'a smaller model.resolution'}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from training.config import ConfigError, PolicyConfig
+from training.sharding import slice_like
 
 
 def require_library(config: PolicyConfig) -> None:
@@ -99,7 +100,7 @@ def load_optimizer(
         weight = weights[name]
         if value.shape == weight.shape and value.is_floating_point():
             # The fused kernel walks weight and moments by address: their layouts must agree.
-            value = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+            value = torch.empty_like(weight, dtype=value.dtype).copy_(slice_like(value, weight))
         eight_bit_step = key == "step" and not isinstance(optimizer, torch.optim.AdamW)
         states[places[name]][key] = int(value) if eight_bit_step else value
     groups = optimizer.state_dict()["param_groups"]

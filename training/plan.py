@@ -186,6 +186,7 @@ def plan(config: PolicyConfig, data: DataConfig, out: Path) -> str:
         f"{cost.operations / 1e12:.3f} TFLOP an image forward",
         "",
         *_table("memory of the GPU, of each process", found.memory),
+        *_shared(found, config),
         "",
         *_table(f"disk ({data.cache} and {out})", found.disk),
         *([] if found.known else ["  at most: the training set is not built yet"]),
@@ -195,6 +196,17 @@ def plan(config: PolicyConfig, data: DataConfig, out: Path) -> str:
         *(f"  {hours:10.2f} h   one {name}" for name, hours in found.hours.items()),
     ]
     return "\n".join(lines)
+
+
+def _shared(found: Estimate, config: PolicyConfig) -> list[str]:
+    """Say what of the memory several processes share, where they do."""
+    if not config.shard:
+        return []
+    names = ["weights", "frozen reference"]
+    if config.adaptation == "full":
+        names += ["gradients and optimiser", "running mean of the weights"]
+    size = sum(found.memory[name] for name in names) / GIB
+    return [f"  {size:10.2f} GiB  of it is shared out (train.shard): divide by the processes"]
 
 
 def _counts(data: DataConfig, config: PolicyConfig) -> tuple[int, int, bool]:

@@ -9,6 +9,7 @@ LoRA they are small, and an objective that works on gradients sees them whole.
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,9 +29,19 @@ class Processes:
         part = n // self.count
         return slice(self.rank * part, (self.rank + 1) * part)
 
+    def turns(self, n: int, size: int) -> list[np.ndarray]:
+        """Return this process's part of n things, in arrays of at most `size` of their numbers.
+
+        Every process has as many arrays, the last one perhaps empty: where they compute with
+        weights that are shared out, they must do so equally often.
+        """
+        mine = np.arange(n)[self.rank :: self.count]
+        most = -(-n // self.count)
+        return np.array_split(mine, -(-most // size)) if n else []
+
     def average(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its mean over the processes."""
-        if self.count == 1:
+        if self.count == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors]) / self.count
         torch.distributed.all_reduce(flat)

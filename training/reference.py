@@ -66,15 +66,14 @@ class ReferenceErrors:
         say(f"reference: {len(wanted)} pairs and draws, {len(missing)} to compute, in {self.path}")
         for start in range(0, len(missing), AT_ONCE):
             some = missing[start : start + AT_ONCE]
-            mine = some[processes.rank :: processes.count]
             found = torch.full((-(-len(some) // processes.count), 2), torch.nan)
-            for part in range(0, len(mine), learner.part):
-                at = mine[part : part + learner.part]
+            for part in processes.turns(len(some), learner.part):
+                at = some[part] if len(part) else some[:1]  # with the others
                 taken, drawn = at // self._draws, at % self._draws
                 fixed = self._inputs.fixed_draws(self._pairs.vote_id[taken], drawn, self._seed)
                 batch = self._inputs.batch(self._pairs, taken, fixed, turns=drawn)
                 errors = learner.reference_errors(batch)
-                found[part : part + len(at)] = errors.cpu()
+                found[part // processes.count] = errors[: len(part)].cpu()
             every = processes.gather(found.to(processes.device)).cpu()
             every = every.view(processes.count, -1, 2).transpose(0, 1).reshape(-1, 2)
             flat[some] = every[: len(some)]

@@ -21,7 +21,11 @@ class Sampler:
         prompts: list[int],
         empty: tuple[Rows, ...],
         resolution: int,
+        *,
+        writes: bool = True,
     ) -> None:
+        """Where weights are shared out, every process must draw, and only one `writes`."""
+        self._writes = writes
         self._family, self._resolution = family, resolution
         names = ("prompt_embeds", "pooled_prompt_embeds")[: len(texts)]
         self._given = {}
@@ -53,6 +57,8 @@ class Sampler:
                 width=self._resolution,
                 generator=torch.Generator("cpu").manual_seed(SEED),
             ).images
+        if not self._writes:
+            return
         folder.mkdir(exist_ok=True)
         for i, image in enumerate(images):
             image.save(folder / f"{step:08d}-{i}.png")

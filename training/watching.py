@@ -147,18 +147,17 @@ def validate(learner: Learner, inputs: Inputs, pairs: Pairs) -> Line:
     """
     n, processes = len(pairs), learner.processes
     rows = np.unique(np.linspace(0, n - 1, min(n, HELD_OUT_PAIRS)).round().astype(np.int64))
-    mine = np.arange(len(rows))[processes.rank :: processes.count]
     totals = torch.zeros(4, len(rows), device=processes.device)
     with learner.averaged():
         for draw in range(HELD_OUT_DRAWS):
             generator = step_generator(-1, draw, processes.device)
             noise, times = inputs.new_draws(len(rows), generator)
-            for part in np.array_split(mine, -(-len(mine) // learner.part)):
-                if len(part):
-                    batch = inputs.batch(pairs, rows[part], (noise[part], times[part]))
-                    found = learner.evaluate(batch)
-                    for i, name in enumerate(("inside", "loss", "winner_error", "loser_error")):
-                        totals[i, part] += found[name] / HELD_OUT_DRAWS
+            for part in processes.turns(len(rows), learner.part):
+                shown = part if len(part) else np.zeros(1, dtype=np.int64)  # with the others
+                batch = inputs.batch(pairs, rows[shown], (noise[shown], times[shown]))
+                found = learner.evaluate(batch)
+                for i, name in enumerate(("inside", "loss", "winner_error", "loser_error")):
+                    totals[i, part] += found[name][: len(part)] / HELD_OUT_DRAWS
     processes.average([totals])
     totals = totals * processes.count  # each pair is one process's; the others hold zero
     inside, loss, winner, loser = totals

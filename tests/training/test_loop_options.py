@@ -2,15 +2,14 @@
 
 import json
 import math
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from several import train_in_two
 
 from training import TrainingError
 from training.compiling import compile_errors
@@ -20,7 +19,6 @@ from training.loop import train
 from training.optimizer import RunningMean, learning_rate, make_optimizer
 from training.pairs import open_pairs
 
-ROOT = Path(__file__).parents[2]
 ADAPTER = "policy/pytorch_lora_weights.safetensors"
 
 
@@ -47,16 +45,9 @@ def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path
     options = {"log_every": 1, "validate_every": 2, "beta_dpo": 8.0, "learning_rate": 1e-4}
     study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
     run(study, tmp_path / "one")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]
-    launch += ["--master-port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    job = ["-m", "training", str(study), "--policy", "arenapo", "--out", str(tmp_path / "two")]
     # A cache of its own: the two must also have shared the encoding.
-    job += ["--set", f"cache.root={tmp_path / 'cache'}"]
-    done = subprocess.run(
-        [*launch, sys.executable, *job], cwd=ROOT, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 x cpu" in done.stderr
+    said = train_in_two(study, tmp_path / "two", "--set", f"cache.root={tmp_path / 'cache'}")
+    assert "2 x cpu" in said
     assert_equal_weights(tmp_path / "one", tmp_path / "two")
     for one, two in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
         for key in set(one) - {"pairs_per_second", "seconds_left", "peak_memory_gib"}:
@@ -233,7 +224,8 @@ def test_a_full_gpu_names_the_settings_to_lower_and_by_how_much(toy, tmp_path, m
     assert str(caught.value) == (
         "out of GPU memory with 4 pairs at once (CUDA out of memory): set train.accumulation = 2 "
         "instead of 1 (2 pairs at once instead of 4, the same step), or "
-        'train.gradient_checkpointing = true, or train.precision = "bf16"'
+        'train.gradient_checkpointing = true, or train.precision = "bf16", '
+        "or train.shard = true on several GPUs"
     )
     overrides = ["train.adaptation=full", "train.accumulation=4", "train.precision=bf16"]
     overrides.append("train.gradient_checkpointing=true")

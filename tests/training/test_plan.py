@@ -93,6 +93,10 @@ def test_a_plan_needs_configurations_alone_and_knows_stable_diffusions_size(toy,
     assert "frozen reference" not in lora
     assert "frozen reference" in full
     assert "frozen reference" not in page(adaptation="full", reference_draws=4)
+    assert "shared out" not in full
+    # Eight processes would hold an eighth of: value, gradient, moments and the frozen copy's 2.
+    shared = number("GiB  of it is shared out", page(adaptation="full", shard=True))
+    assert shared == pytest.approx(0.8595e9 * 18 / 2**30, 0.01)
     # 16 bytes a weight: value, gradient, two moments; and the frozen copy's 2.
     assert number("GiB  gradients and optimiser", full) == pytest.approx(
         0.8595e9 * 12 / 2**30, 0.01
