@@ -38,6 +38,10 @@ def main() -> None:
             command.add_argument(
                 "--tuned-in", help="the world whose tuning counts (default: each one's own)"
             )
+            command.add_argument(
+                "--at", nargs=2, type=float, metavar=("GAMMA", "BETA_DPO"),
+                help="every policy at this one setting instead of its own best",
+            )  # fmt: skip
     about = "how true every gap is, in every world, without training"
     command = commands.add_parser("gaps", help=about, description=about)
     command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
@@ -82,6 +86,7 @@ def _run(options: argparse.Namespace) -> None:
         MAIN,
         MORE,
         SCHEMA,
+        equal_runs,
         finalists,
         main_runs,
         merge,
@@ -110,6 +115,8 @@ def _run(options: argparse.Namespace) -> None:
         found = run_all(runs, scale, options.cache, options.workers, _say)
         late = seeds[len(early) :]
         runs += [r for w in options.worlds for r in finalists(found, w, policies, late)]
+    elif options.at:
+        runs = [r for w in options.worlds for r in equal_runs(w, policies, seeds, *options.at)]
     else:
         runs = [
             run

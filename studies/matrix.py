@@ -155,6 +155,17 @@ def main_runs(
     ]
 
 
+def equal_runs(
+    world: str, policies: Iterable[Policy], seeds: Sequence[int], gamma: float, beta_dpo: float
+) -> list[Run]:
+    """Return every policy at one and the same setting, on the main runs' seeds."""
+    return [
+        Run(world, policy.objective, policy.gap, gamma, beta_dpo, seed, "equal")
+        for seed in seeds
+        for policy in policies
+    ]
+
+
 def run_all(runs: Sequence[Run], scale: Scale, cache: Path, workers: int, say: Say) -> pl.DataFrame:
     """Run what is not done yet, and return the tidy table of these runs.
 

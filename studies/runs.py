@@ -31,7 +31,7 @@ Gap = Literal[
     "models", "oracle",
 ]  # fmt: skip
 
-FIRST_SEED = {"main": 0, "tuning": 1000}
+FIRST_SEED = {"main": 0, "equal": 0, "tuning": 1000}
 # Of everything that is compared; costs are measured over fewer steps.
 STEPS = 80
 LEARNING_RATE = 1e-4
@@ -61,7 +61,9 @@ class Run:
     gamma: float
     beta_dpo: float
     seed: int
-    split: str  # "tuning" or "main": their seeds never meet (`FIRST_SEED`)
+    # "tuning" or "main": their seeds never meet (`FIRST_SEED`). "equal": main seeds, at one setting
+    # that was given and not tuned.
+    split: str
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
 
