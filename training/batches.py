@@ -8,6 +8,7 @@ numbers are drawn however many processes share the batch.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,6 +23,21 @@ Draws = tuple[Tensor, Tensor]
 """Noise (B, c, h, w) and times (B,) of B pairs."""
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """Which turns of a pair show the empty prompt: a function of (seed, vote, turn) alone."""
+
+    share: float
+    seed: int
+    empty: Sequence[Rows]
+
+    def at(self, vote_ids: np.ndarray, turns: np.ndarray) -> np.ndarray:
+        """Whether each pair's turn (B,) is one of them, (B,)."""
+        names = (f"{self.seed}/{v}/{t}/prompt" for v, t in zip(vote_ids, turns, strict=True))
+        drawn = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:7], "big") for n in names]
+        return np.array(drawn) < self.share * 2**56
+
+
 class Inputs:
     """Latents and embeddings by row, as batches on a device."""
 
@@ -33,8 +49,13 @@ class Inputs:
         device: torch.device,
         *,
         cropped: bool = False,
+        dropped: "Dropped | None" = None,
     ) -> None:
-        """`views` are the same images, shown in turn; `cropped` tells the model where each lies."""
+        """`views` are the same images, shown in turn; `cropped` tells the model where each lies.
+
+        `dropped` says which turns show the empty prompt.
+        """
+        self._dropped = dropped
         self._family, self._device, self._cropped = family, device, cropped
         self._views, self._texts = views, texts
         self._shape = tuple(views[0].rows.take(np.zeros(1, dtype=np.int64)).shape[1:])
@@ -50,7 +71,7 @@ class Inputs:
         """Return the pairs at `rows` (B,) with their noise and times, on the device, in fp32.
 
         `turns` (B,) counts how often each pair was shown before: each turn shows both of its images
-        in the next view. Without it they are shown in the first.
+        in the next view. Without it they are shown in the first, and no prompt is dropped.
         """
         taken, n = pairs.rows(rows), len(self._views)
         images = np.concatenate([taken.winner, taken.loser])
@@ -66,7 +87,7 @@ class Inputs:
         return Batch(
             winner=both[: len(rows)],
             loser=both[len(rows) :],
-            texts=tuple(self._move(text.take(taken.prompt)) for text in self._texts),
+            texts=tuple(self._move(text) for text in self._prompts(taken, turns)),
             gap=self._move(torch.from_numpy(taken.gap)),
             probability=self._move(torch.from_numpy(taken.probability)),
             noise=self._move(draws[0]),
@@ -74,6 +95,15 @@ class Inputs:
             reference=None if reference is None else self._move(reference),
             corners=self._move(sides) if self._cropped else None,
         )
+
+    def _prompts(self, taken: Pairs, turns: np.ndarray | None) -> list[Tensor]:
+        """Embeddings (B, ...) of the pairs' prompts, or of the empty one where it is dropped."""
+        texts = [text.take(taken.prompt) for text in self._texts]
+        if self._dropped and turns is not None:
+            at = self._dropped.at(taken.vote_id, turns)
+            for text, empty in zip(texts, self._dropped.empty, strict=True):
+                text[at] = empty.take(np.zeros(1, dtype=np.int64))
+        return texts
 
     def new_draws(self, n: int, generator: torch.Generator) -> Draws:
         """One noise and one time for each of n pairs: its two images share them."""

@@ -98,6 +98,9 @@ class PolicyConfig:
     errors, as in the Diffusion-DPO authors' code (5000 there; 2000 to 5000 in use)."""
     gamma: float = field(default=1.0, metadata={"least": 0})
     """Weight of the margin: the mean margin in logits, because gaps are divided by their mean."""
+    safeguard_slack: float = field(default=0.0, metadata={"least": 0, "below": 1})
+    """`sdpo` alone, its paper's mu: by what share of a step on the winner alone the winner's error
+    must fall (0: it must not rise; 0.9 for SD 1.5, 0.6 for SDXL in that paper's scripts)."""
     gap_estimator: GapEstimator = "pairwise"
     """Whose gap: `pairwise`, of the two models and the outcome (arXiv 2605.06070), or `joint`, from
     every vote that the two images got. Where it is not set, [gap] estimator is."""
@@ -111,6 +114,9 @@ class PolicyConfig:
     """n: a pair's turns show n crops of its images one after the other, the middle one first, the
     others at places drawn along the longer side by the image's content; SDXL is told where. n times
     the latents are kept. Square images have one crop alone, so it is for others."""
+    drop_prompts: float = field(default=0.0, metadata={"least": 0, "below": 1})
+    """Share of turns at which a pair is shown with the empty prompt, so that what guidance pushes
+    away from is trained too (0.2 in the scripts of Diffusion-DPO and Diffusion-SDPO)."""
     reference_draws: int = field(default=0, metadata={"least": 0})
     """0: every step draws new times and noises. n: a pair's times and noises come from n fixed
     ones, and the reference's errors at these are computed once for all policies of a study."""

@@ -231,7 +231,8 @@ class Learner:
             drift["drift"] = both.mean(dim=0)
         winner, loser = objective.sample_errors(residual).chunk(2)
         if config.objective == "sdpo":
-            factor = objective.safeguard(*residual.chunk(2))
+            of_winner, of_loser = residual.chunk(2)
+            factor = objective.safeguard(of_winner, of_loser, config.safeguard_slack)
             loser = objective.scaled_gradient(loser, factor)
         reference_winner, reference_loser = reference.unbind(dim=1)
         inside = objective.inside(winner, loser, reference_winner, reference_loser, config.beta_dpo)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from training import cache
-from training.batches import Inputs, prefetched, rows_of_step, step_generator
+from training.batches import Dropped, Inputs, prefetched, rows_of_step, step_generator
 from training.card import write_card
 from training.checkpoint import Checkpoint, RunFolder
 from training.compiling import compile_errors, refuse_on_cpu
@@ -226,14 +226,19 @@ def _inputs(
         "images": shown[0].digest,
         "base model": family.digest(*family.components),
     }
-    sampler = None
+    sampler, dropped = None, None
+    if config.drop_prompts or config.sample_every:
+        empty = cache.prompt_embeddings(family, [""], data.cache, dtype, device, say)
+    if config.drop_prompts:
+        dropped = Dropped(config.drop_prompts, config.seed, empty)
     if config.sample_every and (processes.rank == 0 or is_shared(config, processes)):
         drawn = pairs.held_out if len(pairs.held_out) else pairs.train
-        empty = cache.prompt_embeddings(family, [""], data.cache, dtype, device, say)
         prompts = list(dict.fromkeys(drawn.prompt.tolist()))[:IMAGES]
         writes = processes.rank == 0
         sampler = Sampler(family, texts, prompts, empty, config.resolution, writes=writes)
-    return Inputs(family, shown, texts, device, cropped=config.crops > 1), origin, sampler
+    cropped = config.crops > 1
+    inputs = Inputs(family, shown, texts, device, cropped=cropped, dropped=dropped)
+    return inputs, origin, sampler
 
 
 def _fetcher(

@@ -112,20 +112,23 @@ def cdpo(inside: Tensor, gap: Tensor, probability: Tensor, gamma: float) -> tupl
     return loss, torch.logit(probability, eps=1e-6)
 
 
-def safeguard(winner: Tensor, loser: Tensor) -> Tensor:
+def safeguard(winner: Tensor, loser: Tensor, slack: float = 0.0) -> Tensor:
     """Diffusion-SDPO's factor (n,) for the loser's gradient, 0 to 1 (arXiv 2511.03317).
 
     `winner` and `loser` (n, ...) are the residuals output - target, to which the gradients of the
     two errors in the outputs are proportional. A step along -(winner - factor * loser) changes the
     winner's error by -<winner, winner - factor * loser> to first order, taking the two outputs to
-    depend on the weights alike (the paper's approximation); it is never positive for
+    depend on the weights alike (the paper's approximation). The winner's error falls by at least
+    `slack` (the paper's mu, 0 to 1) of what a step on the winner alone would take from it, for
 
-        factor = min(1, |winner|^2 / <winner, loser>)     where <winner, loser> > 0, else 1.
+        factor = min(1, (1 - slack) |winner|^2 / <winner, loser>)
+
+    where <winner, loser> > 0, else 1.
     """
     winner, loser = (residual.detach().float().flatten(1) for residual in (winner, loser))
     aligned = (winner * loser).sum(dim=1)
-    square = winner.square().sum(dim=1)
-    return torch.where(aligned > square, square / aligned.clamp(min=1e-30), 1.0)
+    most = (1 - slack) * winner.square().sum(dim=1)
+    return torch.where(aligned > most, most / aligned.clamp(min=1e-30), 1.0)
 
 
 def scaled_gradient(value: Tensor, factor: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class ReferenceErrors:
         self._pairs, self._inputs, self._seed = pairs, inputs, config.seed
         self._draws = config.reference_draws
         decided_by = [shown, config.resolution, config.precision, config.seed, self._draws]
-        decided_by += [config.mirror, config.crops]
+        decided_by += [config.mirror, config.crops, config.drop_prompts]
         name = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()
         self.path = root / "reference" / f"{name}.safetensors"
         self._errors = torch.full((len(pairs), self._draws, 2), torch.nan)

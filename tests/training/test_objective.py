@@ -127,6 +127,20 @@ def test_the_safeguard_keeps_the_winners_error_from_rising(seed):
         assert slopes[0] == slopes[1] < 0
 
 
+@pytest.mark.parametrize("slack", [0.0, 0.6, 0.9])
+def test_with_slack_the_winners_error_falls_by_that_share_of_its_own_step(slack):
+    """<w, w - f l> >= slack |w|^2, an equality wherever the loser's gradient is held back."""
+    random = torch.Generator().manual_seed(0)
+    winner, noise = torch.randn(2, 200, 16, generator=random)
+    loser = winner * torch.rand(200, 1, generator=random) * 3 + noise
+    factor = objective.safeguard(winner, loser, slack)
+    fall = (winner * (winner - factor[:, None] * loser)).sum(1) / winner.square().sum(1)
+    held = factor < 1
+    assert 0 < held.sum() < 200
+    torch.testing.assert_close(fall[held], torch.full_like(fall[held], slack), atol=1e-5, rtol=0)
+    assert (fall[~held] >= slack - 1e-6).all()
+
+
 def test_errors_are_means_within_a_sample_and_never_over_the_batch():
     residual = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 4, 8, 8)
     torch.testing.assert_close(objective.sample_errors(residual), torch.tensor([0.0, 1, 4]))

@@ -103,6 +103,41 @@ def test_it_learns_and_resumes_to_the_bit(study, tmp_path):
     assert logged[-1]["winner_error"] < logged[-1]["loser_error"]
 
 
+@pytest.mark.parametrize("draws", [0, 4])
+def test_prompts_are_dropped_at_their_share_of_turns_and_never_in_validation(
+    draws, study, tmp_path, monkeypatch
+):
+    """Every pair of every batch has its own prompt's embedding or the empty prompt's."""
+    shown = {"step": [], "evaluate": [], "reference_errors": []}
+    for name, seen in shown.items():
+        whole = getattr(Learner, name)
+
+        def noting(self, *given, whole=whole, seen=seen):
+            seen.append(given[-1].texts[0].clone())
+            return whole(self, *given)
+
+        monkeypatch.setattr(Learner, name, noting)
+    overrides = ["train.drop_prompts=0.25", "train.steps=40", f"train.reference_draws={draws}"]
+    # Nothing is learnt, so that known and live errors can be compared.
+    overrides += ["train.learning_rate=1e-9", "train.batch_size=8"]
+    run(study, tmp_path / "out", overrides=overrides)
+    data, config = data_config(read_study(study)), policy_config(study, "arenapo")
+    family, kept = open_family(config.base), (torch.float32, ALONE.device, print)
+    empty = cache.prompt_embeddings(family, [""], data.cache, *kept)[0].take(np.zeros(1, int))[0]
+
+    def share(batches):
+        texts = torch.cat(batches)
+        return (texts == empty).flatten(1).all(1).float().mean().item()
+
+    assert share(shown["step"]) == pytest.approx(0.25, abs=0.08)
+    assert share(shown["evaluate"]) == 0
+    if draws:
+        assert share(shown["reference_errors"]) == pytest.approx(0.25, abs=0.08)
+        lines = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
+        # The reference was shown the same prompts as the policy, or these would differ.
+        assert max(abs(json.loads(line)["winner_error"]) for line in lines) < 1e-5
+
+
 @pytest.mark.parametrize("mirror", ["true", "false"])
 def test_mirrored_turns_are_the_same_live_and_known(mirror, study, tmp_path):
     """Two epochs of nine steps: the second shows every pair mirrored, where that is asked for."""
