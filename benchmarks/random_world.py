@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def build(folder: Path, options: argparse.Namespace) -> None:
             up_block_types=("UpDecoderBlock2D",) * 4,
             layers_per_block=2,
             latent_channels=4,
+            norm_num_groups=math.gcd(32, *narrow(128)),
             sample_size=options.resolution,
         ),
         text_encoder=CLIPTextModel(
@@ -50,7 +52,7 @@ def build(folder: Path, options: argparse.Namespace) -> None:
             sample_size=options.resolution // 8,
             block_out_channels=narrow(320, 640, 1280, 1280),
             cross_attention_dim=text_width,
-            norm_num_groups=16,
+            norm_num_groups=math.gcd(32, *narrow(320)),
         ),
         scheduler=DDIMScheduler(
             beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
