@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> None:
         run_all,
         tuning_runs,
     )
-    from studies.runs import FIRST_SEED, Scale
+    from studies.runs import FIRST_SEED, scale_of
     from studies.world import WORLDS
 
     unknown = [name for name in options.worlds if name not in WORLDS]
@@ -108,7 +108,10 @@ def _run(options: argparse.Namespace) -> None:
     results = pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=SCHEMA)
     first = FIRST_SEED["main" if options.command == "run" else "tuning"]
     seeds = range(first, first + options.seeds)
-    scale = Scale()
+    scales = dict.fromkeys(scale_of(world) for world in options.worlds)
+    if len(scales) > 1:
+        raise ValueError("the miniature is of another size: give it a command of its own")
+    (scale,) = scales
     if options.command == "tune":
         early = seeds[: len(seeds) * 3 // 5]
         runs = [run for world in options.worlds for run in tuning_runs(world, policies, early)]

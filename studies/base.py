@@ -24,7 +24,12 @@ Say = Callable[[str], None]
 
 
 def base_model(cache: Path, say: Say, steps: int = PRETRAINING_STEPS) -> Path:
-    """Return the folder of the base pipeline, pretrained now where it is not there yet."""
+    """Return the folder of the base pipeline, pretrained now where it is not there yet.
+
+    Of no steps it is the miniature's own base model.
+    """
+    if not steps:
+        return MINIATURE / "base"
     folder = cache / f"base-{steps}"
     if not folder.exists():
         aside = folder.with_name(f".{folder.name}.{os.getpid()}")

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from studies.base import base_model, judge
-from studies.runs import LEARNING_RATE, STEPS, Gap, Run, Scale, execute
+from studies.runs import LEARNING_RATE, STEPS, Gap, Run, Scale, execute, length_of
 from training.config import ObjectiveName
 
 # The gammas tried with each beta_dpo: a larger one saturates sooner, so it takes a larger margin.
@@ -56,9 +56,14 @@ class Policy:
         return self.objective if self.gap in ("none", "one") else f"{self.objective} {self.gap}"
 
     @property
+    def has_margin(self) -> bool:
+        """Whether gamma means something to it."""
+        return self.objective in ("fixed_margin", "arenapo", "arenapo_regression")
+
+    @property
     def grid(self) -> list[tuple[float, float]]:
         """The values of (gamma, beta_dpo) that tuning tries."""
-        if self.objective in ("fixed_margin", "arenapo", "arenapo_regression"):
+        if self.has_margin:
             return [(gamma, beta) for beta, gammas in GAMMAS.items() for gamma in gammas]
         return [(0.0, beta) for beta in BETAS]
 
@@ -160,10 +165,13 @@ def equal_runs(
 ) -> list[Run]:
     """Return every policy at one and the same setting, on the main runs' seeds."""
     return [
-        Run(world, policy.objective, policy.gap, gamma, beta_dpo, seed, "equal")
+        Run(
+            world, policy.objective, policy.gap, gamma if policy.has_margin else 0.0, beta_dpo,
+            seed, "equal", *length_of(world),
+        )
         for seed in seeds
         for policy in policies
-    ]
+    ]  # fmt: skip
 
 
 def run_all(runs: Sequence[Run], scale: Scale, cache: Path, workers: int, say: Say) -> pl.DataFrame:

@@ -42,13 +42,32 @@ HELD_OUT = tuple(pl.read_parquet(MINIATURE / "evaluation_prompts.parquet")["prom
 
 @dataclass(frozen=True)
 class Scale:
-    """How large every run is, apart from its steps; the toy of the tests is smaller."""
+    """How large every run is; the toy of the tests is smaller.
+
+    pretraining_steps: of the small base model, or 0: the miniature's own, trained by LoRA.
+    """
 
     batch_size: int = 16
     images_per_prompt: int = 1
     sampling_steps: int = 8
     pretraining_steps: int = 700
     judge_steps: int = 500
+
+
+# The world `miniature`: trained and drawn as its own study does (experiments/miniature.toml).
+WHOLE = Scale(batch_size=32, images_per_prompt=2, sampling_steps=20, pretraining_steps=0)
+WHOLE_STEPS, WHOLE_LEARNING_RATE, WHOLE_WARMUP_STEPS, WHOLE_RANK = 300, 1e-3, 20, 16
+
+
+def scale_of(world: str) -> Scale:
+    """Return how large the runs of a world are."""
+    return WHOLE if world == "miniature" else Scale()
+
+
+def length_of(world: str) -> tuple[int, float]:
+    """Return steps and learning rate of a world's runs."""
+    whole = world == "miniature"
+    return (WHOLE_STEPS, WHOLE_LEARNING_RATE) if whole else (STEPS, LEARNING_RATE)
 
 
 @dataclass(frozen=True)
@@ -118,16 +137,18 @@ def prepared(
     # The control keeps the joint gap's distribution and takes away what it says of its own pair.
     column = {"none": "pairwise", "one": "pairwise", "shuffled": "joint"}.get(run.gap, run.gap)
     pairs = open_pairs(pairs_of(WORLDS[run.world], run.seed, cache), f"{column}_gap")
+    whole = not scale.pretraining_steps
     config = PolicyConfig(
         name=f"{run.objective}-{run.gap}",
         objective=run.objective,
         base=str(base),
         resolution=32,
-        adaptation="full",
+        adaptation="lora" if whole else "full",
+        rank=WHOLE_RANK,
         steps=run.steps,
         batch_size=scale.batch_size,
         learning_rate=run.learning_rate,
-        warmup_steps=WARMUP_STEPS,
+        warmup_steps=WHOLE_WARMUP_STEPS if whole else WARMUP_STEPS,
         beta_dpo=run.beta_dpo,
         gamma=run.gamma,
         reference_draws=REFERENCE_DRAWS,

@@ -28,8 +28,9 @@ class World:
     of the standard deviation of quality among the arena's images. models: whose images meet; all 14
     where empty. same_model: whether two images of one model may meet.
     renamed: the share of images that bear the name of a model drawn at random, as where a name does
-    not tell by which sampler, guidance or prompt an image was made. The worlds far-V and close-V
-    have V votes an image, and models far apart or close together in ability.
+    not tell by which sampler, guidance or prompt an image was made. prompts: how many are drawn.
+    The worlds far-V and close-V have V votes an image, and models far apart or close together in
+    ability; in `miniature` all images of all prompts meet, and its own base model is trained.
     """
 
     name: str
@@ -38,6 +39,7 @@ class World:
     models: tuple[str, ...] = ()
     same_model: bool = False
     renamed: float = 0.0
+    prompts: int = PROMPTS
 
 
 VOTES_PER_IMAGE = (1.0, 1.5, 3.0, 6.0)
@@ -52,6 +54,7 @@ WORLDS = {
         World("same-model-pairs", 3.0, models=FEW, same_model=True),
         World("half-renamed", 3.0, renamed=0.5),
         World("all-renamed", 3.0, renamed=1.0),
+        World("miniature", 6.0, prompts=360),
     )
 }
 
@@ -92,12 +95,14 @@ class Arena:
         return np.where(self.votes["outcome"].to_numpy() == "b", b - a, a - b)
 
 
-def hold_arena(world: World, seed: int, prompts: int = PROMPTS) -> Arena:
+def hold_arena(world: World, seed: int, prompts: int | None = None) -> Arena:
     """Draw prompts and votes of a world.
 
     Every vote shows two images of one prompt, drawn evenly over prompts and images, to a rater who
     sees each with noise of his own at every look, and who must choose. `quality + N(0, noise^2)`.
+    `prompts`: how many, instead of the world's own number.
     """
+    prompts = prompts or world.prompts
     images = pl.read_parquet(MINIATURE / "latent_quality.parquet")
     spread = float(images["quality"].to_numpy().std())
     if world.models:
