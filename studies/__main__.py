@@ -45,6 +45,7 @@ def main() -> None:
     about = "how true every gap is, in every world, without training"
     command = commands.add_parser("gaps", help=about, description=about)
     command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
+    command.add_argument("--worlds", nargs="+", help="these alone, the others as they are")
     about = "what a step of each objective costs, in time of the processor and in memory"
     command = commands.add_parser("cost", help=about, description=about)
     command.add_argument("--turns", type=int, default=3, help="(%(default)s)")
@@ -66,10 +67,11 @@ def _do(options: argparse.Namespace) -> None:
     elif options.command == "gaps":
         from studies.gaps import every_truth
 
-        table = every_truth(options.seeds, options.cache)
+        path = options.docs / "gaps.parquet"
+        _known_worlds(options.worlds or [])
         options.docs.mkdir(parents=True, exist_ok=True)
-        table.write_parquet(options.docs / "gaps.parquet")
-        print(options.docs / "gaps.parquet")
+        every_truth(options.seeds, options.cache, path, options.worlds).write_parquet(path)
+        print(path)
     elif options.command == "cost":
         from studies.cost import every_cost
 
@@ -94,11 +96,8 @@ def _run(options: argparse.Namespace) -> None:
         tuning_runs,
     )
     from studies.runs import FIRST_SEED, scale_of
-    from studies.world import WORLDS
 
-    unknown = [name for name in options.worlds if name not in WORLDS]
-    if unknown:
-        raise ValueError(f"no world is called {unknown[0]!r}; there are {', '.join(WORLDS)}")
+    _known_worlds(options.worlds)
     groups = {"main": MAIN, "more": MORE} | {p.name: (p,) for p in MAIN + MORE}
     strangers = [name for name in options.policies if name not in groups]
     if strangers:
@@ -134,6 +133,14 @@ def _run(options: argparse.Namespace) -> None:
 
         log_runs(found, options.mlflow, options.command)
     print(path)
+
+
+def _known_worlds(names: list[str]) -> None:
+    from studies.world import WORLDS
+
+    unknown = [name for name in names if name not in WORLDS]
+    if unknown:
+        raise ValueError(f"no world is called {unknown[0]!r}; there are {', '.join(WORLDS)}")
 
 
 def _say(text: str) -> None:

@@ -19,6 +19,7 @@ PAIRWISE = Policy("arenapo", "pairwise")
 JOINT = Policy("arenapo", "joint")
 MU = Policy("arenapo", "mu")
 MODELS = Policy("arenapo", "models")
+SIGNED = Policy("arenapo", "signed")
 SHUFFLED = Policy("arenapo", "shuffled")
 DPO = Policy("dpo", "none")
 # All of them are corrected together. Those of mu were added once tuning had shown that the truth
@@ -37,6 +38,16 @@ QUESTIONS = (
     (JOINT, PAIRWISE),
     (MU, PAIRWISE),
     (MODELS, ORACLE),
+)
+# Asked where every margin has the same weight, in a correction of its own: what a sign is worth,
+# and whether the estimate of the models' difference is as good as its truth.
+EQUAL_QUESTIONS = (
+    *QUESTIONS,
+    (SIGNED, JOINT),
+    (SIGNED, ORACLE),
+    (MU, Policy("arenapo", "clipped")),
+    (MU, ORACLE),
+    (MU, MODELS),
 )
 RESAMPLES = 10_000
 
@@ -77,11 +88,30 @@ def rewards(results: pl.DataFrame, world: str, policies: Sequence[Policy]) -> np
     )
 
 
-def differences(results: pl.DataFrame) -> list[Difference]:
+def at_equal_settings(results: pl.DataFrame) -> pl.DataFrame:
+    """Return, as main runs, the runs at the setting of each world's runs of the split `equal`.
+
+    A policy that tuning put at that very setting is there with its main runs; one without a margin
+    (dpo) too, at its own best, where it has no run of that split.
+    """
+    found = []
+    for world in results.filter(split="equal")["world"].unique(maintain_order=True):
+        here = results.filter(pl.col("world") == world, pl.col("split").is_in(["equal", "main"]))
+        given = here.filter(pl.col("split") == "equal", pl.col("gamma") > 0).row(0, named=True)
+        same = (pl.col("gamma") == given["gamma"]) & (pl.col("beta_dpo") == given["beta_dpo"])
+        without_margin = pl.col("objective") == "dpo"
+        kept = here.filter(same | without_margin)
+        found.append(kept.unique(["objective", "gap", "seed"], keep="first", maintain_order=True))
+    return pl.concat(found).with_columns(split=pl.lit("main")) if found else results.clear()
+
+
+def differences(
+    results: pl.DataFrame, questions: Sequence[tuple[Policy, Policy]] = QUESTIONS
+) -> list[Difference]:
     """Answer every question in every world that can, Holm's correction over all of them."""
     found = []
     for world in worlds_of(results):
-        for policy, other in QUESTIONS:
+        for policy, other in questions:
             pair = rewards(results, world, [policy, other])
             if len(pair) < 2:
                 continue

@@ -4,6 +4,7 @@ One table of training pairs a (world, seed), in which every gap is a column: pol
 column that they read and by nothing else.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,12 +97,20 @@ def truth_of_gaps(world: World, seed: int, cache: Path) -> list[dict[str, object
     ]
 
 
-def every_truth(seeds: int, cache: Path) -> pl.DataFrame:
-    """Return `truth_of_gaps` of every world for seeds 0 to `seeds`."""
+def every_truth(
+    seeds: int, cache: Path, known: Path, worlds: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Return `truth_of_gaps` of every world for seeds 0 to `seeds`.
+
+    Where `worlds` are given, of these alone, and of the others what the table `known` holds.
+    """
+    asked = [world for world in WORLDS.values() if worlds is None or world.name in worlds]
     rows = [
-        row
-        for world in WORLDS.values()
-        for seed in range(seeds)
-        for row in truth_of_gaps(world, seed, cache)
+        row for world in asked for seed in range(seeds) for row in truth_of_gaps(world, seed, cache)
     ]
-    return pl.DataFrame(rows)
+    found = pl.DataFrame(rows)
+    if worlds is not None and known.exists():
+        others = pl.read_parquet(known).filter(~pl.col("world").is_in(list(worlds)))
+        found = pl.concat([others, found])
+    order = list(WORLDS)
+    return found.sort(pl.col("world").replace_strict(order, range(len(order))), maintain_order=True)

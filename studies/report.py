@@ -14,6 +14,8 @@ import polars as pl
 from arena.figures import png
 from studies import figures
 from studies.comparisons import (
+    DPO,
+    EQUAL_QUESTIONS,
     FIXED,
     JOINT,
     MODELS,
@@ -21,6 +23,8 @@ from studies.comparisons import (
     ORACLE,
     PAIRWISE,
     SHUFFLED,
+    Difference,
+    at_equal_settings,
     captured,
     differences,
     rewards,
@@ -48,7 +52,15 @@ def write_report(docs: Path) -> list[Path]:
     page.write_text(text)
     written = [page]
     for name, figure in (
-        ("head_room.png", figures.head_room([("first round", first), ("second round", results)])),
+        (
+            "head_room.png",
+            figures.head_room(
+                [
+                    ("each gap at its own best setting", results),
+                    ("all at one setting", at_equal_settings(results)),
+                ]
+            ),
+        ),
         ("gaps.png", figures.truth(gaps)),
         ("response.png", figures.response(results)),
     ):
@@ -121,10 +133,14 @@ def main_table(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 
 def questions(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate the differences asked for, paired by seed."""
+    return _differences(differences(results))
+
+
+def _differences(found: Iterable[Difference]) -> str:
     rows = [
         (d.world, f"{d.policy} - {d.other}", d.seeds, f"{d.mean:+.3f}",
          f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p_value:.4f}", f"{d.p_holm:.4f}")
-        for d in differences(results)
+        for d in found
     ]  # fmt: skip
     return _table(("world", "difference", "seeds", "mean", "95% interval", "p", "p (Holm)"), rows)
 
@@ -148,14 +164,29 @@ def tuning_seeds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     return questions(pl.concat(chosen).with_columns(split=pl.lit("main")), gaps)
 
 
+def equal(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the runs at one setting for all, and the differences."""
+    same = at_equal_settings(results)
+    return main_table(same, gaps) + "\n\n" + _differences(differences(same, EQUAL_QUESTIONS))
+
+
+def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the other objectives and gaps beside dpo and the pairwise margin."""
+    asked = [(policy, other) for policy in MORE for other in (DPO, PAIRWISE)]
+    return _differences(differences(results, asked))
+
+
 def shares(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """Tabulate the share of the oracle's head-room."""
+    """Tabulate the share of the oracle's head-room, by tuned and by equal settings."""
     rows = [
-        (world, *(_share(results, world, p) for p in (SHUFFLED, PAIRWISE, JOINT, MU, MODELS)))
-        for world in worlds_of(results)
-        if captured(results, world, PAIRWISE)
+        (world, how, *(_share(runs, world, p) for p in (SHUFFLED, PAIRWISE, JOINT, MU, MODELS)))
+        for how, runs in (("own best", results), ("one for all", at_equal_settings(results)))
+        for world in worlds_of(runs)
+        if captured(runs, world, PAIRWISE)
     ]
-    return _table(("world", "shuffled", "pairwise", "joint", "mu", "models (truth)"), rows)
+    return _table(
+        ("world", "setting", "shuffled", "pairwise", "joint", "mu", "models (truth)"), rows
+    )
 
 
 def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -203,6 +234,8 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "settings": settings,
     "main": main_table,
     "questions": questions,
+    "equal": equal,
+    "others": others,
     "shares": shares,
     "tuning seeds": tuning_seeds,
     "truth": truth,

@@ -6,12 +6,23 @@ import polars as pl
 import pytest
 
 from studies import matrix
-from studies.comparisons import DPO, FIXED, JOINT, ORACLE, captured, differences
+from studies.base import MINIATURE, base_model
+from studies.comparisons import (
+    DPO,
+    FIXED,
+    JOINT,
+    ORACLE,
+    at_equal_settings,
+    captured,
+    differences,
+)
+from studies.gaps import PAIRS, all_gaps
 from studies.matrix import (
     MAIN,
     SCHEMA,
     Policy,
     best,
+    equal_runs,
     finalists,
     main_runs,
     merge,
@@ -20,6 +31,8 @@ from studies.matrix import (
 )  # fmt: skip
 from studies.report import TABLES, write_report
 from studies.runs import LEARNING_RATE, STEPS, Run, Scale, execute
+from studies.world import WORLDS, hold_arena
+from training.pairs import build_pairs, write_pairs
 
 TOY = Scale(batch_size=2, sampling_steps=2, pretraining_steps=2, judge_steps=2)
 
@@ -148,6 +161,50 @@ def test_differences_are_paired_by_seed_and_corrected_together() -> None:
     assert lead.mean == pytest.approx(0.4)
     assert lead.high - lead.low < 1e-9  # the seeds' own differences cancel
     assert lead.p_holm >= lead.p_value
+
+
+def test_equal_settings_are_those_given_and_what_tuning_put_there_too() -> None:
+    results = table(
+        ("w", DPO, 0.0, 0, "main", 2.0),
+        ("w", FIXED, 1.0, 0, "main", 3.0),  # tuned to the very setting
+        ("w", JOINT, 8.0, 0, "main", 9.0),  # and this one elsewhere
+        ("w", JOINT, 1.0, 0, "equal", 4.0),
+        ("w", JOINT, 1.0, 1000, "tuning", 5.0),
+        ("v", JOINT, 8.0, 0, "main", 6.0),  # a world without such runs
+    )
+    found = at_equal_settings(results)
+    assert found.select("objective", "gap", "reward").sort("reward").rows() == [
+        ("dpo", "none", 2.0), ("fixed_margin", "one", 3.0), ("arenapo", "joint", 4.0),
+    ]  # fmt: skip
+    assert found["split"].unique().to_list() == ["main"]
+    assert at_equal_settings(results.filter(split="main")).is_empty()
+    again = pl.concat([results, table(("w", FIXED, 1.0, 0, "equal", 3.0))])
+    assert at_equal_settings(again).height == 3  # the same run under two names counts once
+
+
+def test_a_run_at_a_given_setting_has_its_worlds_length_and_dpo_no_gamma() -> None:
+    small, dpo = equal_runs("far-3", [JOINT, DPO], [0], 2.0, 300.0)
+    assert (small.gamma, small.beta_dpo, small.steps) == (2.0, 300.0, STEPS)
+    assert (dpo.gamma, dpo.split) == (0.0, "equal")
+    (whole,) = equal_runs("miniature", [JOINT], [0], 1.0, 500.0)
+    assert (whole.steps, whole.learning_rate) == (300, 1e-3)
+
+
+def test_the_miniatures_runs_are_those_of_its_own_study(tmp_path: Path) -> None:
+    from studies.runs import prepared, scale_of
+    from training.config import policy_config
+
+    (run,) = equal_runs("miniature", [DPO], [0], 1.0, 500.0)
+    arena = hold_arena(WORLDS["miniature"], 0, prompts=4)
+    path = tmp_path / "worlds" / "miniature-0" / PAIRS
+    gaps = all_gaps(arena).to_arrow()
+    write_pairs(build_pairs(arena.votes.to_arrow(), gaps, held_out=0.0, seed=0), path)
+    base = base_model(tmp_path, print, scale_of("miniature").pretraining_steps)
+    _, config, _ = prepared(run, scale_of("miniature"), tmp_path, base)
+    theirs = policy_config(MINIATURE.parents[2] / "experiments" / "miniature.toml", "dpo")
+    for name in ("base", "adaptation", "rank", "targets", "steps", "batch_size", "learning_rate",
+                 "warmup_steps", "beta_dpo", "precision"):  # fmt: skip
+        assert getattr(config, name) == getattr(theirs, name), name
 
 
 def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> None:
