@@ -95,15 +95,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     gaps.add_argument("--ratings", type=Path, required=True, help="what `fit` wrote")
     gaps.add_argument("--out", type=Path, required=True, help="gaps.parquet to write")
-    gaps.add_argument("--estimator", choices=["pairwise", "joint"], default="pairwise")
+    gaps.add_argument(
+        "--estimator",
+        choices=["pairwise", "joint", "capability"],
+        default="pairwise",
+        help="by the two models and the vote (the default), by every vote that the two images got, "
+        "or by the two models alone: the difference of their mu",
+    )
     gaps.add_argument(
         "--spread",
         choices=["posterior", "predictive"],
-        help="spread of an image, for pairwise: the capability's uncertainty (default), or that "
-        "and the images' own",
+        help="spread of an image, for pairwise and capability: the model's uncertainty (default), "
+        "or that and the images' own",
     )
     gaps.add_argument(
-        "--signed", action="store_true", help="keep the sign, for ties and where joint has one"
+        "--signed",
+        action="store_true",
+        help="keep the sign: of ties, and where joint or capability say that the winner is worse",
     )
     gaps.set_defaults(run=run_gaps)
 
@@ -180,12 +188,15 @@ def run_gaps(options: argparse.Namespace) -> None:
     ratings = Ratings.read(options.ratings)
     if options.estimator == "joint":
         if options.spread:
-            raise ValueError("--spread is the pairwise gap's; the joint one infers its own")
+            raise ValueError("--spread is not for the joint gap, which infers its own")
         summary, report = write_joint_gaps(options.votes, ratings, options.out, options.signed)
         print(report)
     else:
         spread = options.spread or "posterior"
-        summary = write_pairwise_gaps(options.votes, ratings, options.out, spread, options.signed)
+        truncated = options.estimator == "pairwise"
+        summary = write_pairwise_gaps(
+            options.votes, ratings, options.out, spread, options.signed, truncated
+        )
     print(summary)
     print(f"gaps: {options.out}")
 

@@ -1,10 +1,12 @@
-"""The pairwise gap: how much better the winner of a vote is, by its model and the vote alone.
+"""The gaps that the two models tell: how much better the winner of a vote is.
 
 Method 2a. Each image is a sample of its model's capability, x ~ N(mu, r^2), so the difference is
-d = x_w - x_l ~ N(delta, s^2) with delta = mu_w - mu_l, s^2 = r_w^2 + r_l^2 and z = delta / s, and
-the vote truncates it. The gap depends on the two models and the outcome alone: it is computed once
-for each triple that occurs and looked up for every vote. Gaps that use the other votes of the same
-two images are in `joint`.
+d = x_w - x_l ~ N(delta, s^2) with delta = mu_w - mu_l, s^2 = r_w^2 + r_l^2 and z = delta / s. The
+`pairwise` gap (the paper's) is what is expected of d once the vote has truncated it; the
+`capability` gap is what was expected before, delta itself, negative where the weaker model won.
+Both depend on the two models and the outcome alone: they are computed once for each triple that
+occurs and looked up for every vote. Gaps that use the other votes of the same two images are in
+`joint`.
 """
 
 import math
@@ -50,6 +52,20 @@ def tie_gap(delta: float, s: float, epsilon: float, signed: bool) -> tuple[float
     return s * mean, s * math.sqrt(variance), math.exp(log_between(t, e))
 
 
+@compiled
+def capability_gap(
+    delta: float, s: float, epsilon: float, tie: bool, signed: bool
+) -> tuple[float, float, float]:
+    """Return (E[d], its standard deviation, probability of the outcome) for d ~ N(delta, s^2).
+
+    E[d] = delta keeps its sign where `signed`; else it is cut at 0, and a tie's is its size.
+    """
+    probability = math.exp(log_between(delta / s, epsilon / s)) if tie else Phi(delta / s)
+    if not signed:
+        delta = abs(delta) if tie else max(delta, 0.0)
+    return delta, s, probability
+
+
 @njit(cache=True, nogil=True)
 def _look_up(
     a: np.ndarray,
@@ -59,6 +75,7 @@ def _look_up(
     variance: np.ndarray,
     epsilon: float,
     signed: bool,
+    truncated: bool,
     table: np.ndarray,
     out: np.ndarray,
 ) -> None:
@@ -69,7 +86,9 @@ def _look_up(
         entry = table[1 if tie else 0, w, l]
         if math.isnan(entry[0]):
             delta, s = mu[w] - mu[l], math.sqrt(variance[w] + variance[l])
-            if tie:
+            if not truncated:
+                entry[0], entry[1], entry[2] = capability_gap(delta, s, epsilon, tie, signed)
+            elif tie:
                 entry[0], entry[1], entry[2] = tie_gap(delta, s, epsilon, signed)
             else:
                 entry[0], entry[1], entry[2] = strict_gap(delta, s)
@@ -80,11 +99,18 @@ class PairwiseGaps:
     """The gaps between rated models, filled in as votes ask for them.
 
     spread: "posterior", r = sigma, or "predictive", r^2 = sigma^2 + beta^2: the capability's
-    uncertainty and the spread of one model's images. signed: see `tie_gap`; a strict vote's gap is
+    uncertainty and the spread of one model's images. truncated: the vote truncates d (the pairwise
+    gap), or it does not (`capability_gap`). signed: see `tie_gap`; a strict vote's pairwise gap is
     positive either way.
     """
 
-    def __init__(self, ratings: Ratings, spread: str = "posterior", signed: bool = False):
+    def __init__(
+        self,
+        ratings: Ratings,
+        spread: str = "posterior",
+        signed: bool = False,
+        truncated: bool = True,
+    ):
         if spread not in SPREADS:
             raise ValueError(f"spread must be {' or '.join(SPREADS)}, not {spread!r}")
         table = ratings.table
@@ -94,7 +120,7 @@ class PairwiseGaps:
         if spread == "predictive":
             self.variance = self.variance + ratings.parameters["beta"] ** 2
         self.epsilon = ratings.parameters["epsilon"]
-        self.signed = signed
+        self.signed, self.truncated = signed, truncated
         self.table = np.full((2, len(table), len(table), 3), np.nan)
 
     def of(self, votes: pl.DataFrame) -> pl.DataFrame:
@@ -111,7 +137,10 @@ class PairwiseGaps:
                 "fit them with a draw probability above 0, or auto"
             )
         gaps = np.empty((3, len(a)))
-        _look_up(a, b, outcome, self.mu, self.variance, self.epsilon, self.signed, self.table, gaps)
+        _look_up(
+            a, b, outcome, self.mu, self.variance, self.epsilon, self.signed, self.truncated,
+            self.table, gaps,
+        )  # fmt: skip
         lost = pl.col("outcome") == "b"
         return votes.select(
             "vote_id",
@@ -138,3 +167,10 @@ def pairwise_gaps(
 ) -> pl.DataFrame:
     """Return one gap a vote (columns `schema.GAPS`), in input order; see `PairwiseGaps`."""
     return PairwiseGaps(ratings, spread, signed).of(votes)
+
+
+def capability_gaps(
+    votes: pl.DataFrame, ratings: Ratings, spread: str = "posterior", signed: bool = False
+) -> pl.DataFrame:
+    """Return mu_winner - mu_loser of every vote (columns `schema.GAPS`), in input order."""
+    return PairwiseGaps(ratings, spread, signed, truncated=False).of(votes)

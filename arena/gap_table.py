@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
-from arena.gap import PairwiseGaps, pairwise_gaps
+from arena.gap import PairwiseGaps, capability_gaps, pairwise_gaps
 from arena.joint import JointReport, joint_gaps
 from arena.ratings import Ratings
 from arena.votes.open import read_votes
@@ -69,9 +69,10 @@ def write_pairwise_gaps(
     out: Path,
     spread: str = "posterior",
     signed: bool = False,
+    truncated: bool = True,
 ) -> GapSummary:
     """Write the columns of `schema.GAPS` for every accepted vote, in input order, to `out`."""
-    lookup = PairwiseGaps(ratings, spread, signed)
+    lookup = PairwiseGaps(ratings, spread, signed, truncated)
     summary = GapSummary()
     # Models, outcomes and gaps repeat, so parquet's dictionary holds each once; ids never repeat.
     repeats = [name for name in SCHEMA.names if name != "vote_id"]
@@ -120,6 +121,8 @@ def gaps_by(
             known = gaps.select("vote_id", "gap", "gap_sd", "probability")
             plain = pairwise_gaps(votes, ratings).select("vote_id", "winner", "loser", "outcome")
             gaps = plain.join(known, on="vote_id", how="left", maintain_order="left")
+        elif name == "capability":
+            gaps = capability_gaps(votes, ratings, spread, signed)
         else:
             gaps = pairwise_gaps(votes, ratings, spread, signed)
         found[name] = gaps

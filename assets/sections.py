@@ -104,9 +104,10 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 class Gap(Section):
     """How a vote becomes an expected quality gap (truncated normal).
 
-    estimator: `pairwise` (the paper's), or `joint`, from every vote that the two images got; a
-    [[policy]] may name another one as gap_estimator. spread: of an image, for `pairwise`. signed:
-    a gap keeps its sign where the other votes say that this one was a slip.
+    estimator: `pairwise` (the paper's), `joint`, from every vote that the two images got, or
+    `capability`, the difference of the two models' mu; a [[policy]] may name another one as
+    gap_estimator. spread: of an image, for `pairwise`. signed: a gap keeps its sign where the other
+    votes (`joint`) or the models (`capability`) say that this vote was a slip.
     """
 
     estimator: GapEstimator = "pairwise"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from arena.gap import pairwise_gaps
+from arena.gap import capability_gaps, pairwise_gaps
 from arena.joint import joint_gaps
 from arena.ratings import estimator
 from studies.world import WORLDS, Arena, World, hold_arena
@@ -32,12 +32,11 @@ def all_gaps(arena: Arena) -> pl.DataFrame:
     ratings = estimator("trueskill", draw_probability=0.0).fit(arena.votes)
     posterior = pairwise_gaps(arena.votes, ratings)
     signed, _ = joint_gaps(arena.votes, ratings, signed=True)
-    mu = posterior.with_columns(gap=_mu_difference(posterior, ratings.table))
     found = {
         "pairwise": posterior,
         "predictive": pairwise_gaps(arena.votes, ratings, spread="predictive"),
-        "mu": mu,
-        "clipped": mu.with_columns(pl.col("gap").clip(lower_bound=0.0)),
+        "mu": capability_gaps(arena.votes, ratings, signed=True),
+        "clipped": capability_gaps(arena.votes, ratings),
         "joint": signed.with_columns(pl.col("gap").clip(lower_bound=0.0)),
         "signed": signed,
         "models": _true(posterior, arena.model_difference()),
@@ -55,15 +54,6 @@ def _true(gaps: pl.DataFrame, truth: np.ndarray) -> pl.DataFrame:
     return gaps.with_columns(
         gap=pl.Series(truth), gap_sd=pl.lit(0.0), probability=pl.Series((truth > 0) * 1.0)
     )
-
-
-def _mu_difference(gaps: pl.DataFrame, ratings: pl.DataFrame) -> pl.Series:
-    """Return mu_winner - mu_loser of every vote."""
-    mu = dict(ratings.select("model", "mu").iter_rows())
-    winner, loser = (
-        gaps[side].replace_strict(mu, return_dtype=pl.Float64) for side in ("winner", "loser")
-    )
-    return winner - loser
 
 
 def pairs_of(world: World, seed: int, cache: Path) -> Path:

@@ -35,7 +35,7 @@ Adaptation = Literal["lora", "full"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "adamw_8bit"]
 Schedule = Literal["constant", "linear", "cosine"]
-GapEstimator = Literal["pairwise", "joint"]
+GapEstimator = Literal["pairwise", "joint", "capability"]
 
 # Keys that hold a path, by section. `model.base` and a scorer's source may also be a hub's name.
 PATHS = {"lake.root", "cache.root", "votes.images", "training_set.pairs", "ksort.dataset"}
@@ -102,8 +102,9 @@ class PolicyConfig:
     """`sdpo` alone, its paper's mu: by what share of a step on the winner alone the winner's error
     must fall (0: it must not rise; 0.9 for SD 1.5, 0.6 for SDXL in that paper's scripts)."""
     gap_estimator: GapEstimator = "pairwise"
-    """Whose gap: `pairwise`, of the two models and the outcome (arXiv 2605.06070), or `joint`, from
-    every vote that the two images got. Where it is not set, [gap] estimator is."""
+    """Whose gap: `pairwise`, of the two models and the outcome (arXiv 2605.06070), `joint`, from
+    every vote that the two images got, or `capability`, the difference of the two models' mu. Where
+    it is not set, [gap] estimator is."""
     shuffle_gaps: bool = False
     """Control: every training pair gets the gap and probability of another one. The other control,
     equal gaps, is `fixed_margin`."""

@@ -7,6 +7,7 @@ from arena.__main__ import main
 from arena.gap import pairwise_gaps
 from arena.gap_table import gaps_by
 from arena.joint import joint_gaps
+from arena.ratings import Ratings
 from arena.trueskill import TrueSkill
 from arena.votes.schema import GAPS
 
@@ -51,7 +52,30 @@ def test_the_command_writes_joint_gaps_and_says_how_they_came_about(votes, tmp_p
     assert dict(table.schema) == GAPS
     assert table["vote_id"].to_list() == ["v0", "v1", "v2", "v3"]
     assert main([*command, "--spread", "predictive"]) == 1
-    assert "--spread is the pairwise gap's" in capsys.readouterr().err
+    assert "--spread is not for the joint gap" in capsys.readouterr().err
+
+
+def test_the_command_writes_the_difference_of_mu_with_and_without_its_sign(votes, tmp_path, capsys):
+    files = [str(tmp_path / name) for name in ("votes.parquet", "ratings.parquet", "gaps.parquet")]
+    votes.write_parquet(files[0])
+    assert main(["fit", files[0], "--out", files[1]]) == 0
+    command = ["gaps", files[0], "--ratings", files[1], "--out", files[2]]
+    command += ["--estimator", "capability"]
+    mu = dict(pl.read_parquet(files[1]).select("model", "mu").iter_rows())
+    for signed in (True, False):
+        assert main([*command, *(["--signed"] if signed else [])]) == 0
+        table = pl.read_parquet(files[2])
+        assert dict(table.schema) == GAPS
+        for row in table.iter_rows(named=True):
+            gap = mu[row["winner"]] - mu[row["loser"]]
+            if not signed:
+                gap = abs(gap) if row["outcome"] == "tie" else max(gap, 0.0)
+            assert row["gap"] == pytest.approx(gap, abs=1e-12)
+        pairwise = pairwise_gaps(votes, Ratings.read(files[1]))
+        # The vote's probability was the same before it was cast.
+        assert table["probability"].to_list() == pytest.approx(pairwise["probability"].to_list())
+    both, _ = gaps_by(["pairwise", "capability"], votes, Ratings.read(files[1]))
+    assert both["capability_gap"].to_list() == table["gap"].to_list()
 
 
 def test_votes_without_images_have_no_joint_gap(votes, tmp_path, capsys):
