@@ -14,7 +14,7 @@ from assets.lake import Lake, content_hash
 from assets.pictures import markdown, small
 from assets.study import Study
 from assets.tracking import Tracking
-from training.config import gap_estimators
+from training.study_file import gap_estimators
 
 
 def gaps_stage(study: Study) -> list[Any]:

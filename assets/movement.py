@@ -16,7 +16,8 @@ import polars as pl
 from assets.lake import Lake
 from assets.policy import PAIRS
 from assets.study import Study
-from training.config import WITHOUT_GAPS, gap_column
+from training.config import WITHOUT_GAPS
+from training.study_file import gap_column
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A study: the one TOML that says which votes, arena, gap, policies and evaluation belong together.
 
 Here it becomes typed and complete, or one sentence that names the key and what it may be. The
-sections [model], [train] and [[policy]] are read by `training.config`, which also runs where
+sections [model], [train] and [[policy]] are read by `training.study_file`, which also runs where
 nothing of the pipeline is installed.
 """
 
@@ -27,8 +27,9 @@ from assets.sections import (
     TrainingSet,
     Votes,
 )
-from training.config import GapEstimator, PolicyConfig, policy_config, policy_names
-from training.config import read_study as read_sections
+from training.config import GapEstimator, PolicyConfig
+from training.study_file import policy_config, policy_names
+from training.study_file import read_study as read_sections
 
 
 class Study(Section):

@@ -156,7 +156,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from transformers import CLIPTextModel  # noqa: F401
 
     from training.batches import rows_of_step
-    from training.config import policy_config
+    from training.study_file import policy_config
 
     libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     config = policy_config(options.folder / "study.toml", "arenapo")
@@ -190,9 +190,9 @@ def study(options: argparse.Namespace) -> dict[str, float]:
     """Train four policies for three epochs, each from start to saved, and time all of it."""
     import torch
 
-    from training.config import data_config, policy_config, read_study
     from training.loop import train
     from training.pairs import open_pairs
+    from training.study_file import data_config, policy_config, read_study
 
     file = options.folder / "study.toml"
     draws = 1 if options.only == "known" else 0

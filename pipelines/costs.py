@@ -20,7 +20,8 @@ from assets.yardsticks import prompts_of
 from evaluation.prompts import read_prompts
 from pipelines.staleness import TABLES
 from training import TrainingError
-from training.config import PolicyConfig, data_config, read_study
+from training.config import PolicyConfig
+from training.study_file import data_config, read_study
 
 if TYPE_CHECKING:
     from training.plan import Estimate

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training import TrainingError, config, pairs, report
+from training import TrainingError, pairs, report, study_file
+from training.config import DataConfig
 
 EXAMPLE = """example:
   python -m training experiments/miniature.toml --policy arenapo --out runs/arenapo
@@ -99,19 +100,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _plan(options: argparse.Namespace) -> str:
     """Count what the run would take, from the configuration of its model alone."""
-    study = config.read_study(options.study, options.overrides)
-    policy = config.policy_config(options.study, options.policy, options.overrides)
+    study = study_file.read_study(options.study, options.overrides)
+    policy = study_file.policy_config(options.study, options.policy, options.overrides)
     from training.plan import plan
 
-    return plan(policy, config.data_config(study), options.out)
+    return plan(policy, study_file.data_config(study), options.out)
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
     """Read configuration and pairs, then train."""
-    study = config.read_study(options.study, options.overrides)
-    policy = config.policy_config(options.study, options.policy, options.overrides)
-    data = config.data_config(study)
-    gap = config.gap_column(study, policy)
+    study = study_file.read_study(options.study, options.overrides)
+    policy = study_file.policy_config(options.study, options.policy, options.overrides)
+    data = study_file.data_config(study)
+    gap = study_file.gap_column(study, policy)
     training_set = pairs.open_pairs(_pairs_file(study, data, options.out), gap)
     _say("loading torch and diffusers")
     # Idle threads must sleep: spinning ones halve the speed beside any other busy process.
@@ -137,7 +138,7 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
         )
 
 
-def _pairs_file(study: dict[str, Any], data: config.DataConfig, out: Path) -> Path:
+def _pairs_file(study: dict[str, Any], data: DataConfig, out: Path) -> Path:
     """Return the pipeline's training set, or one built here from the study's votes."""
     if data.pairs.exists():
         return data.pairs

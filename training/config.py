@@ -1,17 +1,13 @@
-"""The study file as the training job reads it: strict, typed, and without torch.
+"""What a policy's training depends on: typed, checked, and without torch.
 
-`read_study` gives the TOML of one study with its paths resolved; other rooms read their own
-sections from it. `policy_config` gives one `[[policy]]` merged over `[train]` as a frozen dataclass
-in which every field says what it does, its default and where that default comes from. A key that
-is unknown, of the wrong type or out of range is an error that names the key and what is allowed;
-nothing here opens a model, a vote or an image.
+`PolicyConfig` is one `[[policy]]` merged over `[train]`, a frozen dataclass in which every field
+says what it does, its default and where that default comes from; `checked` holds keys of a file to
+the fields of such a class. Which file they come from is `study_file.py`'s.
 """
 
 import dataclasses
 import math
-import tomllib
 import types
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -36,12 +32,6 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Optimizer = Literal["adamw", "adamw_8bit"]
 Schedule = Literal["constant", "linear", "cosine"]
 GapEstimator = Literal["pairwise", "joint", "capability"]
-
-# Keys that hold a path, by section. `model.base` and a scorer's source may also be a hub's name.
-PATHS = {"lake.root", "cache.root", "votes.images", "training_set.pairs", "ksort.dataset"}
-PATHS |= {"generation.prompts", "model.base", "votes.sources", "scorecard.scorers"}
-SECTIONS: tuple[str, ...] = ("study", "lake", "cache", "votes", "arena", "gap", "training_set")
-SECTIONS += ("model", "train", "policy", "generation", "scorecard", "ksort")
 
 
 class ConfigError(TrainingError):
@@ -171,140 +161,7 @@ class DataConfig:
     split_seed: int
 
 
-def read_study(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a study's TOML, apply `KEY=VALUE` overrides and resolve its paths.
-
-    A relative path in the file is relative to the file's folder; one in an override to the working
-    directory, because that is where it was typed. VALUE is read as TOML, else as plain text. An
-    override of `train.KEY` also wins over a `[[policy]]` that sets KEY: it was said last.
-    Raises ConfigError for a file that cannot be read and for an override of no known section.
-    """
-    try:
-        study = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    for section, values in study.items():
-        if section in SECTIONS and not isinstance(values, list if section == "policy" else dict):
-            form = "[[policy]]" if section == "policy" else f"[{section}]"
-            raise ConfigError(f"{path}: {section} must be written as {form}")
-        if section != "policy" and isinstance(values, dict):
-            for key in values:
-                values[key] = _resolve(f"{section}.{key}", values[key], path.resolve().parent)
-    for override in overrides:
-        _override(study, override)
-    return study
-
-
-def policy_names(path: Path) -> list[str]:
-    """Names of the study's policies in their order. Raises ConfigError for a missing or equal."""
-    names = [entry.get("name") for entry in read_study(path).get("policy", [])]
-    if not names or None in names or len(set(names)) < len(names):
-        raise ConfigError(f"{path}: every [[policy]] needs a name of its own, found {names}")
-    return names
-
-
-def policy_config(path: Path, name: str, overrides: Sequence[str] = ()) -> PolicyConfig:
-    """Return the configuration of one policy: `[train]` under its `[[policy]]`.
-
-    Raises ConfigError for a name the study has not, for a policy without an objective (the base as
-    it is: nothing to train) and for keys that are unknown, missing, mistyped or out of range.
-    """
-    names = policy_names(path)
-    if name not in names:
-        raise ConfigError(f"{path}: no policy named {name!r}; it has {', '.join(names)}")
-    study = read_study(path, overrides)
-    entry = study["policy"][names.index(name)]
-    if "objective" not in entry:
-        raise ConfigError(
-            f"{path}: policy {name!r} has no objective, so it is the base model as it is: "
-            "nothing to train"
-        )
-    model = study.get("model", {})
-    fields = {f.name: f for f in dataclasses.fields(PolicyConfig)}
-    own = {"name", "objective"}
-    trainable = {key: f for key, f in fields.items() if key not in own | {"base", "resolution"}}
-    values = {
-        **_checked(f"{path}: model", model, {k: fields[k] for k in ("base", "resolution")}),
-        **_checked(f"{path}: train", {"seed": study.get("study", {}).get("seed", 0)}, trainable),
-        **_checked(f"{path}: gap", {"gap_estimator": gap_estimators(study)[0]}, trainable),
-        **_checked(f"{path}: train", study.get("train", {}), trainable),
-        **_checked(f"{path}: policy {name!r}", entry, trainable | {k: fields[k] for k in own}),
-    }
-    if "base" not in values:
-        raise ConfigError(f"{path}: model.base is missing: a pipeline folder or a hub's name")
-    return PolicyConfig(**values)
-
-
-def gap_estimators(study: dict[str, Any]) -> list[str]:
-    """Return the gap estimators that a study needs: its own first, then those of its policies."""
-    own = study.get("gap", {}).get("estimator", "pairwise")
-    policies = [study.get("train", {}), *study.get("policy", [])]
-    asked = (each["gap_estimator"] for each in policies if "gap_estimator" in each)
-    return list(dict.fromkeys([own, *asked]))
-
-
-def gap_column(study: dict[str, Any], policy: PolicyConfig) -> str:
-    """Return the column of the pairs table that holds a policy's gaps."""
-    own = policy.gap_estimator == gap_estimators(study)[0]
-    return "gap" if own else f"{policy.gap_estimator}_gap"
-
-
-def data_config(study: dict[str, Any]) -> DataConfig:
-    """Return where a study (as `read_study` gives it) keeps pairs, images and encoded inputs."""
-    root = study.get("lake", {}).get("root")
-    pairs = study.get("training_set", {}).get("pairs")
-    cache = study.get("cache", {}).get("root")
-    if root is None and (pairs is None or cache is None):
-        raise ConfigError("lake.root is missing: the folder that the pipeline writes into")
-    images = study.get("votes", {}).get("images")
-    held_out = study.get("training_set", {}).get("held_out", 0.05)
-    if isinstance(held_out, bool) or not isinstance(held_out, int | float) or not 0 <= held_out < 1:
-        raise ConfigError(f"training_set.held_out = {held_out!r}: needs a share from 0 to below 1")
-    return DataConfig(
-        pairs=Path(pairs or Path(root) / "training_set" / "pairs.parquet"),
-        images=Path(images) if images else None,
-        cache=Path(cache or Path(root) / "cache"),
-        held_out=float(held_out),
-        split_seed=study.get("study", {}).get("seed", 0),
-    )
-
-
-def _override(study: dict[str, Any], override: str) -> None:
-    """Set one `section.key=value` in place."""
-    dotted, equals, text = override.partition("=")
-    section, dot, key = dotted.strip().partition(".")
-    if not (equals and dot and key) or section not in SECTIONS or section == "policy":
-        allowed = ", ".join(s for s in SECTIONS if s != "policy")
-        raise ConfigError(f"--set {override}: needs SECTION.KEY=VALUE, SECTION one of {allowed}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    study.setdefault(section, {})[key] = _resolve(f"{section}.{key}", value, Path.cwd())
-    if section == "train":
-        for entry in study.get("policy", []):
-            entry.pop(key, None)
-
-
-def _resolve(key: str, value: Any, folder: Path) -> Any:
-    """Make the path in `value` absolute where `key` holds paths; leave URLs and hub names."""
-    if key not in PATHS:
-        return value
-    if isinstance(value, list):
-        return [_resolve(key, item, folder) for item in value]
-    if not isinstance(value, str):
-        raise ConfigError(f"{key} = {value!r}: needs a path in quotes")
-    prefix, equals, source = (
-        value.rpartition("=") if key == "scorecard.scorers" else ("", "", value)
-    )
-    path = folder / source
-    may_be_a_name = key in ("model.base", "scorecard.scorers") and not source.startswith(".")
-    if not source or "://" in source or (may_be_a_name and not path.exists()):
-        return value
-    return f"{prefix}{equals}{Path(path).resolve()}"
-
-
-def _checked(
+def checked(
     where: str, values: dict[str, Any], fields: dict[str, dataclasses.Field[Any]]
 ) -> dict[str, Any]:
     """Return `values` with each one checked against its field's type and bounds."""

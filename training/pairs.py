@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from training import TrainingError
-from training.config import gap_estimators
+from training.study_file import gap_estimators
 
 SCHEMA = pa.schema(
     [

@@ -192,7 +192,7 @@ def test_a_run_at_a_given_setting_has_its_worlds_length_and_dpo_no_gamma() -> No
 
 def test_the_miniatures_runs_are_those_of_its_own_study(tmp_path: Path) -> None:
     from studies.runs import prepared, scale_of
-    from training.config import policy_config
+    from training.study_file import policy_config
 
     (run,) = equal_runs("miniature", [DPO], [0], 1.0, 500.0)
     arena = hold_arena(WORLDS["miniature"], 0, prompts=4)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from training.batches import rows_of_step, step_generator
-from training.config import data_config, policy_config, read_study
 from training.loop import train
 from training.pairs import open_pairs
+from training.study_file import data_config, policy_config, read_study
 
 CPU = torch.device("cpu")
 

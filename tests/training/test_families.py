@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from slow_trainer import SlowFlux, SlowSD3, SlowXL, assert_steps_equal
 
-from training.config import data_config, policy_config, read_study
 from training.families import ModelError, StableDiffusionXL, open_family
 from training.loop import train
 from training.pairs import open_pairs
+from training.study_file import data_config, policy_config, read_study
 
 CPU = torch.device("cpu")
 SAVE = {

@@ -13,11 +13,12 @@ from several import train_in_two
 
 from training import TrainingError
 from training.compiling import compile_errors
-from training.config import ConfigError, data_config, policy_config, read_study
+from training.config import ConfigError
 from training.learner import Learner
 from training.loop import train
 from training.optimizer import RunningMean, learning_rate, make_optimizer
 from training.pairs import open_pairs
+from training.study_file import data_config, policy_config, read_study
 
 ADAPTER = "policy/pytorch_lora_weights.safetensors"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.config import data_config, policy_config, policy_names, read_study
 from training.families import open_family
 from training.plan import CARDS, SHARE, cost_of_an_image, plan
+from training.study_file import data_config, policy_config, policy_names, read_study
 
 STUDIES = sorted((Path(__file__).parents[2] / "experiments").glob("*.toml"))
 

@@ -8,13 +8,13 @@ import torch
 
 from training import cache
 from training.batches import Inputs
-from training.config import data_config, policy_config, read_study
 from training.families import open_family
 from training.learner import Learner
 from training.loop import train
 from training.pairs import open_pairs
 from training.processes import Processes
 from training.reference import ReferenceErrors
+from training.study_file import data_config, policy_config, read_study
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 DRAWS = ["train.reference_draws=2"]

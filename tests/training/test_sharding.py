@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from several import train_in_two
 
-from training.config import ConfigError, data_config, policy_config, read_study
+from training.config import ConfigError
 from training.loop import train
 from training.pairs import open_pairs
 from training.processes import Processes
 from training.sharding import refuse_unsharded_parts
+from training.study_file import data_config, policy_config, read_study
 
 MACHINE = {"pairs_per_second", "seconds_left", "peak_memory_gib"}
 LAST = "checkpoints/step-00000004.safetensors"

@@ -7,14 +7,8 @@ from typing import get_args
 
 import pytest
 
-from training.config import (
-    ConfigError,
-    ObjectiveName,
-    data_config,
-    policy_config,
-    policy_names,
-    read_study,
-)
+from training.config import ConfigError, ObjectiveName
+from training.study_file import data_config, policy_config, policy_names, read_study
 
 MINIATURE = Path(__file__).parents[2] / "experiments" / "miniature.toml"
 
@@ -153,7 +147,7 @@ def test_every_objective_of_the_configuration_has_a_loss():
 
 
 def test_a_policy_may_use_another_gap_than_the_study(tmp_path):
-    from training.config import gap_column, gap_estimators
+    from training.study_file import gap_column, gap_estimators
 
     path = tmp_path / "study.toml"
     path.write_text(

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from training.checkpoint import CheckpointError
-from training.config import data_config, policy_config, read_study
 from training.families import ModelError, open_family
 from training.loop import Interrupted, train
 from training.pairs import open_pairs
+from training.study_file import data_config, policy_config, read_study
 from training.watching import Diverged
 
 

@@ -6,9 +6,9 @@ import torch
 from slow_trainer import SlowTrainer, assert_steps_equal
 
 from training.batches import rows_of_step
-from training.config import data_config, policy_config, read_study
 from training.loop import train
 from training.pairs import open_pairs
+from training.study_file import data_config, policy_config, read_study
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from training.config import ConfigError, data_config, policy_config, read_study
+from training.config import ConfigError
 from training.loop import train
 from training.pairs import open_pairs
+from training.study_file import data_config, policy_config, read_study
 from training.watching import Patience
 
 FULL = ["train.adaptation=full", "train.learning_rate=0.003", "train.batch_size=8"]
