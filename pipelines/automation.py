@@ -32,6 +32,9 @@ LONGEST_PAUSE = 24 * 3600
 FIRST_PAUSE = 300
 CLEAN = "clean_up"
 
+# Runs that will still do something. One that was never launched (NOT_STARTED) may have lost who
+# would have done so, and would block for ever.
+AT_WORK = [*IN_PROGRESS_RUN_STATUSES, dg.DagsterRunStatus.QUEUED]
 # Fires when an upstream's data version moved since this asset was last asked for, never for a
 # materialisation that changed nothing (which AutomationCondition.eager() would follow too).
 CONTENT_MOVED = (
@@ -143,7 +146,7 @@ def schedules(study: Study) -> list[dg.ScheduleDefinition]:
         description="Removes what is old and not needed, as [retention] says.",
     )
     def nightly_clean(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        unfinished = dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)
+        unfinished = dg.RunsFilter(statuses=AT_WORK)
         if runs := context.instance.get_runs(unfinished, limit=1):
             return dg.SkipReason(f"run {runs[0].run_id[:8]} of {runs[0].job_name} is going on")
         return dg.RunRequest()
@@ -258,9 +261,9 @@ def taken(instance: dg.DagsterInstance) -> str | None:
 
 
 def in_progress(instance: dg.DagsterInstance, job: str, partition: str | None = None) -> str | None:
-    """Return the id of an unfinished run of a job, None where there is none."""
+    """Return the id of a run of a job that is at work or queued, None where there is none."""
     tags = {"dagster/partition": partition} if partition else {}
-    unfinished = dg.RunsFilter(job_name=job, tags=tags, statuses=IN_PROGRESS_RUN_STATUSES)
+    unfinished = dg.RunsFilter(job_name=job, tags=tags, statuses=AT_WORK)
     runs = instance.get_runs(unfinished, limit=1)
     return runs[0].run_id if runs else None
 

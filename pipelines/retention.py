@@ -14,7 +14,6 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.data_version import DataProvenance
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
@@ -23,6 +22,7 @@ from assets.lineage import latest_record
 from assets.policy import training_inputs
 from assets.study import Study
 from assets.yardsticks import drawing_inputs
+from pipelines.automation import AT_WORK
 from pipelines.costs import as_bytes, size
 from pipelines.definitions import ARENA, OBSERVED, POLICY, REPORT, build_definitions
 from pipelines.registry import old_models, old_runs, policies_with_an_alias
@@ -57,7 +57,7 @@ def clean(
         if not dry_run:
             for part in ("chain", "study", *(f"policy {name}" for name in study.policies)):
                 held.enter_context(lake.held(part, say))
-        going = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
+        going = instance.get_runs(dg.RunsFilter(statuses=AT_WORK))
         for run in going:
             if run.run_id != own_run and not dry_run:
                 raise ValueError(

@@ -5,6 +5,14 @@ import json
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from assets.lake import Lake
 from assets.movement import movement
@@ -86,9 +94,20 @@ def test_a_run_that_failed_is_asked_for_again_with_growing_pauses(launcher):
     assert look(launcher, again.cursor, now=1000).run_requests
 
 
-def test_nothing_is_asked_for_while_votes_are_being_rated(launcher):
+@pytest.mark.parametrize("status", ["QUEUED", "STARTED"])
+def test_nothing_is_asked_for_while_votes_are_being_rated(status, launcher):
     job = launcher.definitions.resolve_job_def("rate_votes")
-    launcher.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    # Where a queued run will be loaded from: the store asks for it.
+    location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="pipelines"))
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job.name)
+    pointer = ModuleCodePointer("pipelines.definitions", "defs", None)
+    code = JobPythonOrigin(job.name, RepositoryPythonOrigin("python", pointer))
+    launcher.instance.create_run_for_job(
+        job,
+        status=dg.DagsterRunStatus[status],
+        remote_job_origin=origin,
+        job_code_origin=code,
+    )
     assert "is rating votes" in look(launcher, None, now=0).skip_reason.skip_message
 
 
