@@ -2,7 +2,8 @@
 
 Every component is the real class, randomly initialised: two pixels of an image make a latent cell
 (three VAE levels, 32 px to 8 x 8), CLIP tokenizers spell words letter by letter, and T5's has a
-vocabulary of letters.
+vocabulary of letters. With a `trained_vae` the transformers are a little larger: those can be
+trained to something.
 """
 
 import string
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+SHIFTED = {"shift_factor": 0.1, "use_quant_conv": False, "use_post_quant_conv": False}
 LETTERS = string.ascii_lowercase + string.digits + ",.!?-'"
 
 
@@ -57,7 +59,7 @@ def vae(channels: int, **config: object) -> Any:
     )  # fmt: skip
 
 
-def save_xl(folder: Path) -> Path:
+def save_xl(folder: Path, trained_vae: Any = None) -> Path:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
     torch.manual_seed(1)
@@ -70,7 +72,7 @@ def save_xl(folder: Path) -> Path:
         addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + 16,
     )  # fmt: skip
     StableDiffusionXLPipeline(
-        vae=vae(4), unet=unet,
+        vae=trained_vae or vae(4), unet=unet,
         text_encoder=clip_encoder(32, projected=False), tokenizer=clip_tokenizer(),
         text_encoder_2=clip_encoder(16, projected=True), tokenizer_2=clip_tokenizer(),
         scheduler=EulerDiscreteScheduler(
@@ -81,7 +83,7 @@ def save_xl(folder: Path) -> Path:
     return folder
 
 
-def save_sd3(folder: Path, *, with_t5: bool = True) -> Path:
+def save_sd3(folder: Path, trained_vae: Any = None, *, with_t5: bool = True) -> Path:
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
         SD3Transformer2DModel,
@@ -89,14 +91,16 @@ def save_sd3(folder: Path, *, with_t5: bool = True) -> Path:
     )
 
     torch.manual_seed(2)
+    channels = trained_vae.config.latent_channels if trained_vae else 16
+    layers, head = (3, 16) if trained_vae else (2, 8)
     transformer = SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=16, num_layers=2, attention_head_dim=8,
-        num_attention_heads=4, joint_attention_dim=40, caption_projection_dim=32,
-        pooled_projection_dim=32, out_channels=16, pos_embed_max_size=16,
+        sample_size=8, patch_size=2, in_channels=channels, out_channels=channels,
+        num_layers=layers, attention_head_dim=head, num_attention_heads=4, joint_attention_dim=40,
+        caption_projection_dim=4 * head, pooled_projection_dim=32, pos_embed_max_size=16,
     )  # fmt: skip
     tokenizer, encoder = t5(40) if with_t5 else (None, None)
     StableDiffusion3Pipeline(
-        vae=vae(16, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+        vae=trained_vae or vae(16, **SHIFTED),
         transformer=transformer,
         text_encoder=clip_encoder(16, projected=True), tokenizer=clip_tokenizer(),
         text_encoder_2=clip_encoder(16, projected=True), tokenizer_2=clip_tokenizer(),
@@ -106,18 +110,21 @@ def save_sd3(folder: Path, *, with_t5: bool = True) -> Path:
     return folder
 
 
-def save_flux(folder: Path) -> Path:
+def save_flux(folder: Path, trained_vae: Any = None) -> Path:
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     torch.manual_seed(3)
+    channels = trained_vae.config.latent_channels if trained_vae else 16
+    layers, heads = (2, 4) if trained_vae else (1, 2)
     transformer = FluxTransformer2DModel(
-        patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16,
-        num_attention_heads=2, joint_attention_dim=24, pooled_projection_dim=16,
+        patch_size=1, in_channels=4 * channels, num_layers=layers, num_single_layers=layers,
+        attention_head_dim=16, num_attention_heads=heads,
+        joint_attention_dim=24, pooled_projection_dim=16,
         guidance_embeds=True, axes_dims_rope=(4, 4, 8),
     )  # fmt: skip
     tokenizer, encoder = t5(24)
     FluxPipeline(
-        vae=vae(16, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+        vae=trained_vae or vae(16, **SHIFTED),
         transformer=transformer,
         text_encoder=clip_encoder(16, projected=False), tokenizer=clip_tokenizer(),
         text_encoder_2=encoder, tokenizer_2=tokenizer,
