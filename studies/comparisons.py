@@ -4,7 +4,7 @@ A seed is one drawing of prompts and votes and one order of training, the same f
 a difference of two policies has one value a seed. Intervals and tests are `evaluation.intervals`'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -109,21 +109,46 @@ def differences(
     results: pl.DataFrame, questions: Sequence[tuple[Policy, Policy]] = QUESTIONS
 ) -> list[Difference]:
     """Answer every question in every world that can, Holm's correction over all of them."""
+    return _corrected(
+        _difference(world, policy, other, pair[:, 0] - pair[:, 1])
+        for world in worlds_of(results)
+        for policy, other in questions
+        if len(pair := rewards(results, world, [policy, other])) > 1
+    )
+
+
+def pooled(
+    results: pl.DataFrame,
+    series: str = "close-",
+    questions: Sequence[tuple[Policy, Policy]] = QUESTIONS,
+) -> list[Difference]:
+    """Answer every question over all worlds of a series at once, Holm's correction over these.
+
+    A seed's value is its mean difference over the worlds that ran both policies at every seed of
+    the fewest: worlds share prompts by seed, so seeds and not runs are what is resampled.
+    """
+    worlds = [world for world in worlds_of(results) if world.startswith(series)]
     found = []
-    for world in worlds_of(results):
-        for policy, other in questions:
-            pair = rewards(results, world, [policy, other])
-            if len(pair) < 2:
-                continue
-            values = pair[:, 0] - pair[:, 1]
-            low, high = bootstrap_interval(values[:, None])
-            p = sign_flip_p(values)
-            found.append(
-                Difference(
-                    world, policy.name, other.name, len(values), float(values.mean()),
-                    float(low[0]), float(high[0]), p, p,
-                )
-            )  # fmt: skip
+    for policy, other in questions:
+        pairs = [rewards(results, world, [policy, other]) for world in worlds]
+        pairs = [pair for pair in pairs if len(pair) > 1]
+        if pairs:
+            seeds = min(map(len, pairs))
+            values = np.mean([pair[:seeds, 0] - pair[:seeds, 1] for pair in pairs], axis=0)
+            found.append(_difference(f"{len(pairs)} worlds", policy, other, values))
+    return _corrected(found)
+
+
+def _difference(world: str, policy: Policy, other: Policy, values: np.ndarray) -> Difference:
+    low, high = bootstrap_interval(values[:, None])
+    p, mean = sign_flip_p(values), float(values.mean())
+    return Difference(
+        world, policy.name, other.name, len(values), mean, float(low[0]), float(high[0]), p, p
+    )
+
+
+def _corrected(found: Iterable[Difference]) -> list[Difference]:
+    found = list(found)
     corrected = holm([one.p_value for one in found])
     return [replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True)]
 

@@ -27,6 +27,7 @@ from studies.comparisons import (
     at_equal_settings,
     captured,
     differences,
+    pooled,
     rewards,
     worlds_of,
 )
@@ -136,6 +137,13 @@ def questions(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     return _differences(differences(results))
 
 
+def over_worlds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the differences over all close worlds at once, by tuned and by equal settings."""
+    tuned = _differences(pooled(results))
+    same = _differences(pooled(at_equal_settings(results), questions=EQUAL_QUESTIONS))
+    return f"Each policy at its own best setting:\n\n{tuned}\n\nAll at one setting:\n\n{same}"
+
+
 def _differences(found: Iterable[Difference]) -> str:
     rows = [
         (d.world, f"{d.policy} - {d.other}", d.seeds, f"{d.mean:+.3f}",
@@ -234,6 +242,7 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "settings": settings,
     "main": main_table,
     "questions": questions,
+    "over worlds": over_worlds,
     "equal": equal,
     "others": others,
     "shares": shares,

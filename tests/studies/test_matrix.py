@@ -15,6 +15,7 @@ from studies.comparisons import (
     at_equal_settings,
     captured,
     differences,
+    pooled,
 )
 from studies.gaps import PAIRS, all_gaps
 from studies.matrix import (
@@ -161,6 +162,21 @@ def test_differences_are_paired_by_seed_and_corrected_together() -> None:
     assert lead.mean == pytest.approx(0.4)
     assert lead.high - lead.low < 1e-9  # the seeds' own differences cancel
     assert lead.p_holm >= lead.p_value
+
+
+def test_over_worlds_a_seed_counts_once_with_its_mean() -> None:
+    rows = []
+    for seed in range(6):
+        for world, lead in (("close-1", 0.1), ("close-6", 0.3), ("far-3", 9.0)):
+            noise = 0.5 * (seed % 3)  # a seed's own, in every world and policy
+            rows += [
+                (world, FIXED, 1.0, seed, "main", 3.0 + noise),
+                (world, JOINT, 1.0, seed, "main", 3.0 + noise + lead),
+            ]
+    (found,) = pooled(table(*rows), questions=[(JOINT, FIXED)])
+    assert (found.world, found.seeds) == ("2 worlds", 6)
+    assert found.mean == pytest.approx(0.2)
+    assert found.high - found.low < 1e-9
 
 
 def test_equal_settings_are_those_given_and_what_tuning_put_there_too() -> None:
