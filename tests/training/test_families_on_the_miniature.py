@@ -81,6 +81,7 @@ def image(pipeline: diffusers.DiffusionPipeline) -> np.ndarray:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("adaptation", HOW)
 @pytest.mark.parametrize("name", ["sd", *SAVE])
 def test_held_out_votes_are_agreed_with(name, adaptation, bases, pairs, tmp_path) -> None:
