@@ -17,26 +17,27 @@ FIXED = Policy("fixed_margin", "one")
 ORACLE = Policy("arenapo", "oracle")
 PAIRWISE = Policy("arenapo", "pairwise")
 JOINT = Policy("arenapo", "joint")
-MU = Policy("arenapo", "mu")
+CAPABILITY = Policy("arenapo", "capability")
 MODELS = Policy("arenapo", "models")
 SIGNED = Policy("arenapo", "signed")
 SHUFFLED = Policy("arenapo", "shuffled")
 DPO = Policy("dpo", "none")
-# All of them are corrected together. Those of mu were added once tuning had shown that the truth
-# about models alone trains as well as the whole truth; the main seeds were not yet run.
+# All of them are corrected together. Those of the capability gap were added once tuning had shown
+# that the truth about models alone trains as well as the whole truth; the main seeds were not yet
+# run.
 QUESTIONS = (
     (FIXED, DPO),
     (PAIRWISE, DPO),
     (JOINT, DPO),
-    (MU, DPO),
+    (CAPABILITY, DPO),
     (ORACLE, FIXED),
     (PAIRWISE, FIXED),
     (JOINT, FIXED),
-    (MU, FIXED),
+    (CAPABILITY, FIXED),
     (PAIRWISE, SHUFFLED),
     (JOINT, SHUFFLED),
     (JOINT, PAIRWISE),
-    (MU, PAIRWISE),
+    (CAPABILITY, PAIRWISE),
     (MODELS, ORACLE),
 )
 # Asked where every margin has the same weight, in a correction of its own: what a sign is worth,
@@ -45,9 +46,9 @@ EQUAL_QUESTIONS = (
     *QUESTIONS,
     (SIGNED, JOINT),
     (SIGNED, ORACLE),
-    (MU, Policy("arenapo", "clipped")),
-    (MU, ORACLE),
-    (MU, MODELS),
+    (CAPABILITY, Policy("arenapo", "clipped")),
+    (CAPABILITY, ORACLE),
+    (CAPABILITY, MODELS),
 )
 RESAMPLES = 10_000
 

@@ -10,11 +10,11 @@ from matplotlib.ticker import PercentFormatter
 
 from arena.figures import COLOURS, DASHED, FAINT, GREY, INK
 from studies.comparisons import (
+    CAPABILITY,
     DPO,
     FIXED,
     JOINT,
     MODELS,
-    MU,
     ORACLE,
     PAIRWISE,
     SHUFFLED,
@@ -29,7 +29,7 @@ SERIES = (("close", "models of close ability"), ("far", "models far apart"))
 NAMES = {
     "pairwise": "pairwise gap (the paper's)",
     "joint": "joint gap",
-    "mu": "difference of mu",
+    "capability": "difference of the models' mu",
     "models": "true difference of the models (control)",
     "oracle": "true difference of the images (control)",
     "shuffled": "joint gap, shuffled (control)",
@@ -47,7 +47,7 @@ def head_room(rounds: Sequence[tuple[str, pl.DataFrame]]) -> Figure:
         axes.set_title(f"{title}, {seeds} seeds", fontsize=10, color=INK, loc="left")
         axes.axhline(1.0, color=GREY, linestyle=DASHED, linewidth=1)
         axes.axhline(0.0, color=GREY, linestyle=DASHED, linewidth=1)
-        policies = (SHUFFLED, PAIRWISE, JOINT, MU, MODELS)
+        policies = (SHUFFLED, PAIRWISE, JOINT, CAPABILITY, MODELS)
         for k, policy in enumerate(policies):
             points = [
                 (place, found)
@@ -77,7 +77,7 @@ def truth(gaps: pl.DataFrame) -> Figure:
     for axes, (series, title) in zip(panels, SERIES, strict=True):
         places = _places(list(WORLDS), series)
         axes.set_title(title, fontsize=10, color=INK, loc="left")
-        for gap in ("pairwise", "joint", "mu", "models"):
+        for gap in ("pairwise", "joint", "capability", "models"):
             cells = dict(means.filter(gap=gap).select("world", "correlation").iter_rows())
             y = [cells[world] for world in places]
             axes.plot(range(len(y)), y, "o-", color=COLOUR[gap], label=NAMES[gap], linewidth=1.2)
@@ -101,7 +101,7 @@ def response(results: pl.DataFrame) -> Figure:
         axes.set_title(f"beta_dpo {beta:g}", fontsize=10, color=INK, loc="left")
         label = "plain DPO at its best beta_dpo"
         axes.axhline(best_dpo, color=GREY, linestyle=DASHED, linewidth=1, label=label)
-        for policy in (PAIRWISE, JOINT, MU, MODELS, ORACLE, SHUFFLED, FIXED):
+        for policy in (PAIRWISE, JOINT, CAPABILITY, MODELS, ORACLE, SHUFFLED, FIXED):
             mine = tuning.filter(objective=policy.objective, gap=policy.gap, beta_dpo=beta)
             means = dict(mine.group_by("gamma").agg(pl.col("reward").mean()).iter_rows())
             y = [means.get(gamma, float("nan")) for gamma in gammas]

@@ -16,11 +16,11 @@ from arena.ratings import estimator
 from studies.world import WORLDS, Arena, World, hold_arena
 from training.pairs import build_pairs, write_pairs
 
-# mu: mu_winner - mu_loser, negative where the weaker model won; clipped: the same cut at 0. The
-# oracle's column is the true difference where the vote was right, and negative where it was a slip,
-# as a signed joint gap's is. models: the true difference of the two models' mean qualities, which
-# knows all about models and nothing about images.
-GAPS = ("pairwise", "predictive", "mu", "clipped", "joint", "signed", "models", "oracle")
+# clipped: the capability gap cut at 0 where the weaker model won. The oracle's column is the true
+# difference where the vote was right, and negative where it was a slip, as a signed joint gap's is.
+# models: the true difference of the two models' mean qualities, which knows all about models and
+# nothing about images.
+GAPS = ("pairwise", "predictive", "capability", "clipped", "joint", "signed", "models", "oracle")
 PAIRS = "pairs.parquet"
 
 
@@ -35,7 +35,7 @@ def all_gaps(arena: Arena) -> pl.DataFrame:
     found = {
         "pairwise": posterior,
         "predictive": pairwise_gaps(arena.votes, ratings, spread="predictive"),
-        "mu": capability_gaps(arena.votes, ratings, signed=True),
+        "capability": capability_gaps(arena.votes, ratings, signed=True),
         "clipped": capability_gaps(arena.votes, ratings),
         "joint": signed.with_columns(pl.col("gap").clip(lower_bound=0.0)),
         "signed": signed,

@@ -75,7 +75,7 @@ MAIN = (
     Policy("arenapo", "shuffled"),
     Policy("arenapo", "pairwise"),
     Policy("arenapo", "joint"),
-    Policy("arenapo", "mu"),
+    Policy("arenapo", "capability"),
     Policy("arenapo", "models"),
     Policy("arenapo", "oracle"),
 )

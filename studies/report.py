@@ -14,12 +14,12 @@ import polars as pl
 from arena.figures import png
 from studies import figures
 from studies.comparisons import (
+    CAPABILITY,
     DPO,
     EQUAL_QUESTIONS,
     FIXED,
     JOINT,
     MODELS,
-    MU,
     ORACLE,
     PAIRWISE,
     SHUFFLED,
@@ -86,12 +86,16 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
             continue
         shares = {
             name: _share(results, world, policy)
-            for name, policy in (("pairwise", PAIRWISE), ("joint", JOINT), ("mu", MU))
+            for name, policy in (
+                ("pairwise", PAIRWISE),
+                ("joint", JOINT),
+                ("capability", CAPABILITY),
+            )
         }
         lines.append(
             f"- {world} ({len(values)} seeds): the oracle gains {gain:+.3f} over a fixed margin; "
             f"of that the pairwise gap captures {shares['pairwise']}, the joint gap "
-            f"{shares['joint']}, mu's difference {shares['mu']}."
+            f"{shares['joint']}, the capability gap {shares['capability']}."
         )
     return "\n".join(lines)
 
@@ -187,13 +191,17 @@ def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 def shares(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate the share of the oracle's head-room, by tuned and by equal settings."""
     rows = [
-        (world, how, *(_share(runs, world, p) for p in (SHUFFLED, PAIRWISE, JOINT, MU, MODELS)))
+        (
+            world,
+            how,
+            *(_share(runs, world, p) for p in (SHUFFLED, PAIRWISE, JOINT, CAPABILITY, MODELS)),
+        )
         for how, runs in (("own best", results), ("one for all", at_equal_settings(results)))
         for world in worlds_of(runs)
         if captured(runs, world, PAIRWISE)
     ]
     return _table(
-        ("world", "setting", "shuffled", "pairwise", "joint", "mu", "models (truth)"), rows
+        ("world", "setting", "shuffled", "pairwise", "joint", "capability", "models (truth)"), rows
     )
 
 
@@ -204,7 +212,7 @@ def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         here = gaps.filter(world=world)
         by_gap = {
             name: here.filter(gap=name).sort("seed")["correlation"].to_numpy()
-            for name in ("pairwise", "predictive", "mu", "models", "joint", "signed")
+            for name in ("pairwise", "predictive", "capability", "models", "joint", "signed")
         }
         lead = by_gap["joint"] - by_gap["pairwise"]
         error = lead.std(ddof=1) / np.sqrt(len(lead)) if len(lead) > 1 else np.nan
@@ -213,7 +221,16 @@ def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
              *(f"{values.mean():.3f}" for values in by_gap.values()),
              f"{lead.mean():+.3f} ± {error:.3f}")
         )  # fmt: skip
-    head = ("world", "seeds", "votes right", "pairwise", "predictive", "mu", "models", "joint")
+    head = (
+        "world",
+        "seeds",
+        "votes right",
+        "pairwise",
+        "predictive",
+        "capability",
+        "models",
+        "joint",
+    )
     return _table((*head, "joint, signed", "joint - pairwise"), rows)
 
 

@@ -27,7 +27,7 @@ from training.loop import train
 from training.pairs import TrainingSet, open_pairs
 
 Gap = Literal[
-    "none", "one", "shuffled", "pairwise", "predictive", "mu", "clipped", "joint", "signed",
+    "none", "one", "shuffled", "pairwise", "predictive", "capability", "clipped", "joint", "signed",
     "models", "oracle",
 ]  # fmt: skip
 

@@ -138,7 +138,7 @@ def known_table() -> pl.DataFrame:
     """A world where the joint gap has exactly half of the oracle's lead of 0.4 at every seed."""
     worth = {
         "dpo none": 2.9, "fixed_margin one": 3.0, "arenapo shuffled": 3.0,
-        "arenapo pairwise": 3.1, "arenapo joint": 3.2, "arenapo mu": 3.3,
+        "arenapo pairwise": 3.1, "arenapo joint": 3.2, "arenapo capability": 3.3,
         "arenapo models": 3.4, "arenapo oracle": 3.4,
     }  # fmt: skip
     rows = []
@@ -232,7 +232,7 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
         {"world": world, "seed": seed, "gap": gap, "votes": 9, "right": 0.8, "correlation": 0.5}
         for world in [f"{s}-{v}" for s in ("far", "close") for v in ("1", "1.5", "3", "6")]
         for seed in range(2)
-        for gap in ("pairwise", "predictive", "mu", "models", "joint", "signed")
+        for gap in ("pairwise", "predictive", "capability", "models", "joint", "signed")
     ]
     pl.DataFrame(gaps).write_parquet(docs / "gaps.parquet")
     costs = [
