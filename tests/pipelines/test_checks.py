@@ -244,6 +244,24 @@ def test_the_joint_gap_of_a_policy_is_checked_beside_the_studys_own(study, lake)
         assert check(stage, "gaps_are_positive_and_finite").metadata["bad"].value == 1
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_capability_gap_has_a_sign_where_the_study_keeps_it(signed, study, lake):
+    text = study.path.read_text()
+    asked = f'[gap]\nestimator = "capability"\nsigned = {str(signed).lower()}'
+    study.path.write_text(text.replace("[gap]", asked))
+    votes, ratings = lake.read("votes"), Ratings.read(lake.table("ratings"))
+    stage = gaps_stage(read_study(study.path))
+    kept, _ = gaps_by(["capability"], votes, ratings, signed=True)
+    upsets = (kept["gap"] < 0).sum()
+    assert 0 < upsets < len(kept) / 2
+    lake.write("gaps", kept)
+    found = check(stage, "gaps_are_positive_and_finite")
+    assert found.passed == signed
+    assert found.metadata["bad"].value == (0 if signed else upsets)
+    lake.write("gaps", gaps_by(["capability"], votes, ratings)[0])
+    assert check(stage, "gaps_are_positive_and_finite").passed
+
+
 def test_one_gap_a_vote(study, lake):
     assert check(gaps_stage(study), "one_gap_a_vote").passed
     lake.write("gaps", lake.read("gaps")[1:])
