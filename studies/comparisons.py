@@ -131,12 +131,13 @@ def pooled(
     worlds = [world for world in worlds_of(results) if world.startswith(series)]
     found = []
     for policy, other in questions:
-        pairs = [rewards(results, world, [policy, other]) for world in worlds]
-        pairs = [pair for pair in pairs if len(pair) > 1]
-        if pairs:
-            seeds = min(map(len, pairs))
-            values = np.mean([pair[:seeds, 0] - pair[:seeds, 1] for pair in pairs], axis=0)
-            found.append(_difference(f"{len(pairs)} worlds", policy, other, values))
+        each = {world: rewards(results, world, [policy, other]) for world in worlds}
+        each = {world: pair for world, pair in each.items() if len(pair) > 1}
+        if each:
+            seeds = min(map(len, each.values()))
+            pairs = [pair[:seeds, 0] - pair[:seeds, 1] for pair in each.values()]
+            name = f"{len(each)} worlds" if len(each) > 1 else next(iter(each))
+            found.append(_difference(name, policy, other, np.mean(pairs, axis=0)))
     return _corrected(found)
 
 

@@ -29,7 +29,7 @@ SERIES = (("close", "models of close ability"), ("far", "models far apart"))
 NAMES = {
     "pairwise": "pairwise gap (the paper's)",
     "joint": "joint gap",
-    "capability": "difference of the models' mu",
+    "capability": "capability gap (difference of mu)",
     "models": "true difference of the models (control)",
     "oracle": "true difference of the images (control)",
     "shuffled": "joint gap, shuffled (control)",

@@ -71,8 +71,18 @@ def write_report(docs: Path) -> list[Path]:
 
 
 def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """State the main comparison in one sentence a world."""
+    """State the main comparison over the close worlds, then in one sentence a world."""
     lines = []
+    same = at_equal_settings(results)
+    asked = ((PAIRWISE, FIXED), (JOINT, FIXED), (JOINT, PAIRWISE), (CAPABILITY, PAIRWISE))
+    for how, runs in (("each at its own best setting", results), ("all at one setting", same)):
+        found = [
+            f"{d.policy.removeprefix('arenapo ')} - {d.other.removeprefix('arenapo ')} "
+            f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f})"
+            for d in pooled(runs, questions=asked)
+        ]
+        if found:
+            lines.append(f"- Over the worlds of close models, {how}: {'; '.join(found)}.")
     for world in worlds_of(results):
         values = rewards(results, world, [FIXED, ORACLE])
         if len(values) < 2:
