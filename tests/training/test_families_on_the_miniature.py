@@ -63,6 +63,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory, pairs: TrainingSet) -> dict[
     class Made(dict):
         def __missing__(self, name: str) -> Path:
             vae = diffusers.AutoencoderKL.from_pretrained(WORLD / "base" / "vae")
+            vae.register_to_config(shift_factor=0.0)  # which the flow pipelines ask for
             base = SAVE[name](folder / name, vae)
             how = {"adaptation": "full", "steps": 300, "learning_rate": 2e-3}
             run(base, "sft", folder / f"{name}-drawn", pairs, **how)
