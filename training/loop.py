@@ -33,7 +33,7 @@ from training.pairs import Pairs, TrainingSet
 from training.processes import Processes, join_processes
 from training.reference import ReferenceErrors
 from training.samples import IMAGES, Sampler
-from training.sharding import is_shared, kept_here, refuse_unsharded_parts
+from training.sharding import is_shared, kept_here, refuse_what_cannot_be_shared
 from training.watching import Log, Patience, Watch, validate
 
 Say = Callable[[str], None]
@@ -67,7 +67,7 @@ def train(
     family.check_resolution(config.resolution)
     require_library(config)
     refuse_on_cpu(config, processes.device.type)
-    refuse_unsharded_parts(config, processes)
+    refuse_what_cannot_be_shared(config, processes)
     if config.objective == "cdpo":
         pairs.train.require_probabilities()
         pairs.held_out.require_probabilities()

@@ -18,7 +18,7 @@ from training.config import ConfigError, PolicyConfig
 from training.processes import Processes
 
 
-def refuse_unsharded_parts(config: PolicyConfig, processes: Processes) -> None:
+def refuse_what_cannot_be_shared(config: PolicyConfig, processes: Processes) -> None:
     """Raise ConfigError for settings that cannot be combined with shared weights."""
     if not is_shared(config, processes):
         return

@@ -13,7 +13,7 @@ from training.config import ConfigError
 from training.loop import train
 from training.pairs import open_pairs
 from training.processes import Processes
-from training.sharding import refuse_unsharded_parts
+from training.sharding import refuse_what_cannot_be_shared
 from training.study_file import data_config, policy_config, read_study
 
 MACHINE = {"pairs_per_second", "seconds_left", "peak_memory_gib"}
@@ -109,10 +109,10 @@ def test_what_cannot_be_shared_out_is_refused(toy, tiny_pipeline, tmp_path):
         study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, shard=True, **changes)
         config = policy_config(study, "arenapo")
         with pytest.raises(ConfigError, match=f"train.shard = true and {found}"):
-            refuse_unsharded_parts(config, two)
-        refuse_unsharded_parts(config, alone)
+            refuse_what_cannot_be_shared(config, two)
+        refuse_what_cannot_be_shared(config, alone)
     # A LoRA is whole everywhere, so its optimiser and its scaled loss are as ever.
     study = toy.write_study(
         tmp_path / "study.toml", tiny_pipeline, shard=True, precision="fp16", optimizer="adamw_8bit"
     )
-    refuse_unsharded_parts(policy_config(study, "arenapo"), two)
+    refuse_what_cannot_be_shared(policy_config(study, "arenapo"), two)
