@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 PROMPTS = 16
-PAIRS = 64
 
 
 def build(folder: Path, options: argparse.Namespace) -> None:
@@ -62,23 +61,23 @@ def build(folder: Path, options: argparse.Namespace) -> None:
         requires_safety_checker=False,
     ).save_pretrained(folder / "base")  # fmt: skip
 
-    side = options.resolution
+    side, n = options.resolution, options.pairs
     random = np.random.default_rng(0)
     contents = []
-    for _ in range(2 * PAIRS):
+    for _ in range(2 * n):
         buffer = io.BytesIO()
         pixels = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(buffer, "png")
         contents.append(buffer.getvalue())
-    names = [str(i) for i in range(2 * PAIRS)]
+    names = [str(i) for i in range(2 * n)]
     pq.write_table(pa.table({"image": names, "bytes": contents}), folder / "images.parquet")
     pairs = {
-        "vote_id": names[:PAIRS],
-        "prompt": ["an image " * 8 + letters[i % PROMPTS] for i in range(PAIRS)],
-        "image_winner": names[:PAIRS], "image_loser": names[PAIRS:],
-        "model_winner": ["a"] * PAIRS, "model_loser": ["b"] * PAIRS,
-        "gap": np.linspace(0.5, 1.5, PAIRS), "gap_sd": np.ones(PAIRS),
-        "probability": np.full(PAIRS, 0.5), "split": ["train"] * PAIRS,
+        "vote_id": names[:n],
+        "prompt": ["an image " * 8 + letters[i % PROMPTS] for i in range(n)],
+        "image_winner": names[:n], "image_loser": names[n:],
+        "model_winner": ["a"] * n, "model_loser": ["b"] * n,
+        "gap": np.linspace(0.5, 1.5, n), "gap_sd": np.ones(n),
+        "probability": np.full(n, 0.5), "split": ["train"] * n,
     }  # fmt: skip
     pq.write_table(pa.table(pairs), folder / "pairs.parquet")
     (folder / "study.toml").write_text(f"""

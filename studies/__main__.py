@@ -34,13 +34,21 @@ def main() -> None:
         command.add_argument("--seeds", type=int, default=seeds, help="how many (%(default)s)")
         command.add_argument("--workers", type=int, default=2, help="(%(default)s)")
         command.add_argument("--mlflow", metavar="URI", help="also log every run to this store")
+        command.add_argument(
+            "--at", nargs=2, type=float, metavar=("GAMMA", "BETA_DPO"),
+            help="every policy at this one setting",
+        )  # fmt: skip
+        command.add_argument(
+            "--spreads", nargs="+", type=float, default=[], metavar="SPREAD",
+            help="with --at: scale every gap to this spread about its mean",
+        )  # fmt: skip
         if name == "run":
             command.add_argument(
                 "--tuned-in", help="the world whose tuning counts (default: each one's own)"
             )
             command.add_argument(
-                "--at", nargs=2, type=float, metavar=("GAMMA", "BETA_DPO"),
-                help="every policy at this one setting instead of its own best",
+                "--steps", nargs="+", type=int, default=[],
+                help="points of learning curves, instead of the comparison's own length",
             )  # fmt: skip
     about = "how true every gap is, in every world, without training"
     command = commands.add_parser("gaps", help=about, description=about)
@@ -105,25 +113,32 @@ def _run(options: argparse.Namespace) -> None:
     policies = [policy for name in options.policies for policy in groups[name]]
     path = options.docs / "results.parquet"
     results = pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=SCHEMA)
-    first = FIRST_SEED["main" if options.command == "run" else "tuning"]
+    if options.spreads and not options.at:
+        raise ValueError("--spreads says how a setting's margins are spread: say --at as well")
+    first = FIRST_SEED[options.command]
     seeds = range(first, first + options.seeds)
     scales = dict.fromkeys(scale_of(world) for world in options.worlds)
     if len(scales) > 1:
         raise ValueError("the miniature is of another size: give it a command of its own")
     (scale,) = scales
-    if options.command == "tune":
+    if options.at:
+        split = "spread" if options.spreads else "equal"
+        split = "tuning" if options.command == "tune" else split
+        given = (*options.at, options.spreads, split)
+        runs = [r for w in options.worlds for r in equal_runs(w, policies, seeds, *given)]
+    elif options.command == "tune":
         early = seeds[: len(seeds) * 3 // 5]
         runs = [run for world in options.worlds for run in tuning_runs(world, policies, early)]
         found = run_all(runs, scale, options.cache, options.workers, _say)
         late = seeds[len(early) :]
         runs += [r for w in options.worlds for r in finalists(found, w, policies, late)]
-    elif options.at:
-        runs = [r for w in options.worlds for r in equal_runs(w, policies, seeds, *options.at)]
     else:
         runs = [
             run
             for world in options.worlds
-            for run in main_runs(results, world, policies, seeds, options.tuned_in or world)
+            for run in main_runs(
+                results, world, policies, seeds, options.tuned_in or world, options.steps
+            )
         ]
     found = run_all(runs, scale, options.cache, options.workers, _say)
     options.docs.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from evaluation.intervals import bootstrap_interval, holm, sign_flip_p
-from studies.matrix import Policy
+from studies.matrix import MAIN, MORE, Policy
+from studies.runs import STEPS
 
 FIXED = Policy("fixed_margin", "one")
 ORACLE = Policy("arenapo", "oracle")
@@ -49,6 +50,18 @@ EQUAL_QUESTIONS = (
     (CAPABILITY, Policy("arenapo", "clipped")),
     (CAPABILITY, ORACLE),
     (CAPABILITY, MODELS),
+)
+# Asked where the margins of all gaps have one mean and one spread too, so that gaps differ in what
+# they know of their pair and in nothing else.
+SPREAD_POLICIES = (SHUFFLED, PAIRWISE, JOINT, SIGNED, CAPABILITY, MODELS, ORACLE)
+SPREAD_QUESTIONS = (
+    (SHUFFLED, FIXED),
+    *((policy, FIXED) for policy in SPREAD_POLICIES[1:]),
+    *((policy, SHUFFLED) for policy in SPREAD_POLICIES[1:]),
+    (JOINT, PAIRWISE),
+    (CAPABILITY, PAIRWISE),
+    (CAPABILITY, JOINT),
+    (MODELS, ORACLE),
 )
 RESAMPLES = 10_000
 
@@ -104,6 +117,79 @@ def at_equal_settings(results: pl.DataFrame) -> pl.DataFrame:
         kept = here.filter(same | without_margin)
         found.append(kept.unique(["objective", "gap", "seed"], keep="first", maintain_order=True))
     return pl.concat(found).with_columns(split=pl.lit("main")) if found else results.clear()
+
+
+def at_one_spread(results: pl.DataFrame) -> pl.DataFrame:
+    """Return, as main runs, those of the split `spread`, and the fixed margin of the same setting.
+
+    Raises ValueError where a world ran at several spreads: no comparison is meant there.
+    """
+    wide = results.filter(split="spread")
+    for world in wide["world"].unique(maintain_order=True):
+        found = wide.filter(world=world).select("gamma", "beta_dpo", "spread").unique()
+        if len(found) > 1:
+            raise ValueError(f"{world} has runs at {len(found)} settings of the split spread")
+    fixed = at_equal_settings(results).filter(
+        pl.col("objective") == "fixed_margin", pl.col("world").is_in(wide["world"].implode())
+    )
+    return pl.concat([wide.with_columns(split=pl.lit("main")), fixed])
+
+
+def spread_trials(results: pl.DataFrame) -> pl.DataFrame:
+    """Return the tuning runs at one setting and several spreads."""
+    return results.filter(pl.col("spread") > 0, split="tuning")
+
+
+def gains_of(
+    results: pl.DataFrame, others: pl.DataFrame, policies: Sequence[Policy]
+) -> list[Difference]:
+    """Return what each policy gains in `results` over itself in `others`, paired by seed."""
+    found = []
+    for world in worlds_of(results):
+        for policy in policies:
+            mine, same = (
+                dict(
+                    each.filter(
+                        split="main", world=world, objective=policy.objective, gap=policy.gap
+                    )
+                    .select("seed", "reward")
+                    .iter_rows()
+                )
+                for each in (results, others)
+            )
+            values = np.array([mine[seed] - same[seed] for seed in sorted(mine.keys() & same)])
+            if len(values) > 1:
+                found.append(_difference(world, policy, policy, values))
+    return _corrected(found)
+
+
+def curve_steps(results: pl.DataFrame) -> list[int]:
+    """Numbers of steps of the learning curves; the comparison's own length is one of them."""
+    lengths = results.filter(split="curve")["steps"].unique().to_list()
+    return sorted({*lengths, STEPS}) if lengths else []
+
+
+def curves(results: pl.DataFrame) -> list[tuple[str, Policy, int, list[float]]]:
+    """Return (world, policy, seeds, mean reward after each of `curve_steps`) of every curve.
+
+    A mean is over the seeds that ran every number of steps, all of them at the policy's own best
+    setting, which was tuned at the comparison's length.
+    """
+    steps = curve_steps(results)
+    points = results.filter(pl.col("split").is_in(["curve", "main"]), spread=0.0)
+    found = []
+    for world in results.filter(split="curve")["world"].unique(maintain_order=True):
+        for policy in (*MAIN, *MORE):
+            mine = points.filter(world=world, objective=policy.objective, gap=policy.gap)
+            rewards = {
+                length: dict(mine.filter(steps=length).select("seed", "reward").iter_rows())
+                for length in steps
+            }
+            seeds = sorted(set.intersection(*(set(one) for one in rewards.values())))
+            if seeds:
+                means = [float(np.mean([one[s] for s in seeds])) for one in rewards.values()]
+                found.append((world, policy, len(seeds), means))
+    return found
 
 
 def differences(

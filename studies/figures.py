@@ -18,7 +18,11 @@ from studies.comparisons import (
     ORACLE,
     PAIRWISE,
     SHUFFLED,
+    SPREAD_POLICIES,
     captured,
+    curve_steps,
+    curves,
+    spread_trials,
     worlds_of,
 )
 from studies.matrix import GAMMAS, tried
@@ -32,10 +36,14 @@ NAMES = {
     "capability": "capability gap (difference of mu)",
     "models": "true difference of the models (control)",
     "oracle": "true difference of the images (control)",
+    "signed": "joint gap, signed",
     "shuffled": "joint gap, shuffled (control)",
     "one": "fixed margin",
 }
-COLOUR = dict(zip(NAMES, [*(COLOURS[k] for k in (1, 0, 2, 3, 4, 5)), INK], strict=True))
+PALE = "#7fb3d0"
+COLOUR = dict(
+    zip(NAMES, [*(COLOURS[k] for k in (1, 0, 2, 3, 4)), PALE, COLOURS[5], INK], strict=True)
+)
 
 
 def head_room(rounds: Sequence[tuple[str, pl.DataFrame]]) -> Figure:
@@ -90,7 +98,7 @@ def truth(gaps: pl.DataFrame) -> Figure:
 
 def response(results: pl.DataFrame) -> Figure:
     """Mean reward on the tuning seeds against gamma, a panel a beta_dpo; DPO at its best beside."""
-    tuning = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE)
+    tuning = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE, spread=0.0)
     world = tuning["world"][0]
     early = sorted(tuning["seed"].unique())[:3]  # on which every setting was tried
     tuning = tuning.filter(pl.col("world") == world, pl.col("seed").is_in(early))
@@ -112,6 +120,62 @@ def response(results: pl.DataFrame) -> Figure:
         axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
         axes.set_xlim(-0.5, len(gammas) - 0.5)
         axes.set_xlabel("gamma, the mean margin in logits", fontsize=9, color=INK)
+    panels[0].set_ylabel("mean quality of held-out images", fontsize=9, color=INK)
+    _legend(figure, panels[0])
+    return figure
+
+
+def spread(results: pl.DataFrame) -> Figure:
+    """Mean reward on the tuning seeds against the spread of margins, a panel a world.
+
+    The spread is the margins' standard deviation in units of their mean; 0 is the fixed margin.
+    """
+    wide = spread_trials(results)
+    worlds = wide["world"].unique(maintain_order=True).to_list()
+    figure, panels = _panels("Reward against the spread of margins, tuning seeds", len(worlds))
+    for axes, world in zip(panels, worlds, strict=True):
+        here = wide.filter(world=world)
+        at = {name: here[name][0] for name in ("gamma", "beta_dpo")}
+        seeds = here["seed"].unique().implode()
+        axes.set_title(f"{world}, {at['gamma']:g} and {at['beta_dpo']:g}", fontsize=10, loc="left")
+        places = [0.0, *sorted(here["spread"].unique())]
+        fixed = results.filter(
+            pl.col("seed").is_in(seeds), split="tuning", world=world, objective="fixed_margin", **at
+        )
+        zero = fixed["reward"].to_numpy().mean()
+        for policy in SPREAD_POLICIES:
+            mine = here.filter(objective=policy.objective, gap=policy.gap)
+            means = dict(mine.group_by("spread").agg(pl.col("reward").mean()).iter_rows())
+            if means:
+                y = [zero, *(means.get(place, float("nan")) for place in places[1:])]
+                axes.plot(
+                    range(len(y)), y, "o-", color=COLOUR[policy.gap], label=NAMES[policy.gap],
+                    linewidth=1.2, markersize=4,
+                )  # fmt: skip
+        axes.set_xticks(range(len(places)), [f"{place:g}" for place in places])
+        axes.set_xlim(-0.5, len(places) - 0.5)
+        axes.set_xlabel("standard deviation of margins, in means", fontsize=9, color=INK)
+    panels[0].set_ylabel("mean quality of held-out images", fontsize=9, color=INK)
+    _legend(figure, panels[0])
+    return figure
+
+
+def curve(results: pl.DataFrame) -> Figure:
+    """Mean reward against training steps, a panel a world, each policy at its best setting."""
+    found = curves(results)
+    worlds = list(dict.fromkeys(world for world, *_ in found))
+    figure, panels = _panels("Reward against steps of training", len(worlds))
+    steps = curve_steps(results)
+    for axes, world in zip(panels, worlds, strict=True):
+        seeds = max(n for w, _, n, _ in found if w == world)
+        axes.set_title(f"{world}, {seeds} seeds", fontsize=10, color=INK, loc="left")
+        for k, (_, policy, _, means) in enumerate(one for one in found if one[0] == world):
+            axes.plot(
+                range(len(steps)), means, "o-", color=[*COLOURS, INK][k % (len(COLOURS) + 1)],
+                label=policy.name, linewidth=1.2, markersize=4,
+            )  # fmt: skip
+        axes.set_xticks(range(len(steps)), [f"{n}" for n in steps])
+        axes.set_xlabel("steps", fontsize=9, color=INK)
     panels[0].set_ylabel("mean quality of held-out images", fontsize=9, color=INK)
     _legend(figure, panels[0])
     return figure

@@ -30,6 +30,7 @@ SCHEMA = {
     "gap": pl.String,
     "gamma": pl.Float64,
     "beta_dpo": pl.Float64,
+    "spread": pl.Float64,
     "seed": pl.Int64,
     "split": pl.String,
     "steps": pl.Int64,
@@ -136,6 +137,7 @@ def tried(results: pl.DataFrame, world: str, policy: Policy) -> list[tuple[float
         pl.col("gap") == policy.gap,
         pl.col("steps") == STEPS,
         pl.col("learning_rate") == LEARNING_RATE,
+        pl.col("spread") == 0,
     )
     if found.is_empty():
         raise ValueError(f"{policy.name} has no tuning run in {world}: run `tune` there first")
@@ -150,26 +152,42 @@ def main_runs(
     policies: Iterable[Policy],
     seeds: Sequence[int],
     tuned_in: str,
+    steps: Sequence[int] = (),
 ) -> list[Run]:
-    """Return every policy at its best setting, seed by seed, so that a stop leaves whole seeds."""
+    """Return every policy at its best setting, seed by seed, so that a stop leaves whole seeds.
+
+    With `steps` these are points of learning curves, one run for each number of steps.
+    """
     settings = {policy: best(results, tuned_in, policy) for policy in policies}
+    split = "curve" if steps else "main"
     return [
-        Run(world, policy.objective, policy.gap, gamma, beta, seed, "main")
+        Run(world, policy.objective, policy.gap, gamma, beta, seed, split, length)
         for seed in seeds
+        for length in steps or (STEPS,)
         for policy, (gamma, beta) in settings.items()
     ]
 
 
 def equal_runs(
-    world: str, policies: Iterable[Policy], seeds: Sequence[int], gamma: float, beta_dpo: float
+    world: str,
+    policies: Iterable[Policy],
+    seeds: Sequence[int],
+    gamma: float,
+    beta_dpo: float,
+    spreads: Sequence[float] = (),
+    split: str = "equal",
 ) -> list[Run]:
-    """Return every policy at one and the same setting, on the main runs' seeds."""
+    """Return every policy at one and the same setting, with each of the spreads if there are any.
+
+    Without spreads a policy's margins have its gap's own one.
+    """
     return [
         Run(
             world, policy.objective, policy.gap, gamma if policy.has_margin else 0.0, beta_dpo,
-            seed, "equal", *length_of(world),
+            seed, split, *length_of(world), spread,
         )
         for seed in seeds
+        for spread in spreads or (0.0,)
         for policy in policies
     ]  # fmt: skip
 

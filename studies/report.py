@@ -23,12 +23,19 @@ from studies.comparisons import (
     ORACLE,
     PAIRWISE,
     SHUFFLED,
+    SPREAD_POLICIES,
+    SPREAD_QUESTIONS,
     Difference,
     at_equal_settings,
+    at_one_spread,
     captured,
+    curve_steps,
+    curves,
     differences,
+    gains_of,
     pooled,
     rewards,
+    spread_trials,
     worlds_of,
 )
 from studies.cost import POLICIES
@@ -64,6 +71,8 @@ def write_report(docs: Path) -> list[Path]:
         ),
         ("gaps.png", figures.truth(gaps)),
         ("response.png", figures.response(results)),
+        *([("spread.png", figures.spread(results))] if len(spread_trials(results)) else []),
+        *([("curve.png", figures.curve(results))] if curve_steps(results) else []),
     ):
         (docs / name).write_bytes(png(figure, dpi=130))
         written.append(docs / name)
@@ -112,7 +121,7 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 
 def settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate what tuning chose."""
-    tuned = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE)
+    tuned = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE, spread=0.0)
     rows = []
     for world in tuned["world"].unique(maintain_order=True):
         for policy in (*MAIN, *MORE):
@@ -172,7 +181,7 @@ def tuning_seeds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 
     One run of one setting is noisy: the mean over three is less so, and less flattered by choice.
     """
-    tuning = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE)
+    tuning = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE, spread=0.0)
     keys = ["world", "objective", "gap", "seed"]
     chosen = []
     for world in tuning["world"].unique(maintain_order=True):
@@ -196,6 +205,30 @@ def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate the other objectives and gaps beside dpo and the pairwise margin."""
     asked = [(policy, other) for policy in MORE for other in (DPO, PAIRWISE)]
     return _differences(differences(results, asked))
+
+
+def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the gaps at one mean and one spread of margins, and what the spread alone changes.
+
+    The second table is of the same policy, with the margins' spread and with the gap's own.
+    """
+    wide = at_one_spread(results)
+    own = at_equal_settings(results)
+    gains = _differences(gains_of(wide, own, SPREAD_POLICIES))
+    found = _differences(differences(wide, SPREAD_QUESTIONS))
+    over = _differences(pooled(wide, questions=SPREAD_QUESTIONS))
+    parts = (main_table(wide, gaps), found, "Over the close worlds:", over)
+    return "\n\n".join((*parts, "With that spread, minus with its own:", gains))
+
+
+def curve(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate mean reward after every number of steps, over the seeds that ran them all."""
+    rows = [
+        (world, policy.name, seeds, *(f"{reward:.3f}" for reward in means))
+        for world, policy, seeds, means in curves(results)
+    ]
+    steps = curve_steps(results)
+    return _table(("world", "policy", "seeds", *(f"{n} steps" for n in steps)), rows)
 
 
 def shares(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -272,6 +305,8 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "over worlds": over_worlds,
     "equal": equal,
     "others": others,
+    "spread": spread,
+    "curve": curve,
     "shares": shares,
     "tuning seeds": tuning_seeds,
     "truth": truth,

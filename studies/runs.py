@@ -31,7 +31,7 @@ Gap = Literal[
     "models", "oracle",
 ]  # fmt: skip
 
-FIRST_SEED = {"main": 0, "equal": 0, "tuning": 1000}
+FIRST_SEED = {"run": 0, "tune": 1000}  # by command
 # Of everything that is compared; costs are measured over fewer steps.
 STEPS = 80
 LEARNING_RATE = 1e-4
@@ -80,11 +80,13 @@ class Run:
     gamma: float
     beta_dpo: float
     seed: int
-    # "tuning" or "main": their seeds never meet (`FIRST_SEED`). "equal": main seeds, at one setting
-    # that was given and not tuned.
+    # "tuning" or "main": their seeds never meet (`FIRST_SEED`). Main seeds too: "equal", at one
+    # setting that was given and not tuned, "spread", with `spread` as well; "curve", tuned, at
+    # other numbers of steps.
     split: str
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
+    spread: float = 0.0  # of the gaps, in units of their mean (`PolicyConfig.gap_spread`)
 
     def key(self, scale: Scale) -> str:
         """Name the run by everything that its result depends on."""
@@ -152,6 +154,7 @@ def prepared(
         beta_dpo=run.beta_dpo,
         gamma=run.gamma,
         reference_draws=REFERENCE_DRAWS,
+        gap_spread=run.spread,
         shuffle_gaps=run.gap == "shuffled",
         seed=run.seed,
         checkpoint_every=run.steps,

@@ -89,6 +89,13 @@ def train(
     if checkpoint:
         learner.load(checkpoint.tensors)
         say(f"continuing after step {checkpoint.step}")
+    if spread := config.gap_spread:
+        like = pairs.train
+        pairs = dataclasses.replace(
+            pairs,
+            train=like.spread_gaps(spread, like),
+            held_out=pairs.held_out.spread_gaps(spread, like),
+        )
     source = pairs.train.unique_winners() if config.objective == "sft" else pairs.train
     if config.shuffle_gaps:
         source = source.shuffled_gaps(config.seed)

@@ -183,6 +183,19 @@ class Pairs:
         order = np.random.default_rng([seed, len(self)]).permutation(len(self))
         return replace(self, gap=self.gap[order], probability=self.probability[order])
 
+    def spread_gaps(self, spread: float, like: "Pairs") -> "Pairs":
+        """Scale gaps about their mean: 1 + spread (g - m) / s, m and s (> 0) the mean and standard
+        deviation of the gaps of `like`. Raises PairsError where those are all the same.
+        """
+        mean, deviation = like.gap.mean(dtype=np.float64), like.gap.std(dtype=np.float64)
+        if deviation < 1e-6:
+            raise PairsError(
+                f"train.gap_spread = {spread:g}: all {len(like)} gaps are the same, so there is "
+                "nothing to spread; leave it at 0"
+            )
+        scaled = 1 + spread * (self.gap - mean) / deviation
+        return replace(self, gap=scaled.astype(np.float32))
+
     def require_probabilities(self) -> None:
         """Raise PairsError naming the votes whose probability is no number from 0 to 1."""
         unusable = ~((self.probability >= 0) & (self.probability <= 1))

@@ -13,8 +13,12 @@ from studies.comparisons import (
     JOINT,
     ORACLE,
     at_equal_settings,
+    at_one_spread,
     captured,
+    curve_steps,
+    curves,
     differences,
+    gains_of,
     pooled,
 )
 from studies.gaps import PAIRS, all_gaps
@@ -44,7 +48,7 @@ def table(*rows: tuple) -> pl.DataFrame:
         [
             {
                 "world": world, "objective": policy.objective, "gap": policy.gap, "gamma": gamma,
-                "beta_dpo": 250.0, "seed": seed, "split": split, "steps": STEPS,
+                "beta_dpo": 250.0, "spread": 0.0, "seed": seed, "split": split, "steps": STEPS,
                 "learning_rate": LEARNING_RATE, "reward": reward,
                 "base_reward": 2.0, "win_rate": 0.6, "train_seconds": 3.0, "seconds": 4.0,
             }
@@ -87,9 +91,10 @@ def test_a_run_is_known_by_everything_that_its_result_depends_on() -> None:
         Run("far-3", "dpo", "none", 0.0, 500.0, 1, "main").key(Scale()),
         Run("far-3", "dpo", "none", 0.0, 500.0, 0, "main", steps=160).key(Scale()),
         Run("far-3", "dpo", "none", 0.0, 500.0, 0, "main", learning_rate=3e-4).key(Scale()),
+        Run("far-3", "dpo", "none", 0.0, 500.0, 0, "main", spread=2.0).key(Scale()),
         run.key(TOY),
     ]
-    assert len({run.key(Scale()), *others}) == 6
+    assert len({run.key(Scale()), *others}) == 7
 
 
 def test_every_policy_is_tuned_with_the_same_budget_on_seeds_of_its_own() -> None:
@@ -206,6 +211,70 @@ def test_a_run_at_a_given_setting_has_its_worlds_length_and_dpo_no_gamma() -> No
     assert (whole.steps, whole.learning_rate) == (300, 1e-3)
 
 
+def spread(results: pl.DataFrame, value: float) -> pl.DataFrame:
+    return results.with_columns(spread=pl.lit(value))
+
+
+def test_runs_at_several_spreads_differ_in_it_alone_and_count_for_no_tuning() -> None:
+    runs = equal_runs("far-3", [JOINT], [0, 1], 1.0, 250.0, (1.0, 3.0), "tuning")
+    assert [(run.seed, run.spread, run.split) for run in runs] == [
+        (0, 1.0, "tuning"), (0, 3.0, "tuning"), (1, 1.0, "tuning"), (1, 3.0, "tuning"),
+    ]  # fmt: skip
+    own = table(("w", JOINT, 1.0, 1000, "tuning", 3.0), ("w", JOINT, 2.0, 1000, "tuning", 4.0))
+    wide = spread(table(("w", JOINT, 1.0, 1000, "tuning", 9.0)), 3.0)
+    assert best(pl.concat([own, wide]), "w", JOINT) == (2.0, 250.0)
+
+
+def test_a_run_spreads_its_gaps(tmp_path: Path) -> None:
+    from studies.runs import prepared
+
+    (run,) = equal_runs("far-3", [JOINT], [0], 1.0, 250.0, (3.0,), "spread")
+    arena = hold_arena(WORLDS["far-3"], 0, prompts=4)
+    path = tmp_path / "worlds" / "far-3-0" / PAIRS
+    gaps = all_gaps(arena).to_arrow()
+    write_pairs(build_pairs(arena.votes.to_arrow(), gaps, held_out=0.0, seed=0), path)
+    _, config, _ = prepared(run, Scale(), tmp_path, tmp_path / "base")
+    assert (config.gap_spread, config.gamma, config.beta_dpo) == (3.0, 1.0, 250.0)
+
+
+def test_at_one_spread_the_fixed_margin_of_the_same_setting_stands_beside_the_gaps() -> None:
+    own = table(
+        *(("close-1", FIXED, 1.0, seed, "main", 3.0 + seed) for seed in range(4)),
+        *(("close-1", JOINT, 1.0, seed, "equal", 3.1 + seed) for seed in range(4)),
+        ("far-3", FIXED, 1.0, 0, "main", 9.0),
+    )
+    runs = [("close-1", JOINT, 1.0, seed, "spread", 3.4 + seed) for seed in range(4)]
+    results = pl.concat([own, spread(table(*runs), 3.0)])
+    wide = at_one_spread(results)
+    (lead,) = differences(wide, [(JOINT, FIXED)])
+    assert (lead.world, lead.seeds, lead.mean) == ("close-1", 4, pytest.approx(0.4))
+    (gain,) = gains_of(wide, at_equal_settings(results), [JOINT, ORACLE])
+    assert (gain.policy, gain.mean) == (JOINT.name, pytest.approx(0.3))
+    twice = pl.concat([results, spread(table(*runs), 5.0)])
+    with pytest.raises(ValueError, match="close-1 has runs at 2 settings"):
+        at_one_spread(twice)
+
+
+def test_a_curve_is_over_the_seeds_that_ran_every_length() -> None:
+    tuned = table(("w", JOINT, 2.0, 1000, "tuning", 3.0))
+    runs = main_runs(tuned, "w", [JOINT], [0, 1], "w", steps=(20, 320))
+    assert [(run.seed, run.steps, run.gamma, run.split) for run in runs] == [
+        (0, 20, 2.0, "curve"), (0, 320, 2.0, "curve"),
+        (1, 20, 2.0, "curve"), (1, 320, 2.0, "curve"),
+    ]  # fmt: skip
+    main = table(*(("w", JOINT, 2.0, seed, "main", 4.0 + seed) for seed in range(3)))
+    short, long = (
+        table(*(("w", JOINT, 2.0, seed, "curve", reward + seed) for seed in range(2))).with_columns(
+            steps=pl.lit(steps, pl.Int64)
+        )
+        for steps, reward in ((20, 1.0), (320, 7.0))
+    )
+    results = pl.concat([main, short, long])
+    assert curve_steps(results) == [20, STEPS, 320]
+    assert curves(results) == [("w", JOINT, 2, [1.5, 4.5, 7.5])]
+    assert curve_steps(main) == []
+
+
 def test_the_miniatures_runs_are_those_of_its_own_study(tmp_path: Path) -> None:
     from studies.runs import prepared, scale_of
     from training.study_file import policy_config
@@ -228,6 +297,15 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     docs.mkdir()
     for name in ("results", "first_round"):
         known_table().write_parquet(docs / f"{name}.parquet")
+    more = [
+        spread(table(("far-3", JOINT, 1.0, 1000, "tuning", 3.0)), 2.0),
+        spread(table(*(("far-3", JOINT, 1.0, s, "spread", 3.3) for s in range(8))), 2.0),
+        table(*(("far-3", JOINT, 1.0, s, "curve", 3.7) for s in range(8))).with_columns(
+            steps=pl.lit(320, pl.Int64)
+        ),
+        table(*(("far-3", policy, 1.0, s, "equal", 3.0) for policy in MAIN[1:] for s in range(8))),
+    ]
+    pl.concat([known_table(), *more]).write_parquet(docs / "results.parquet")
     gaps = [
         {"world": world, "seed": seed, "gap": gap, "votes": 9, "right": 0.8, "correlation": 0.5}
         for world in [f"{s}-{v}" for s in ("far", "close") for v in ("1", "1.5", "3", "6")]
@@ -251,6 +329,10 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     assert "the joint gap 50% (50% to 50%)" in text
     assert "| far-3 | arenapo oracle - fixed_margin | 8 | +0.400 |" in text
     assert "| arenapo joint | 2 | 30 | 1.50 | 1.50 to 1.50 | 1.000 |" in text
+    assert "| far-3 | arenapo joint | 8 | 3.288 | 3.700 |" in text
+    assert {path.name for path in written} == {
+        "study.md", "head_room.png", "gaps.png", "response.png", "spread.png", "curve.png",
+    }  # fmt: skip
     assert all(path.stat().st_size > 0 for path in written)
     write_report(docs)
     assert page.read_text() == text

@@ -101,6 +101,28 @@ def test_shuffled_gaps_are_the_same_ones_on_other_pairs():
     assert (train.shuffled_gaps(4).gap != shuffled.gap).any()
 
 
+def test_spread_gaps_keep_order_and_mean_and_get_the_deviation_asked_for():
+    votes, gaps = many_votes(400)
+    both = index_pairs(build_pairs(votes, gaps, 0.25, 0), "")
+    train = both.train.spread_gaps(3.0, both.train)
+    assert train.gap.mean() == pytest.approx(1.0, abs=1e-5)
+    assert train.gap.std() == pytest.approx(3.0, rel=1e-5)
+    assert (np.argsort(train.gap) == np.argsort(both.train.gap)).all()
+    assert (train.winner == both.train.winner).all()
+    # Held-out pairs are scaled as the training pairs were, not by their own mean and deviation.
+    slope = (train.gap[1] - train.gap[0]) / (both.train.gap[1] - both.train.gap[0])
+    held_out = both.held_out.spread_gaps(3.0, both.train)
+    expected = train.gap[0] + slope * (both.held_out.gap - both.train.gap[0])
+    assert held_out.gap == pytest.approx(expected, abs=1e-2)
+
+
+def test_gaps_that_are_all_the_same_cannot_be_spread():
+    votes, gaps = many_votes(40, gap=[2.0] * 40)
+    train = index_pairs(build_pairs(votes, gaps, 0.0, 0), "").train
+    with pytest.raises(PairsError, match=r"gap_spread = 3: all 40 gaps are the same.*leave it"):
+        train.spread_gaps(3.0, train)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), -0.1, 1.5, None])
 def test_a_probability_that_is_none_is_refused_where_it_is_needed(bad):
     votes, gaps = many_votes(4, probability=pa.array([0.5, bad, 0.5, 0.5], pa.float64()))
