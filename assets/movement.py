@@ -42,16 +42,21 @@ class Movement:
         )
 
 
-def movement(old: pl.DataFrame, new: pl.DataFrame, gap: str | None) -> Movement:
+def movement(
+    old: pl.DataFrame, new: pl.DataFrame, gap: str | None, spread: float = 0.0
+) -> Movement:
     """Compare the training pairs of two sets by vote, winner and loser.
 
-    gap: the column that holds the gaps, None where the objective uses none.
+    gap: the column that holds the gaps, None where the objective uses none. spread: the policy's
+    `margin_spread`.
     """
     key = ["vote_id", "image_winner", "image_loser"]
     columns = key + ([gap] if gap else [])
     before, after = (each.filter(pl.col("split") == "train").select(columns) for each in (old, new))
     if gap:
-        scaled = pl.col(gap) / pl.col(gap).mean()
+        own = pl.col(gap)
+        wide = (own - own.mean()) * spread / own.std(ddof=0) + 1
+        scaled = wide if spread else own / own.mean()
         before, after = before.with_columns(scaled), after.with_columns(scaled)
     common = before.join(after, on=key, suffix="_new", nulls_equal=True)
     moved = (common[f"{gap}_new"] - common[gap]).abs().mean() if gap and common.height else 0.0
@@ -74,5 +79,7 @@ def moved_since_training(study: Study, lake: Lake) -> dict[str, Movement | None]
         gap = None if config.objective in WITHOUT_GAPS else gap_column(study.raw, config)
         old = pl.read_parquet(path) if path.exists() else None
         lacking = old is None or (gap is not None and gap not in old.columns)
-        found[name] = None if lacking or old is None else movement(old, new, gap)
+        found[name] = (
+            None if lacking or old is None else movement(old, new, gap, config.margin_spread)
+        )
     return found

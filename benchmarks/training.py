@@ -9,10 +9,12 @@ holds a second UNet. `script` is diffusers' Diffusion-DPO LoRA script's: the sam
 is the UNet with its adapters off. `ours` reads cached latents and embeddings and switches the
 adapter off; `known` also has the reference's errors from the cache. All get one model of Stable
 Diffusion 1.5's shape with its widths divided by `--width` (random weights serve), the same pairs,
-batch, precision (fp32), optimiser and device, each in a process of its own. Printed: pairs a second
-(from the median step after one that warms up; of processor time where there is no GPU), peak memory
-beyond the libraries' own, ratios to `plain`, and which share of a step goes where. `--sweep` does
-so at several batch sizes and resolutions. `--study` times four whole policies with the
+batch, precision (fp32), optimiser and device, each in a process of its own. After one step that
+warms up they take turns, a step each, so what else the machine does meets all of them alike; all
+are in memory at once, which `--kinds` makes less. Printed: pairs a second (from the median step; of
+processor time where there is no GPU), peak memory beyond the libraries' own, the ratio to `plain`
+in the same turn (median, least and most), and which share of a step goes where. `--sweep` does so
+at several batch sizes and resolutions. `--study` times four whole policies with the
 reference cache against four without. How good a policy becomes is not measured here:
 tests/training shows that our step equals a plain one.
 """
@@ -40,6 +42,7 @@ sys.path[0] = str(Path(__file__).parents[1])  # else this file would hide the pa
 
 from benchmarks.random_world import build  # noqa: E402
 
+KINDS = ("plain", "script", "ours", "known")
 SWEEP = ((1, 64), (2, 64), (4, 64), (8, 64), (2, 128), (2, 256))  # pairs and pixels
 
 
@@ -50,15 +53,14 @@ class Phases:
         # On a processor its own time is taken, so what else runs on the machine does not count.
         self._cuda = device.type == "cuda"
         self._clock = time.perf_counter if self._cuda else time.process_time
-        self.steps: list[dict[str, float]] = []
+        self.spent: dict[str, float] = {}  # in the step under way
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Count what happens within as `name`."""
         begun = self.now()
         yield
-        step = self.steps[-1]
-        step[name] = step.get(name, 0.0) + self.now() - begun
+        self.spent[name] = self.spent.get(name, 0.0) + self.now() - begun
 
     def now(self) -> float:
         """The clock, once the device has come this far."""
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--adaptation", choices=("lora", "full"), default="lora")
     parser.add_argument("--width", type=int, default=4, help="SD 1.5's widths are divided by it")
     parser.add_argument("--resolution", type=int, default=128)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="besides plain")
     parser.add_argument("--sweep", action="store_true", help="cost over batches and resolutions")
     parser.add_argument("--study", action="store_true", help="four policies, reference cached")
     parser.add_argument("--only", help=argparse.SUPPRESS)
@@ -99,49 +102,97 @@ def main() -> None:
         print("{}")
         return
     if options.only:
-        print(json.dumps(study(options) if options.study else measure(options)))
+        if options.study:
+            print(json.dumps(study(options)))
+        else:
+            measure(options)
         return
-    # A process counts the peak of the one that started it as its own, so that one does nothing.
-    kinds = ["build", "encode", "plain", "script", "ours", "known"]
-    if options.adaptation == "full":
-        kinds.remove("script")  # it trains a LoRA alone
     if options.study:
-        kinds = ["build", "encode", "live", "known"]
-    if options.study:
-        found = each_alone(kinds)
-        live, known = found["live"]["seconds"], found["known"]["seconds"]
+        with tempfile.TemporaryDirectory() as folder:
+            for which in ("build", "encode"):
+                alone(folder, which)
+            live, known = (alone(folder, which)["seconds"] for which in ("live", "known"))
         print(f"four policies: {live:.1f} s live, {known:.1f} s known, {known / live:.2f}x")
         return
-    if options.sweep:
-        for batch, resolution in SWEEP:
-            print(f"{batch} pairs a step at {resolution} px")
-            show(each_alone(kinds, "--batch-size", str(batch), "--resolution", str(resolution)))
-        return
-    show(each_alone(kinds))
+    kinds = [kind for kind in KINDS if kind == "plain" or kind in options.kinds]
+    if options.adaptation == "full" and "script" in kinds:
+        kinds.remove("script")  # it trains a LoRA alone
+    for batch, resolution in (
+        SWEEP if options.sweep else ((options.batch_size, options.resolution),)
+    ):
+        print(f"{batch} pairs a step at {resolution} px")
+        geometry = ("--batch-size", str(batch), "--resolution", str(resolution))
+        show(in_turns(kinds, options.steps, batch, *geometry))
 
 
-def each_alone(kinds: list[str], *geometry: str) -> dict[str, Any]:
-    """Measure each kind in a process of its own, over one model and one set of pairs."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = {}
+def command(folder: str, which: str, *geometry: str) -> list[str]:
+    """Return the command of one kind's own process."""
+    return [sys.executable, *sys.argv, *geometry, "--only", which, "--folder", folder]
+
+
+def alone(folder: str, which: str, *geometry: str) -> dict[str, Any]:
+    """Run one kind's process to its end and return what it printed last."""
+    asked = command(folder, which, *geometry)
+    done = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def in_turns(kinds: list[str], steps: int, batch_size: int, *geometry: str) -> dict[str, Any]:
+    """Measure each kind in a process of its own, over one model and one set of pairs.
+
+    A process counts the peak of the one that started it as its own, so that one does nothing.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as processes:
+        for once in ("build", "encode"):  # what is done before the first run
+            alone(folder, once, *geometry)
+        running = {}
         for which in kinds:
-            command = [sys.executable, *sys.argv, *geometry, "--only", which, "--folder", folder]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found[which] = json.loads(done.stdout.splitlines()[-1])
-    for once in ("build", "encode"):  # what is done before the first run
-        found.pop(once)
+            process = subprocess.Popen(
+                command(folder, which, *geometry),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            running[which] = processes.enter_context(process)
+            answer(process)  # it has warmed up
+        turns = [{which: answer(running[which], "step") for which in kinds} for _ in range(steps)]
+        memory = {which: answer(running[which], "end")["memory"] for which in kinds}
+    found = {}
+    for which in kinds:
+        own = sorted((turn[which] for turn in turns), key=lambda step: step["seconds"])
+        median = own[(len(own) - 1) // 2]
+        speeds = [turn["plain"]["seconds"] / turn[which]["seconds"] for turn in turns]
+        found[which] = {
+            **median,
+            "rate": batch_size / median["seconds"],
+            "speed": (statistics.median(speeds), min(speeds), max(speeds)),
+            "memory": memory[which],
+        }
     return found
+
+
+def answer(process: "subprocess.Popen[str]", ask: str | None = None) -> dict[str, Any]:
+    """Ask a kind's process for a step, or its end, and return its next line of JSON."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    if ask:
+        process.stdin.write(ask + "\n")
+        process.stdin.flush()
+    for line in process.stdout:
+        if line.startswith("{"):  # libraries print as well
+            return json.loads(line)
+    raise SystemExit("a process ended before it was measured: see its message above")
 
 
 def show(found: dict[str, Any]) -> None:
     """Print what was measured, beside `plain`, and where the time of each step goes."""
-    print(f"{'':8}{'pairs/s':>10}{'ms a step':>12}{'peak MiB':>10}{'speed':>9}{'memory':>9}")
+    head = ("pairs/s", "ms a step", "peak MiB", "memory", "speed", "least", "most")
+    print(f"{'':11}" + "".join(f"{name:>11}" for name in head))
     for which, row in found.items():
-        speed = row["rate"] / found["plain"]["rate"]
         memory = row["memory"] / found["plain"]["memory"]
         print(
-            f"{which:8}{row['rate']:10.2f}{1000 * row['seconds']:12.0f}{row['memory']:10.0f}"
-            f"{speed:8.2f}x{memory:8.2f}x"
+            f"{which:11}{row['rate']:11.3f}{1000 * row['seconds']:11.0f}{row['memory']:11.0f}"
+            f"{memory:10.2f}x" + "".join(f"{speed:10.2f}x" for speed in row["speed"])
         )
     phases = list(dict.fromkeys(name for row in found.values() for name in row["phases"]))
     print("".join(f"{name:>11}" for name in ("share of ms", *phases)))
@@ -150,8 +201,12 @@ def show(found: dict[str, Any]) -> None:
         print(f"{which:11}" + "".join(f"{share:11.1%}" for share in spent))
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Time one kind of step in this process; what is computed once is not in the time."""
+def measure(options: argparse.Namespace) -> None:
+    """Take one kind's steps in this process, one for each line read, and print what each took.
+
+    What is computed once is not in the time. The first step warms up unasked; a line
+    `end` after the last asks for the peak of memory.
+    """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: F401
     from peft import LoraConfig  # noqa: F401
@@ -170,22 +225,22 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     else:
         step = our_step(options.folder, config, device, phases, known=options.only == "known")
     if options.only == "encode":
-        return {}
-    seconds = []
+        print("{}")
+        return
     for i in range(options.steps + 1):
-        rows = rows_of_step(0, i, config.batch_size, options.pairs)
+        if i > 0:
+            sys.stdin.readline()
         begun = phases.now()
-        phases.steps.append({})
-        step(i, rows)
-        seconds.append(phases.now() - begun)
-    median = statistics.median_low(seconds[1:])
-    spent = phases.steps[seconds.index(median, 1)]
-    spent["host"] = median - sum(spent.values())
+        phases.spent = {}
+        step(i, rows_of_step(0, i, config.batch_size, options.pairs))
+        seconds = phases.now() - begun
+        phases.spent["host"] = seconds - sum(phases.spent.values())
+        print(json.dumps({"seconds": seconds, "phases": phases.spent}), flush=True)
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - libraries) / 1024
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
-    rate = config.batch_size / median
-    return {"seconds": median, "rate": rate, "memory": memory, "phases": spent}
+    sys.stdin.readline()
+    print(json.dumps({"memory": memory}), flush=True)
 
 
 def study(options: argparse.Namespace) -> dict[str, float]:

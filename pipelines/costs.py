@@ -146,7 +146,7 @@ class Costs:
             beta_dpo=1.0,
             gamma=1.0,
             gap_estimator="pairwise",
-            gap_spread=0.0,
+            margin_spread=0.0,
             shuffle_gaps=False,
             seed=0,
         )

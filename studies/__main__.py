@@ -54,6 +54,13 @@ def main() -> None:
     command = commands.add_parser("gaps", help=about, description=about)
     command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
     command.add_argument("--worlds", nargs="+", help="these alone, the others as they are")
+    about = "which part of the vote graph makes the joint gap true, without training"
+    command = commands.add_parser("graph", help=about, description=about)
+    command.add_argument("--seeds", type=int, default=5, help="drawings of a world (%(default)s)")
+    command.add_argument(
+        "--worlds", nargs="+", default=["close-1", "close-1.5", "close-3", "close-6"],
+        help="(%(default)s)",
+    )  # fmt: skip
     about = "what a step of each objective costs, in time of the processor and in memory"
     command = commands.add_parser("cost", help=about, description=about)
     command.add_argument("--turns", type=int, default=3, help="(%(default)s)")
@@ -80,6 +87,12 @@ def _do(options: argparse.Namespace) -> None:
         options.docs.mkdir(parents=True, exist_ok=True)
         every_truth(options.seeds, options.cache, path, options.worlds).write_parquet(path)
         print(path)
+    elif options.command == "graph":
+        from studies.graph import every_part
+
+        _known_worlds(options.worlds)
+        every_part(options.worlds, options.seeds).write_parquet(options.docs / "graph.parquet")
+        print(options.docs / "graph.parquet")
     elif options.command == "cost":
         from studies.cost import every_cost
 

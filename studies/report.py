@@ -39,6 +39,7 @@ from studies.comparisons import (
     worlds_of,
 )
 from studies.cost import POLICIES
+from studies.graph import SCOPES
 from studies.matrix import FINALISTS, MAIN, MORE, Policy, best, tried
 from studies.runs import LEARNING_RATE, STEPS
 
@@ -56,6 +57,7 @@ def write_report(docs: Path) -> list[Path]:
     for name, table in TABLES.items():
         text = _between(text, name, table(results, gaps), page)
     text = _between(text, "first round", questions(first, gaps), page)
+    text = _between(text, "graph", graph(pl.read_parquet(docs / "graph.parquet")), page)
     text = _between(text, "cost", cost(pl.read_parquet(docs / "cost.parquet")), page)
     page.write_text(text)
     written = [page]
@@ -275,6 +277,21 @@ def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         "joint",
     )
     return _table((*head, "joint, signed", "joint - pairwise"), rows)
+
+
+def graph(parts: pl.DataFrame) -> str:
+    """Tabulate the joint gap's correlation by scope, and its share of the gain of the whole graph.
+
+    The gain of a scope is over this vote alone, as a share of that of all votes.
+    """
+    rows = []
+    for world in parts["world"].unique(maintain_order=True):
+        here = parts.filter(world=world)
+        means = [here.filter(scope=s)["correlation"].to_numpy().mean() for s in SCOPES]
+        whole = means[SCOPES.index("all")] - means[0]
+        shares = [f"{mean:.3f} ({(mean - means[0]) / whole:.0%})" for mean in means[1:]]
+        rows.append((world, here["seed"].n_unique(), f"{means[0]:.3f}", *shares))
+    return _table(("world", "seeds", *SCOPES), rows)
 
 
 def cost(costs: pl.DataFrame) -> str:

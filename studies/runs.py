@@ -86,7 +86,7 @@ class Run:
     split: str
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
-    spread: float = 0.0  # of the gaps, in units of their mean (`PolicyConfig.gap_spread`)
+    spread: float = 0.0  # of the gaps, in units of their mean (`PolicyConfig.margin_spread`)
 
     def key(self, scale: Scale) -> str:
         """Name the run by everything that its result depends on."""
@@ -154,7 +154,7 @@ def prepared(
         beta_dpo=run.beta_dpo,
         gamma=run.gamma,
         reference_draws=REFERENCE_DRAWS,
-        gap_spread=run.spread,
+        margin_spread=run.spread,
         shuffle_gaps=run.gap == "shuffled",
         seed=run.seed,
         checkpoint_every=run.steps,

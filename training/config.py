@@ -95,7 +95,7 @@ class PolicyConfig:
     """Whose gap: `pairwise`, of the two models and the outcome (arXiv 2605.06070), `joint`, from
     every vote that the two images got, or `capability`, the difference of the two models' mu. Where
     it is not set, [gap] estimator is."""
-    gap_spread: float = field(default=0.0, metadata={"least": 0})
+    margin_spread: float = field(default=0.0, metadata={"least": 0})
     """Above 0: gaps keep their order and their mean and get this standard deviation, in units of
     the mean gap, so margins of different gaps are alike in size and differ in what they know. A
     pair whose gap falls below zero is asked for less than nothing, and so counts for little."""

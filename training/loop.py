@@ -89,7 +89,7 @@ def train(
     if checkpoint:
         learner.load(checkpoint.tensors)
         say(f"continuing after step {checkpoint.step}")
-    if spread := config.gap_spread:
+    if spread := config.margin_spread:
         like = pairs.train
         pairs = dataclasses.replace(
             pairs,

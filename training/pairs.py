@@ -190,7 +190,7 @@ class Pairs:
         mean, deviation = like.gap.mean(dtype=np.float64), like.gap.std(dtype=np.float64)
         if deviation < 1e-6:
             raise PairsError(
-                f"train.gap_spread = {spread:g}: all {len(like)} gaps are the same, so there is "
+                f"train.margin_spread = {spread:g}: all {len(like)} gaps are the same, so there is "
                 "nothing to spread; leave it at 0"
             )
         scaled = 1 + spread * (self.gap - mean) / deviation

@@ -174,6 +174,11 @@ def test_the_measure_of_movement():
     turned = old.with_columns(gap=pl.Series([0.5, 1.0, 1.5]))
     assert movement(old, turned, "gap").change == pytest.approx(1 / 3)
     assert movement(old, turned, None).change == 0.0
+    # Where margins are spread to 3 means, so is what an unlike gap moves them by.
+    swapped = turned.with_columns(gap=turned["gap"].reverse())
+    deviation = turned["gap"].std(ddof=0)
+    expected = 3 * movement(turned, swapped, "gap").change / deviation
+    assert movement(turned, swapped, "gap", spread=3.0).change == pytest.approx(expected)
 
 
 def test_the_champion_and_the_report_follow_scorecards_by_content(write_chain, instance):

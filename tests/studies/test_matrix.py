@@ -22,6 +22,7 @@ from studies.comparisons import (
     pooled,
 )
 from studies.gaps import PAIRS, all_gaps
+from studies.graph import SCOPES
 from studies.matrix import (
     MAIN,
     SCHEMA,
@@ -234,7 +235,7 @@ def test_a_run_spreads_its_gaps(tmp_path: Path) -> None:
     gaps = all_gaps(arena).to_arrow()
     write_pairs(build_pairs(arena.votes.to_arrow(), gaps, held_out=0.0, seed=0), path)
     _, config, _ = prepared(run, Scale(), tmp_path, tmp_path / "base")
-    assert (config.gap_spread, config.gamma, config.beta_dpo) == (3.0, 1.0, 250.0)
+    assert (config.margin_spread, config.gamma, config.beta_dpo) == (3.0, 1.0, 250.0)
 
 
 def test_at_one_spread_the_fixed_margin_of_the_same_setting_stands_beside_the_gaps() -> None:
@@ -320,8 +321,14 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
         for objective, gap, seconds in (("dpo", "none", 0.02), ("arenapo", "joint", 0.03))
     ]  # fmt: skip
     pl.DataFrame(costs).write_parquet(docs / "cost.parquet")
+    parts = [
+        {"world": "close-1", "seed": seed, "scope": scope, "votes": 9, "correlation": value}
+        for seed in range(2)
+        for scope, value in zip(SCOPES, (0.3, 0.3, 0.4, 0.5, 0.45), strict=True)
+    ]
+    pl.DataFrame(parts).write_parquet(docs / "graph.parquet")
     page = tmp_path / "study.md"
-    places = [*TABLES, "first round", "cost"]
+    places = [*TABLES, "first round", "graph", "cost"]
     page.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in places))
     written = write_report(docs)
     text = page.read_text()
@@ -333,6 +340,7 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     assert {path.name for path in written} == {
         "study.md", "head_room.png", "gaps.png", "response.png", "spread.png", "curve.png",
     }  # fmt: skip
+    assert "| close-1 | 2 | 0.300 | 0.300 (0%) | 0.400 (50%) | 0.500 (100%) | 0.450 (75%) |" in text
     assert all(path.stat().st_size > 0 for path in written)
     write_report(docs)
     assert page.read_text() == text

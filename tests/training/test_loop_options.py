@@ -257,10 +257,10 @@ def test_shuffled_gaps_train_another_arenapo_and_the_same_dpo(toy, tmp_path):
     assert versions["dpo", "true"] == versions["dpo", "false"]
 
 
-def test_gap_spread_changes_the_margins_and_leaves_their_mean(toy, tmp_path):
+def test_margin_spread_changes_the_margins_and_leaves_their_mean(toy, tmp_path):
     overrides = ["train.steps=1", "train.log_every=1", "train.batch_size=16"]
     own = run(toy.study, tmp_path / "own", "arenapo", overrides)
-    wide = run(toy.study, tmp_path / "wide", "arenapo", [*overrides, "train.gap_spread=5"])
+    wide = run(toy.study, tmp_path / "wide", "arenapo", [*overrides, "train.margin_spread=5"])
     assert own["data_version"] != wide["data_version"]
     (first,), (second,) = (lines(tmp_path / name) for name in ("own", "wide"))
     assert first["inside_p50"] == second["inside_p50"]

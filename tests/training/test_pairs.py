@@ -119,7 +119,7 @@ def test_spread_gaps_keep_order_and_mean_and_get_the_deviation_asked_for():
 def test_gaps_that_are_all_the_same_cannot_be_spread():
     votes, gaps = many_votes(40, gap=[2.0] * 40)
     train = index_pairs(build_pairs(votes, gaps, 0.0, 0), "").train
-    with pytest.raises(PairsError, match=r"gap_spread = 3: all 40 gaps are the same.*leave it"):
+    with pytest.raises(PairsError, match=r"margin_spread = 3: all 40 gaps are the same.*leave it"):
         train.spread_gaps(3.0, train)
 
 
