@@ -136,8 +136,11 @@ def at_one_spread(results: pl.DataFrame) -> pl.DataFrame:
 
 
 def spread_trials(results: pl.DataFrame) -> pl.DataFrame:
-    """Return the tuning runs at one setting and several spreads."""
-    return results.filter(pl.col("spread") > 0, split="tuning")
+    """Return the tuning runs at several spreads, each world's at the setting that most have."""
+    wide = results.filter(pl.col("spread") > 0, split="tuning")
+    setting = ["world", "gamma", "beta_dpo"]
+    most = wide.group_by(setting).len().sort("len", descending=True).unique("world", keep="first")
+    return wide.join(most.select(setting), on=setting, how="semi", maintain_order="left")
 
 
 def gains_of(

@@ -223,6 +223,27 @@ def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     return "\n\n".join((*parts, "With that spread, minus with its own:", gains))
 
 
+def pairwise_settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate every setting of the pairwise gap that all tuning seeds ran, the best one first.
+
+    As a margin and as a weight; spread 0 is the gap's own.
+    """
+    tuning = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE)
+    mine = tuning.filter(
+        pl.col("objective").is_in(["arenapo", "arenapo_weighted"]), pl.col("gap") == "pairwise"
+    )
+    keys = ["world", "objective", "gamma", "beta_dpo", "spread"]
+    means = mine.group_by(keys).agg(pl.col("reward").mean(), seeds=pl.col("seed").n_unique())
+    whole = means.filter(pl.col("seeds") == pl.col("seeds").max().over("world"))
+    rows = [
+        (world, objective, f"{gamma:g}", f"{beta:g}", f"{spread:g}", seeds, f"{reward:.3f}")
+        for world, objective, gamma, beta, spread, reward, seeds in whole.sort(
+            "world", "reward", descending=[False, True]
+        ).iter_rows()
+    ]
+    return _table(("world", "objective", "gamma", "beta_dpo", "spread", "seeds", "reward"), rows)
+
+
 def curve(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate mean reward after every number of steps, over the seeds that ran them all."""
     rows = [
@@ -323,6 +344,7 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "equal": equal,
     "others": others,
     "spread": spread,
+    "pairwise settings": pairwise_settings,
     "curve": curve,
     "shares": shares,
     "tuning seeds": tuning_seeds,
