@@ -136,8 +136,9 @@ def _run(options: argparse.Namespace) -> None:
     (scale,) = scales
     if options.at:
         split = "spread" if options.spreads else "equal"
-        split = "tuning" if options.command == "tune" else split
-        given = (*options.at, options.spreads, split)
+        steps = [] if options.command == "tune" else options.steps
+        split = "tuning" if options.command == "tune" else "curve" if steps else split
+        given = (*options.at, options.spreads, split, steps)
         runs = [r for w in options.worlds for r in equal_runs(w, policies, seeds, *given)]
     elif options.command == "tune":
         early = seeds[: len(seeds) * 3 // 5]

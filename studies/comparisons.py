@@ -172,26 +172,30 @@ def curve_steps(results: pl.DataFrame) -> list[int]:
     return sorted({*lengths, STEPS}) if lengths else []
 
 
-def curves(results: pl.DataFrame) -> list[tuple[str, Policy, int, list[float]]]:
+def curves(results: pl.DataFrame) -> list[tuple[str, str, int, list[float]]]:
     """Return (world, policy, seeds, mean reward after each of `curve_steps`) of every curve.
 
-    A mean is over the seeds that ran every number of steps, all of them at the policy's own best
-    setting, which was tuned at the comparison's length.
+    A mean is over the seeds that ran every number of steps: at the policy's own best setting, which
+    was tuned at the comparison's length, or at one setting and with the spread that is named.
     """
     steps = curve_steps(results)
-    points = results.filter(pl.col("split").is_in(["curve", "main"]), spread=0.0)
+    points = results.filter(pl.col("split").is_in(["curve", "main", "spread"]))
     found = []
     for world in results.filter(split="curve")["world"].unique(maintain_order=True):
-        for policy in (*MAIN, *MORE):
-            mine = points.filter(world=world, objective=policy.objective, gap=policy.gap)
-            rewards = {
-                length: dict(mine.filter(steps=length).select("seed", "reward").iter_rows())
-                for length in steps
-            }
-            seeds = sorted(set.intersection(*(set(one) for one in rewards.values())))
-            if seeds:
-                means = [float(np.mean([one[s] for s in seeds])) for one in rewards.values()]
-                found.append((world, policy, len(seeds), means))
+        for spread in sorted(points.filter(split="curve", world=world)["spread"].unique()):
+            for policy in (*MAIN, *MORE):
+                mine = points.filter(
+                    world=world, objective=policy.objective, gap=policy.gap, spread=spread
+                )
+                rewards = {
+                    length: dict(mine.filter(steps=length).select("seed", "reward").iter_rows())
+                    for length in steps
+                }
+                seeds = sorted(set.intersection(*(set(one) for one in rewards.values())))
+                if seeds:
+                    name = policy.name + (f", spread {spread:g}" if spread else "")
+                    means = [float(np.mean([one[s] for s in seeds])) for one in rewards.values()]
+                    found.append((world, name, len(seeds), means))
     return found
 
 

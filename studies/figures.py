@@ -172,7 +172,7 @@ def curve(results: pl.DataFrame) -> Figure:
         for k, (_, policy, _, means) in enumerate(one for one in found if one[0] == world):
             axes.plot(
                 range(len(steps)), means, "o-", color=[*COLOURS, INK][k % (len(COLOURS) + 1)],
-                label=policy.name, linewidth=1.2, markersize=4,
+                label=policy, linewidth=1.2, markersize=4,
             )  # fmt: skip
         axes.set_xticks(range(len(steps)), [f"{n}" for n in steps])
         axes.set_xlabel("steps", fontsize=9, color=INK)

@@ -176,17 +176,21 @@ def equal_runs(
     beta_dpo: float,
     spreads: Sequence[float] = (),
     split: str = "equal",
+    steps: Sequence[int] = (),
 ) -> list[Run]:
     """Return every policy at one and the same setting, with each of the spreads if there are any.
 
-    Without spreads a policy's margins have its gap's own one.
+    Without spreads a policy's margins have its gap's own one; without steps a run is as long as its
+    world's are.
     """
+    own, learning_rate = length_of(world)
     return [
         Run(
             world, policy.objective, policy.gap, gamma if policy.has_margin else 0.0, beta_dpo,
-            seed, split, *length_of(world), spread,
+            seed, split, length, learning_rate, spread,
         )
         for seed in seeds
+        for length in steps or (own,)
         for spread in spreads or (0.0,)
         for policy in policies
     ]  # fmt: skip

@@ -247,7 +247,7 @@ def pairwise_settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 def curve(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate mean reward after every number of steps, over the seeds that ran them all."""
     rows = [
-        (world, policy.name, seeds, *(f"{reward:.3f}" for reward in means))
+        (world, policy, seeds, *(f"{reward:.3f}" for reward in means))
         for world, policy, seeds, means in curves(results)
     ]
     steps = curve_steps(results)

@@ -272,7 +272,14 @@ def test_a_curve_is_over_the_seeds_that_ran_every_length() -> None:
     )
     results = pl.concat([main, short, long])
     assert curve_steps(results) == [20, STEPS, 320]
-    assert curves(results) == [("w", JOINT, 2, [1.5, 4.5, 7.5])]
+    assert curves(results) == [("w", JOINT.name, 2, [1.5, 4.5, 7.5])]
+    wide = [
+        main.with_columns(split=pl.lit("spread"), spread=pl.lit(3.0)),
+        *(spread(one.with_columns(pl.col("reward") + 0.5), 3.0) for one in (short, long)),
+    ]
+    assert curves(pl.concat([results, *wide]))[1] == (
+        "w", "arenapo joint, spread 3", 2, [2.0, 4.5, 8.0],
+    )  # fmt: skip
     assert curve_steps(main) == []
 
 
