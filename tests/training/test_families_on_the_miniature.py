@@ -29,7 +29,9 @@ SAVE = {
 PROMPTS = 100
 # Attention and what follows it; names that a family has not are not among its own.
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2", "proj_out")
+# Learning rates; at the general one these two agreed with no more than 60% of held-out votes.
 HOW = {"full": 5e-4, "lora": 2e-3}
+GENTLE = {("sd", "full"): 1e-4, ("sd3", "lora"): 1e-3}
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +91,8 @@ def test_held_out_votes_are_agreed_with(name, adaptation, bases, pairs, tmp_path
     base = bases[name]
     family = open_family(str(base))
     layers = [n for n, _ in family.denoiser(torch.device("cpu")).named_modules()]
-    keys = {"adaptation": adaptation, "steps": 120, "learning_rate": HOW[adaptation]}
+    rate = GENTLE.get((name, adaptation), HOW[adaptation])
+    keys = {"adaptation": adaptation, "steps": 120, "learning_rate": rate}
     keys["targets"] = tuple(name for name in LAYERS if any(n.endswith(name) for n in layers))
     result = run(base, "arenapo", tmp_path / "out", pairs, beta_dpo=500.0, **keys)
     print(f"{name} {adaptation}: {result['held_out_accuracy']:.1%} of held-out votes")
