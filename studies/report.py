@@ -6,6 +6,7 @@ around them is a person's. A table whose marker is missing is an error, so none 
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,14 +87,21 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     lines = []
     same = at_equal_settings(results)
     asked = ((PAIRWISE, FIXED), (JOINT, FIXED), (JOINT, PAIRWISE), (CAPABILITY, PAIRWISE))
-    for how, runs in (("each at its own best setting", results), ("all at one setting", same)):
-        found = [
-            f"{d.policy.removeprefix('arenapo ')} - {d.other.removeprefix('arenapo ')} "
-            f"{d.mean:+.3f} ({d.low:+.3f} to {d.high:+.3f})"
-            for d in pooled(runs, questions=asked)
-        ]
+    wide = at_one_spread(results)
+    for how, runs in (
+        ("each at its own best setting", results),
+        ("all at one setting", same),
+        ("all at one setting and with one spread of margins", wide),
+    ):
+        found = [_in_words(difference) for difference in pooled(runs, questions=asked)]
         if found:
-            lines.append(f"- Over the worlds of close models, {how}: {'; '.join(found)}.")
+            count = sum(world.startswith("close-") for world in worlds_of(runs))
+            lines.append(f"- Over {count} worlds of close models, {how}: {'; '.join(found)}.")
+    gains = [f"{gain.world} {_in_words(gain)}" for gain in gains_of(wide, same, [PAIRWISE])]
+    if gains:
+        lines.append(
+            f"- The pairwise gap with that spread, minus with its own: {'; '.join(gains)}."
+        )
     for world in worlds_of(results):
         values = rewards(results, world, [FIXED, ORACLE])
         if len(values) < 2:
@@ -119,6 +127,12 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
             f"{shares['joint']}, the capability gap {shares['capability']}."
         )
     return "\n".join(lines)
+
+
+def _in_words(found: Difference) -> str:
+    names = [name.removeprefix("arenapo ") for name in (found.policy, found.other)]
+    what = " - ".join(names) + " " if names[0] != names[1] else ""
+    return f"{what}{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -216,7 +230,10 @@ def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """
     wide = at_one_spread(results)
     own = at_equal_settings(results)
-    gains = _differences(gains_of(wide, own, SPREAD_POLICIES))
+    gains = _differences(
+        replace(gain, policy=f"{gain.policy}: spread", other="own")
+        for gain in gains_of(wide, own, SPREAD_POLICIES)
+    )
     found = _differences(differences(wide, SPREAD_QUESTIONS))
     over = _differences(pooled(wide, questions=SPREAD_QUESTIONS))
     parts = (main_table(wide, gaps), found, "Over the close worlds:", over)

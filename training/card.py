@@ -77,9 +77,11 @@ def write_card(
         usage += '\npipe.load_lora_weights("FOLDER")'
     held_out = {k.removeprefix("held_out_"): v for k, v in result.items() if "held_out_" in k}
     scores = [f"{k} {v:.4g}" for k, v in held_out.items() if isinstance(v, float)]
+    spread = f", spread to {config.margin_spread:g} means" if config.margin_spread else ""
     gaps = {
         "arenapo": " Each pair carries its gap: the expected difference of its two images' "
-        "quality, inferred from the arena of the models that drew them, divided by the mean."
+        "quality, inferred from the arena of the models that drew them, "
+        f"divided by the mean{spread}."
     }
     rows = [f"| {key} | {value} |" for key, value in asdict(config).items() if key != "base"]
     text = CARD.format(

@@ -68,7 +68,8 @@ def arenapo(
 ) -> tuple[Tensor, Tensor]:
     """ArenaPO: a pair is asked for a margin in proportion to its capability gap.
 
-    `gap` (n,) is divided by the mean of the training split, so the mean margin is gamma logits and
+    `gap` (n,) is divided by the mean of the training split and, with `margin_spread`, scaled about
+    1, which may make it negative. Either way the mean margin is gamma logits and
     `fixed_margin` with the same gamma differs only in how the margin is spread over the pairs.
     """
     margin = gamma * gap
