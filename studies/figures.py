@@ -137,7 +137,9 @@ def spread(results: pl.DataFrame) -> Figure:
         here = wide.filter(world=world)
         at = {name: here[name][0] for name in ("gamma", "beta_dpo")}
         seeds = here["seed"].unique().implode()
-        axes.set_title(f"{world}, {at['gamma']:g} and {at['beta_dpo']:g}", fontsize=10, loc="left")
+        setting = f"gamma {at['gamma']:g}, beta_dpo {at['beta_dpo']:g}"
+        title = f"{world}, {here['seed'].n_unique()} seeds, {setting}"
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
         places = [0.0, *sorted(here["spread"].unique())]
         fixed = results.filter(
             pl.col("seed").is_in(seeds), split="tuning", world=world, objective="fixed_margin", **at

@@ -218,9 +218,16 @@ def equal(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 
 
 def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """Tabulate the other objectives and gaps beside dpo and the pairwise margin."""
+    """Tabulate the other objectives and gaps beside dpo and the pairwise margin.
+
+    Where the margin ran at the one setting for all alone, that is what they are compared with.
+    """
     asked = [(policy, other) for policy in MORE for other in (DPO, PAIRWISE)]
-    return _differences(differences(results, asked))
+    same = at_equal_settings(results).filter(objective="arenapo", gap="pairwise")
+    tuned = results.filter(split="main")
+    cell = ["world", "objective", "gap", "seed"]
+    margins = same.join(tuned, on=cell, how="anti", maintain_order="left")
+    return _differences(differences(pl.concat([tuned, margins]), asked))
 
 
 def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -236,8 +243,21 @@ def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     )
     found = _differences(differences(wide, SPREAD_QUESTIONS))
     over = _differences(pooled(wide, questions=SPREAD_QUESTIONS))
-    parts = (main_table(wide, gaps), found, "Over the close worlds:", over)
-    return "\n\n".join((*parts, "With that spread, minus with its own:", gains))
+    weight = Policy("arenapo_weighted", "pairwise")
+    weighted = results.filter(split="main", objective=weight.objective, gap=weight.gap)
+    beside = _differences(differences(pl.concat([wide, weighted]), [(weight, PAIRWISE)]))
+    return "\n\n".join(
+        (
+            main_table(wide, gaps),
+            found,
+            "Over the close worlds:",
+            over,
+            "With that spread, minus with its own:",
+            gains,
+            "The pairwise gap as a weight, at its own best beta_dpo, minus as a margin so spread:",
+            beside,
+        )
+    )
 
 
 def pairwise_settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
