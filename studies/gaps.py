@@ -69,7 +69,8 @@ def pairs_of(world: World, seed: int, cache: Path) -> Path:
 def truth_of_gaps(world: World, seed: int, cache: Path) -> list[dict[str, object]]:
     """Return for every gap its Pearson correlation with the latent difference: a row each.
 
-    `right` is the share of votes that the better image won.
+    `right` is the share of votes that the better image won, `spread` the gaps' standard deviation
+    over their mean, which is that of margins in units of gamma.
     """
     pairs = pl.read_parquet(pairs_of(world, seed, cache))
     truth = pairs["oracle_gap"].to_numpy()
@@ -80,10 +81,11 @@ def truth_of_gaps(world: World, seed: int, cache: Path) -> list[dict[str, object
             "gap": gap,
             "votes": len(pairs),
             "right": float((truth > 0).mean()),
-            "correlation": float(np.corrcoef(pairs[f"{gap}_gap"].to_numpy(), truth)[0, 1]),
+            "correlation": float(np.corrcoef(values, truth)[0, 1]),
+            "spread": float(values.std() / values.mean()),
         }
         for gap in GAPS
-        if gap != "oracle"
+        for values in [pairs[f"{gap}_gap"].to_numpy()]
     ]
 
 
@@ -101,6 +103,6 @@ def every_truth(
     found = pl.DataFrame(rows)
     if worlds is not None and known.exists():
         others = pl.read_parquet(known).filter(~pl.col("world").is_in(list(worlds)))
-        found = pl.concat([others, found])
+        found = pl.concat([others, found], how="diagonal")
     order = list(WORLDS)
     return found.sort(pl.col("world").replace_strict(order, range(len(order))), maintain_order=True)

@@ -337,6 +337,18 @@ def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     return _table((*head, "joint, signed", "joint - pairwise"), rows)
 
 
+def spreads(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate each gap's standard deviation over its mean, mean over seeds."""
+    names = ("pairwise", "clipped", "joint", "signed", "oracle", "capability", "models")
+    known = gaps.drop_nulls("spread")
+    rows = []
+    for world in known["world"].unique(maintain_order=True):
+        here = known.filter(world=world)
+        means = dict(here.group_by("gap").agg(pl.col("spread").mean()).iter_rows())
+        rows.append((world, here["seed"].n_unique(), *(f"{means[name]:.1f}" for name in names)))
+    return _table(("world", "seeds", *names), rows)
+
+
 def graph(parts: pl.DataFrame) -> str:
     """Tabulate the joint gap's correlation by scope, and its share of the gain of the whole graph.
 
@@ -386,6 +398,7 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "shares": shares,
     "tuning seeds": tuning_seeds,
     "truth": truth,
+    "spreads": spreads,
 }
 
 

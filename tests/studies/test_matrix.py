@@ -21,7 +21,7 @@ from studies.comparisons import (
     gains_of,
     pooled,
 )
-from studies.gaps import PAIRS, all_gaps
+from studies.gaps import GAPS, PAIRS, all_gaps
 from studies.graph import SCOPES
 from studies.matrix import (
     MAIN,
@@ -315,11 +315,12 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     ]
     pl.concat([known_table(), *more]).write_parquet(docs / "results.parquet")
     gaps = [
-        {"world": world, "seed": seed, "gap": gap, "votes": 9, "right": 0.8, "correlation": 0.5}
+        {"world": world, "seed": seed, "gap": gap, "votes": 9, "right": 0.8, "correlation": 0.5,
+         "spread": 0.7}
         for world in [f"{s}-{v}" for s in ("far", "close") for v in ("1", "1.5", "3", "6")]
         for seed in range(2)
-        for gap in ("pairwise", "predictive", "capability", "models", "joint", "signed")
-    ]
+        for gap in GAPS
+    ]  # fmt: skip
     pl.DataFrame(gaps).write_parquet(docs / "gaps.parquet")
     costs = [
         {"turn": turn, "objective": objective, "gap": gap, "seconds_a_step": seconds,
