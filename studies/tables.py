@@ -1,0 +1,311 @@
+"""The tables of study.md, each made of the tidy parquet files alone."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from studies.comparisons import (
+    CAPABILITY,
+    DPO,
+    EQUAL_QUESTIONS,
+    JOINT,
+    MODELS,
+    PAIRWISE,
+    SHUFFLED,
+    SPREAD_POLICIES,
+    SPREAD_QUESTIONS,
+    Difference,
+    at_equal_settings,
+    at_one_spread,
+    captured,
+    curve_steps,
+    curves,
+    differences,
+    gains_of,
+    pooled,
+    worlds_of,
+)
+from studies.cost import POLICIES
+from studies.graph import SCOPES
+from studies.matrix import FINALISTS, MAIN, MORE, Policy, best, tried
+from studies.runs import LEARNING_RATE, STEPS
+
+
+def settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate what tuning chose."""
+    tuned = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE, spread=0.0)
+    rows = []
+    for world in tuned["world"].unique(maintain_order=True):
+        for policy in (*MAIN, *MORE):
+            here = tuned.filter(world=world, objective=policy.objective, gap=policy.gap)
+            if len(here):
+                gamma, beta = best(results, world, policy)
+                seeds = here["seed"].n_unique()
+                tried = here.group_by("gamma", "beta_dpo").len().height
+                rows.append((world, policy.name, tried, seeds, f"{gamma:g}", f"{beta:g}"))
+    return _table(("tuned in", "policy", "settings tried", "seeds", "gamma", "beta_dpo"), rows)
+
+
+def main_table(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate every policy's mean reward, its gain over the base and its win rate."""
+    rows = []
+    for world in worlds_of(results):
+        for policy in (*MAIN, *MORE):
+            cell = results.filter(
+                split="main", world=world, objective=policy.objective, gap=policy.gap
+            )
+            if len(cell):
+                reward = cell["reward"].to_numpy()
+                error = reward.std(ddof=1) / np.sqrt(len(cell)) if len(cell) > 1 else np.nan
+                gain = (cell["reward"] - cell["base_reward"]).to_numpy().mean()
+                wins = cell["win_rate"].to_numpy().mean()
+                rows.append(
+                    (world, policy.name, len(cell), f"{reward.mean():.3f}", f"{error:.3f}",
+                     f"{gain:+.3f}", f"{wins:.1%}")
+                )  # fmt: skip
+    head = ("world", "policy", "seeds", "reward", "its error", "over the base", "win rate")
+    return _table(head, rows)
+
+
+def questions(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the differences asked for, paired by seed."""
+    return _differences(differences(results))
+
+
+def over_worlds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the differences over all close worlds at once, by tuned and by equal settings."""
+    tuned = _differences(pooled(results))
+    same = _differences(pooled(at_equal_settings(results), questions=EQUAL_QUESTIONS))
+    return f"Each policy at its own best setting:\n\n{tuned}\n\nAll at one setting:\n\n{same}"
+
+
+def _differences(found: Iterable[Difference]) -> str:
+    rows = [
+        (d.world, f"{d.policy} - {d.other}", d.seeds, f"{d.mean:+.3f}",
+         f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p_value:.4f}", f"{d.p_holm:.4f}")
+        for d in found
+    ]  # fmt: skip
+    return _table(("world", "difference", "seeds", "mean", "95% interval", "p", "p (Holm)"), rows)
+
+
+def tuning_seeds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the same differences on the tuning seeds, each policy's mean over its finalists.
+
+    One run of one setting is noisy: the mean over three is less so, and less flattered by choice.
+    """
+    tuning = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE, spread=0.0)
+    keys = ["world", "objective", "gap", "seed"]
+    chosen = []
+    for world in tuning["world"].unique(maintain_order=True):
+        for policy in MAIN:
+            mine = tuning.filter(world=world, objective=policy.objective, gap=policy.gap)
+            if len(mine):
+                settings = tried(results, world, policy)[:FINALISTS]
+                found = pl.DataFrame(settings, schema=["gamma", "beta_dpo"], orient="row")
+                mine = mine.join(found, on=["gamma", "beta_dpo"], how="semi")
+                chosen.append(mine.group_by(keys, maintain_order=True).agg(pl.col("reward").mean()))
+    return questions(pl.concat(chosen).with_columns(split=pl.lit("main")), gaps)
+
+
+def equal(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the runs at one setting for all, and the differences."""
+    same = at_equal_settings(results)
+    return main_table(same, gaps) + "\n\n" + _differences(differences(same, EQUAL_QUESTIONS))
+
+
+def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the other objectives and gaps beside dpo and the pairwise margin.
+
+    Where the margin ran at the one setting for all alone, that is what they are compared with.
+    """
+    asked = [(policy, other) for policy in MORE for other in (DPO, PAIRWISE)]
+    same = at_equal_settings(results).filter(objective="arenapo", gap="pairwise")
+    tuned = results.filter(split="main")
+    cell = ["world", "objective", "gap", "seed"]
+    margins = same.join(tuned, on=cell, how="anti", maintain_order="left")
+    return _differences(differences(pl.concat([tuned, margins]), asked))
+
+
+def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the gaps at one mean and one spread of margins, and what the spread alone changes.
+
+    The second table is of the same policy, with the margins' spread and with the gap's own.
+    """
+    wide = at_one_spread(results)
+    own = at_equal_settings(results)
+    gains = _differences(
+        replace(gain, policy=f"{gain.policy}: spread", other="own")
+        for gain in gains_of(wide, own, SPREAD_POLICIES)
+    )
+    found = _differences(differences(wide, SPREAD_QUESTIONS))
+    over = _differences(pooled(wide, questions=SPREAD_QUESTIONS))
+    weight = Policy("arenapo_weighted", "pairwise")
+    weighted = results.filter(split="main", objective=weight.objective, gap=weight.gap)
+    beside = _differences(differences(pl.concat([wide, weighted]), [(weight, PAIRWISE)]))
+    return "\n\n".join(
+        (
+            main_table(wide, gaps),
+            found,
+            "Over the close worlds:",
+            over,
+            "With that spread, minus with its own:",
+            gains,
+            "The pairwise gap as a weight, at its own best beta_dpo, minus as a margin so spread:",
+            beside,
+        )
+    )
+
+
+def pairwise_settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate every setting of the pairwise gap that all tuning seeds ran, the best one first.
+
+    As a margin and as a weight; spread 0 is the gap's own.
+    """
+    tuning = results.filter(split="tuning", steps=STEPS, learning_rate=LEARNING_RATE)
+    mine = tuning.filter(
+        pl.col("objective").is_in(["arenapo", "arenapo_weighted"]), pl.col("gap") == "pairwise"
+    )
+    keys = ["world", "objective", "gamma", "beta_dpo", "spread"]
+    means = mine.group_by(keys).agg(pl.col("reward").mean(), seeds=pl.col("seed").n_unique())
+    whole = means.filter(pl.col("seeds") == pl.col("seeds").max().over("world"))
+    rows = [
+        (world, objective, f"{gamma:g}", f"{beta:g}", f"{spread:g}", seeds, f"{reward:.3f}")
+        for world, objective, gamma, beta, spread, reward, seeds in whole.sort(
+            "world", "reward", descending=[False, True]
+        ).iter_rows()
+    ]
+    return _table(("world", "objective", "gamma", "beta_dpo", "spread", "seeds", "reward"), rows)
+
+
+def curve(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate mean reward after every number of steps, over the seeds that ran them all."""
+    rows = [
+        (world, policy, seeds, *(f"{reward:.3f}" for reward in means))
+        for world, policy, seeds, means in curves(results)
+    ]
+    steps = curve_steps(results)
+    return _table(("world", "policy", "seeds", *(f"{n} steps" for n in steps)), rows)
+
+
+def shares(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the share of the oracle's head-room, by tuned and by equal settings."""
+    policies = (SHUFFLED, PAIRWISE, JOINT, CAPABILITY, MODELS)
+    rows = [
+        (
+            world,
+            how,
+            *(share_captured(runs, world, policy) for policy in policies),
+        )
+        for how, runs in (("own best", results), ("one for all", at_equal_settings(results)))
+        for world in worlds_of(runs)
+        if captured(runs, world, PAIRWISE)
+    ]
+    return _table(
+        ("world", "setting", "shuffled", "pairwise", "joint", "capability", "models (truth)"), rows
+    )
+
+
+def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate every gap's correlation with the latent difference, and joint minus pairwise."""
+    rows = []
+    for world in gaps["world"].unique(maintain_order=True):
+        here = gaps.filter(world=world)
+        by_gap = {
+            name: here.filter(gap=name).sort("seed")["correlation"].to_numpy()
+            for name in ("pairwise", "predictive", "capability", "models", "joint", "signed")
+        }
+        lead = by_gap["joint"] - by_gap["pairwise"]
+        error = lead.std(ddof=1) / np.sqrt(len(lead)) if len(lead) > 1 else np.nan
+        rows.append(
+            (world, here["seed"].n_unique(), f"{here['right'].to_numpy().mean():.1%}",
+             *(f"{values.mean():.3f}" for values in by_gap.values()),
+             f"{lead.mean():+.3f} ± {error:.3f}")
+        )  # fmt: skip
+    head = (
+        "world",
+        "seeds",
+        "votes right",
+        "pairwise",
+        "predictive",
+        "capability",
+        "models",
+        "joint",
+    )
+    return _table((*head, "joint, signed", "joint - pairwise"), rows)
+
+
+def spreads(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate each gap's standard deviation over its mean, mean over seeds."""
+    names = ("pairwise", "clipped", "joint", "signed", "oracle", "capability", "models")
+    known = gaps.drop_nulls("spread")
+    rows = []
+    for world in known["world"].unique(maintain_order=True):
+        here = known.filter(world=world)
+        means = dict(here.group_by("gap").agg(pl.col("spread").mean()).iter_rows())
+        rows.append((world, here["seed"].n_unique(), *(f"{means[name]:.1f}" for name in names)))
+    return _table(("world", "seeds", *names), rows)
+
+
+def graph(parts: pl.DataFrame) -> str:
+    """Tabulate the joint gap's correlation by scope, and its share of the gain of the whole graph.
+
+    The gain of a scope is over this vote alone, as a share of that of all votes.
+    """
+    rows = []
+    for world in parts["world"].unique(maintain_order=True):
+        here = parts.filter(world=world)
+        means = [here.filter(scope=s)["correlation"].to_numpy().mean() for s in SCOPES]
+        whole = means[SCOPES.index("all")] - means[0]
+        shares = [f"{mean:.3f} ({(mean - means[0]) / whole:.0%})" for mean in means[1:]]
+        rows.append((world, here["seed"].n_unique(), f"{means[0]:.3f}", *shares))
+    return _table(("world", "seeds", *SCOPES), rows)
+
+
+def cost(costs: pl.DataFrame) -> str:
+    """Tabulate processor time a step and peak memory beside those of dpo in the same turn."""
+    dpo = costs.filter(objective="dpo").select(
+        "turn", time="seconds_a_step", memory="peak_memory_gib"
+    )
+    rows = []
+    for policy in POLICIES:
+        mine = costs.filter(objective=policy.objective, gap=policy.gap).join(dpo, on="turn")
+        if len(mine):
+            time = 1000 * mine["seconds_a_step"].to_numpy()
+            ratio = mine["seconds_a_step"].to_numpy() / mine["time"].to_numpy()
+            memory = mine["peak_memory_gib"].to_numpy() / mine["memory"].to_numpy()
+            rows.append(
+                (policy.name, len(mine), f"{np.median(time):.0f}", f"{np.median(ratio):.2f}",
+                 f"{ratio.min():.2f} to {ratio.max():.2f}", f"{np.median(memory):.3f}")
+            )  # fmt: skip
+    head = ("policy", "turns", "ms a step", "times dpo's", "from, to", "memory, times dpo's")
+    return _table(head, rows)
+
+
+def share_captured(results: pl.DataFrame, world: str, policy: Policy) -> str:
+    """Say what share of the oracle's head-room a policy captures, with its interval, or `-`."""
+    found = captured(results, world, policy)
+    return "-" if found is None else f"{found[0]:.0%} ({found[1]:.0%} to {found[2]:.0%})"
+
+
+def _table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
+    lines: list[Iterable[object]] = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
+    "settings": settings,
+    "main": main_table,
+    "questions": questions,
+    "over worlds": over_worlds,
+    "equal": equal,
+    "others": others,
+    "spread": spread,
+    "pairwise settings": pairwise_settings,
+    "curve": curve,
+    "shares": shares,
+    "tuning seeds": tuning_seeds,
+    "truth": truth,
+    "spreads": spreads,
+}
