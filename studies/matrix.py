@@ -41,6 +41,7 @@ SCHEMA = {
     "train_seconds": pl.Float64,
     "seconds": pl.Float64,
 }
+KEYS = tuple(SCHEMA)[: tuple(SCHEMA).index("reward")]  # what tells one run from another
 Say = Callable[[str], None]
 
 
@@ -226,8 +227,7 @@ def table_of(runs: Sequence[Run], scale: Scale, cache: Path) -> pl.DataFrame:
 
 def merge(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     """Add new results to old ones; a cell that both hold is the new one's."""
-    keys = list(SCHEMA)[: list(SCHEMA).index("reward")]
-    return pl.concat([new, old]).unique(keys, keep="first", maintain_order=True).sort(keys)
+    return pl.concat([new, old]).unique(KEYS, keep="first", maintain_order=True).sort(KEYS)
 
 
 def _path(run: Run, scale: Scale, cache: Path) -> Path:

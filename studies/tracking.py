@@ -2,17 +2,7 @@
 
 import polars as pl
 
-PARAMETERS = (
-    "world",
-    "objective",
-    "gap",
-    "gamma",
-    "beta_dpo",
-    "seed",
-    "split",
-    "steps",
-    "learning_rate",
-)
+from studies.matrix import KEYS
 
 
 def log_runs(results: pl.DataFrame, uri: str, name: str) -> None:
@@ -25,5 +15,5 @@ def log_runs(results: pl.DataFrame, uri: str, name: str) -> None:
         for row in results.rows(named=True):
             label = f"{row['world']} {row['objective']} {row['gap']} {row['seed']}"
             with mlflow.start_run(run_name=label, nested=True):
-                mlflow.log_params({key: row[key] for key in PARAMETERS})
-                mlflow.log_metrics({k: v for k, v in row.items() if k not in PARAMETERS})
+                mlflow.log_params({key: row[key] for key in KEYS})
+                mlflow.log_metrics({k: v for k, v in row.items() if k not in KEYS})

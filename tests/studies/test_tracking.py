@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import polars as pl
 import pytest
+from tidy import spread, table
 
-from studies.matrix import SCHEMA
+from studies.matrix import Policy
 from studies.tracking import log_runs
 
 
@@ -13,27 +13,9 @@ from studies.tracking import log_runs
 def test_every_row_is_a_finished_run_below_one_parent(tmp_path: Path) -> None:
     import mlflow
 
-    rows = [
-        (
-            "far-3",
-            "arenapo",
-            "joint",
-            2.0,
-            500.0,
-            seed,
-            "main",
-            80,
-            1e-4,
-            3.0 + seed,
-            2.0,
-            0.7,
-            3.0,
-            4.0,
-        )
-        for seed in range(2)
-    ]
+    rows = [("far-3", Policy("arenapo", "joint"), 2.0, seed, "main", 3.0 + seed) for seed in (0, 1)]
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    log_runs(pl.DataFrame(rows, schema=SCHEMA, orient="row"), uri, "run")
+    log_runs(spread(table(*rows), 3.0), uri, "run")
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("study")
     assert experiment is not None
@@ -44,4 +26,5 @@ def test_every_row_is_a_finished_run_below_one_parent(tmp_path: Path) -> None:
     assert {c.data.tags["mlflow.parentRunId"] for c in children} == {parents[0].info.run_id}
     assert sorted(c.data.metrics["reward"] for c in children) == [3.0, 4.0]
     assert {(c.data.params["gap"], c.data.params["gamma"]) for c in children} == {("joint", "2.0")}
+    assert {c.data.params["spread"] for c in children} == {"3.0"}
     assert {run.info.status for run in runs} == {"FINISHED"}
