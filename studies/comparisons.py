@@ -175,27 +175,29 @@ def curve_steps(results: pl.DataFrame) -> list[int]:
 def curves(results: pl.DataFrame) -> list[tuple[str, str, int, list[float]]]:
     """Return (world, policy, seeds, mean reward after each of `curve_steps`) of every curve.
 
-    A mean is over the seeds that ran every number of steps: at the policy's own best setting, which
-    was tuned at the comparison's length, or at one setting and with the spread that is named.
+    A mean is over the seeds that every curve of the world ran at every number of steps: at the
+    policy's own best setting, which was tuned at the comparison's length, or at one setting and
+    with the spread that is named.
     """
     steps = curve_steps(results)
     points = results.filter(pl.col("split").is_in(["curve", "main", "spread"]))
     found = []
     for world in results.filter(split="curve")["world"].unique(maintain_order=True):
-        for spread in sorted(points.filter(split="curve", world=world)["spread"].unique()):
+        drawn = results.filter(split="curve", world=world)
+        cell = ["objective", "gap", "spread"]
+        here = points.filter(world=world).join(drawn.select(cell).unique(), on=cell, how="semi")
+        whole = here.group_by("seed").agg(pl.struct(*cell, "steps").n_unique())
+        most = drawn.select(cell).n_unique() * len(steps)
+        seeds = whole.filter(pl.col("objective") == most)["seed"].implode()
+        means = here.filter(pl.col("seed").is_in(seeds)).group_by(*cell, "steps")
+        reward = {row[:4]: row[4] for row in means.agg(pl.col("reward").mean()).iter_rows()}
+        for spread in sorted(drawn["spread"].unique()):
             for policy in (*MAIN, *MORE):
-                mine = points.filter(
-                    world=world, objective=policy.objective, gap=policy.gap, spread=spread
-                )
-                rewards = {
-                    length: dict(mine.filter(steps=length).select("seed", "reward").iter_rows())
-                    for length in steps
-                }
-                seeds = sorted(set.intersection(*(set(one) for one in rewards.values())))
-                if seeds:
+                mine = (policy.objective, policy.gap, spread)
+                if (*mine, STEPS) in reward:
                     name = policy.name + (f", spread {spread:g}" if spread else "")
-                    means = [float(np.mean([one[s] for s in seeds])) for one in rewards.values()]
-                    found.append((world, name, len(seeds), means))
+                    values = [reward[*mine, length] for length in steps]
+                    found.append((world, name, len(seeds.item()), values))
     return found
 
 

@@ -135,6 +135,12 @@ def test_a_curve_is_over_the_seeds_that_ran_every_length() -> None:
         "w", "arenapo joint, spread 3", 2, [2.0, 4.5, 8.0],
     )  # fmt: skip
     assert curve_steps(main) == []
+    # A policy that ran one seed alone leaves that seed alone to all curves of its world.
+    fewer = table(*(("w", DPO, 0.0, 0, split, 5.0) for split in ("main", "curve", "curve")))
+    lengths = fewer.with_columns(steps=pl.Series([STEPS, 20, 320]))
+    assert curves(pl.concat([results, lengths])) == [
+        ("w", DPO.name, 1, [5.0, 5.0, 5.0]), ("w", JOINT.name, 1, [1.0, 4.0, 7.0]),
+    ]  # fmt: skip
 
 
 def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> None:
