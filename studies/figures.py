@@ -25,7 +25,7 @@ from studies.comparisons import (
     spread_trials,
     worlds_of,
 )
-from studies.matrix import GAMMAS, tried
+from studies.matrix import GAMMAS, Policy, tried
 from studies.runs import LEARNING_RATE, STEPS
 from studies.world import WORLDS
 
@@ -113,10 +113,7 @@ def response(results: pl.DataFrame) -> Figure:
             mine = tuning.filter(objective=policy.objective, gap=policy.gap, beta_dpo=beta)
             means = dict(mine.group_by("gamma").agg(pl.col("reward").mean()).iter_rows())
             y = [means.get(gamma, float("nan")) for gamma in gammas]
-            axes.plot(
-                range(len(y)), y, "o-", color=COLOUR[policy.gap], label=NAMES[policy.gap],
-                linewidth=1.2, markersize=4,
-            )  # fmt: skip
+            _gap_line(axes, policy, y)
         axes.set_xticks(range(len(gammas)), [f"{gamma:g}" for gamma in gammas])
         axes.set_xlim(-0.5, len(gammas) - 0.5)
         axes.set_xlabel("gamma, the mean margin in logits", fontsize=9, color=INK)
@@ -150,10 +147,7 @@ def spread(results: pl.DataFrame) -> Figure:
             means = dict(mine.group_by("spread").agg(pl.col("reward").mean()).iter_rows())
             if means:
                 y = [zero, *(means.get(place, float("nan")) for place in places[1:])]
-                axes.plot(
-                    range(len(y)), y, "o-", color=COLOUR[policy.gap], label=NAMES[policy.gap],
-                    linewidth=1.2, markersize=4,
-                )  # fmt: skip
+                _gap_line(axes, policy, y)
         axes.set_xticks(range(len(places)), [f"{place:g}" for place in places])
         axes.set_xlim(-0.5, len(places) - 0.5)
         axes.set_xlabel("standard deviation of margins, in means", fontsize=9, color=INK)
@@ -181,6 +175,13 @@ def curve(results: pl.DataFrame) -> Figure:
     panels[0].set_ylabel("mean quality of held-out images", fontsize=9, color=INK)
     _legend(figure, panels[0])
     return figure
+
+
+def _gap_line(axes: Axes, policy: Policy, y: Sequence[float]) -> None:
+    axes.plot(
+        range(len(y)), y, "o-", color=COLOUR[policy.gap], label=NAMES[policy.gap],
+        linewidth=1.2, markersize=4,
+    )  # fmt: skip
 
 
 def _panels(title: str, count: int) -> tuple[Figure, list[Axes]]:
