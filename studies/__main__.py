@@ -50,6 +50,10 @@ def main() -> None:
                 "--steps", nargs="+", type=int, default=[],
                 help="points of learning curves, instead of the comparison's own length",
             )  # fmt: skip
+            command.add_argument(
+                "--trained-prompts", action="store_true",
+                help="with --at: judge by the prompts that were voted about",
+            )  # fmt: skip
     about = "how true every gap is, in every world, without training"
     command = commands.add_parser("gaps", help=about, description=about)
     command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
@@ -128,6 +132,9 @@ def _run(options: argparse.Namespace) -> None:
     results = pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=SCHEMA)
     if options.spreads and not options.at:
         raise ValueError("--spreads says how a setting's margins are spread: say --at as well")
+    trained = options.command == "run" and options.trained_prompts
+    if trained and (not options.at or options.steps):
+        raise ValueError("--trained-prompts goes with --at, and without --steps")
     first = FIRST_SEED[options.command]
     seeds = range(first, first + options.seeds)
     scales = dict.fromkeys(scale_of(world) for world in options.worlds)
@@ -138,6 +145,7 @@ def _run(options: argparse.Namespace) -> None:
         split = "spread" if options.spreads else "equal"
         steps = [] if options.command == "tune" else options.steps
         split = "tuning" if options.command == "tune" else "curve" if steps else split
+        split = "trained" if trained else split
         given = (*options.at, options.spreads, split, steps)
         runs = [r for w in options.worlds for r in equal_runs(w, policies, seeds, *given)]
     elif options.command == "tune":

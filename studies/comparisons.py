@@ -63,6 +63,12 @@ SPREAD_QUESTIONS = (
     (CAPABILITY, JOINT),
     (MODELS, ORACLE),
 )
+# Asked on the prompts that were trained on: whether what is known of single images pays there.
+TRAINED_QUESTIONS = (
+    *((policy, FIXED) for policy in (PAIRWISE, JOINT, MODELS, ORACLE)),
+    (JOINT, PAIRWISE),
+    (MODELS, ORACLE),
+)
 RESAMPLES = 10_000
 
 
@@ -133,6 +139,28 @@ def at_one_spread(results: pl.DataFrame) -> pl.DataFrame:
         pl.col("objective") == "fixed_margin", pl.col("world").is_in(wide["world"].implode())
     )
     return pl.concat([wide.with_columns(split=pl.lit("main")), fixed])
+
+
+def on_trained_prompts(results: pl.DataFrame) -> list[tuple[str, Difference, Difference]]:
+    """Return (spread, difference on trained prompts, the same policies' on held-out ones).
+
+    For the gaps with their own spread, then with each one that ran; over the seeds that ran both.
+    Holm's correction covers all differences on trained prompts.
+    """
+    trained = results.filter(split="trained").with_columns(split=pl.lit("main"))
+    spreads, found, beside = [], [], []
+    for spread in sorted(trained.filter(pl.col("objective") == "arenapo")["spread"].unique()):
+        mine = trained.filter((pl.col("spread") == spread) | (pl.col("objective") != "arenapo"))
+        seen = at_one_spread(results) if spread else at_equal_settings(results)
+        held_out = seen.join(
+            mine.select("world", "seed").unique(), on=["world", "seed"], how="semi"
+        )
+        for question in TRAINED_QUESTIONS:
+            answers = differences(mine, [question])
+            spreads += [f"{spread:g} means" if spread else "its own"] * len(answers)
+            found += answers
+            beside += differences(held_out, [question])
+    return list(zip(spreads, _corrected(found), beside, strict=True))
 
 
 def spread_trials(results: pl.DataFrame) -> pl.DataFrame:

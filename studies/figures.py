@@ -22,6 +22,7 @@ from studies.comparisons import (
     captured,
     curve_steps,
     curves,
+    differences,
     spread_trials,
     worlds_of,
 )
@@ -75,6 +76,32 @@ def head_room(rounds: Sequence[tuple[str, pl.DataFrame]]) -> Figure:
         axes.text(-0.45, 1.04, "the true gap", fontsize=8, color=GREY)
         axes.text(-0.45, -0.19, "a fixed margin", fontsize=8, color=GREY)
     _legend(figure, panels[-1])
+    return figure
+
+
+def worlds(rounds: Sequence[tuple[str, pl.DataFrame]]) -> Figure:
+    """What each gap gains over a fixed margin, a row a world and a panel a round of the study."""
+    places = [w for w in WORLDS if any(w in worlds_of(results) for _, results in rounds)]
+    figure, panels = _panels("What each gap gains over a fixed margin", len(rounds))
+    figure.set_size_inches(9.6, 1.9 + 0.42 * len(places))
+    for axes, (title, results) in zip(panels, rounds, strict=True):
+        axes.set_title(title, fontsize=10, color=INK, loc="left")
+        axes.axvline(0.0, color=GREY, linestyle=DASHED, linewidth=1)
+        for k, policy in enumerate((PAIRWISE, JOINT, CAPABILITY, ORACLE)):
+            found = differences(results, [(policy, FIXED)])
+            mean = [one.mean for one in found]
+            interval = [[d.mean - d.low for d in found], [d.high - d.mean for d in found]]
+            axes.errorbar(
+                mean, [places.index(one.world) + 0.17 * (k - 1.5) for one in found], xerr=interval,
+                fmt="o", color=COLOUR[policy.gap], label=NAMES[policy.gap], linewidth=1.2,
+                markersize=4, capsize=2,
+            )  # fmt: skip
+        axes.set_yticks(range(len(places)), places)
+        axes.set_ylim(len(places) - 0.5, -0.5)
+        axes.set_xlabel("reward over the fixed margin's, 95% interval", fontsize=9, color=INK)
+        axes.grid(axis="y", color=FAINT, linewidth=0.5)
+        axes.set_axisbelow(True)
+    _legend(figure, panels[0])
     return figure
 
 

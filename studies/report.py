@@ -1,8 +1,8 @@
-"""study.md from the parquet files: every number in it is written here, between markers.
+"""study.md and study/tables.md from the parquet files: every number in them is written here.
 
-`<!-- NAME -->` ... `<!-- /NAME -->` in the text encloses what `tables.TABLES[NAME]` returns, and
-the answer in words; the prose around them is a person's. A table whose marker is missing is an
-error, so none is lost unseen.
+`<!-- NAME -->` ... `<!-- /NAME -->` in either page encloses what `tables.TABLES[NAME]` returns, and
+the answer in words; the prose around them is a person's. A table without a place, or with two, is
+an error, so none is lost unseen.
 """
 
 import re
@@ -29,26 +29,29 @@ from studies.comparisons import (
     spread_trials,
     worlds_of,
 )
-from studies.tables import TABLES, share_captured
+from studies.tables import TABLES, share_captured, spread_of
 
 
 def write_report(docs: Path) -> list[Path]:
-    """Rewrite the tables of `docs`.md and the figures in `docs`; return what was written.
+    """Rewrite the tables of `docs`.md and `docs`/tables.md, and the figures in `docs`.
 
-    Raises FileNotFoundError for a missing parquet, ValueError for a missing marker.
+    Returns what was written. Raises FileNotFoundError for a missing page or parquet, ValueError for
+    a marker that neither page has or both have.
     """
     results = pl.read_parquet(docs / "results.parquet")
     gaps = pl.read_parquet(docs / "gaps.parquet")
     first = pl.read_parquet(docs / "first_round.parquet")
-    page = docs.with_suffix(".md")
-    text = page.read_text()
-    for name, table in ({"answer": answer} | TABLES).items():
-        text = _between(text, name, table(results, gaps), page)
-    text = _between(text, "first round", tables.questions(first, gaps), page)
-    text = _between(text, "graph", tables.graph(pl.read_parquet(docs / "graph.parquet")), page)
-    text = _between(text, "cost", tables.cost(pl.read_parquet(docs / "cost.parquet")), page)
-    page.write_text(text)
-    written = [page]
+    wide = at_one_spread(results)
+    pages = {page: page.read_text() for page in (docs.with_suffix(".md"), docs / "tables.md")}
+    content = {name: table(results, gaps) for name, table in ({"answer": answer} | TABLES).items()}
+    content["first round"] = tables.questions(first, gaps)
+    content["graph"] = tables.graph(pl.read_parquet(docs / "graph.parquet"))
+    content["cost"] = tables.cost(pl.read_parquet(docs / "cost.parquet"))
+    for name, table in content.items():
+        _put(pages, name, table)
+    for page, text in pages.items():
+        page.write_text(text)
+    paths = list(pages)
     for name, figure in (
         (
             "head_room.png",
@@ -59,14 +62,23 @@ def write_report(docs: Path) -> list[Path]:
                 ]
             ),
         ),
+        (
+            "worlds.png",
+            figures.worlds(
+                [
+                    ("each gap's own spread of margins", at_equal_settings(results)),
+                    (f"one spread of margins, {spread_of(wide)}", wide),
+                ]
+            ),
+        ),
         ("gaps.png", figures.truth(gaps)),
         ("response.png", figures.response(results)),
         *([("spread.png", figures.spread(results))] if len(spread_trials(results)) else []),
         *([("curve.png", figures.curve(results))] if curve_steps(results) else []),
     ):
         (docs / name).write_bytes(png(figure, dpi=130))
-        written.append(docs / name)
-    return written
+        paths.append(docs / name)
+    return paths
 
 
 def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -122,8 +134,12 @@ def _in_words(found: Difference) -> str:
     return f"{what}{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
-def _between(text: str, name: str, content: str, page: Path) -> str:
+def _put(pages: dict[Path, str], name: str, content: str) -> None:
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"{page}: no place for a table: <!-- {name} --> and <!-- /{name} -->")
-    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+    places = [page for page, text in pages.items() if pattern.search(text)]
+    if len(places) != 1:
+        count = "two places" if places else "no place"
+        names = " and ".join(str(page) for page in pages)
+        raise ValueError(f"{count} for a table in {names}: <!-- {name} --> and <!-- /{name} -->")
+    page = places[0]
+    pages[page] = pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", pages[page])

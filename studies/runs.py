@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -82,7 +83,7 @@ class Run:
     seed: int
     # "tuning" or "main": their seeds never meet (`FIRST_SEED`). Main seeds too: "equal", at one
     # setting that was given and not tuned, "spread", with `spread` as well; "curve", tuned, at
-    # other numbers of steps.
+    # other numbers of steps; "trained", judged by the prompts that were voted about.
     split: str
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
@@ -96,8 +97,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What is kept of a run: mean quality on held-out prompts, of the policy and of the base.
+    """What is kept of a run: mean quality on the prompts asked, of the policy and of the base.
 
+    They are held out, but for a run of the split `trained`: then those that were voted about.
     win_rate: the share of images better than the base's of the same prompt and
     noise, equal ones half. train_seconds: the training loop alone; seconds: the whole run.
     """
@@ -114,14 +116,15 @@ def execute(run: Run, scale: Scale, cache: Path) -> Result:
     begun = time.monotonic()
     say = lambda text: None  # noqa: E731
     base = base_model(cache, say, scale.pretraining_steps)
+    asked = prompts_of(run, cache)
     pairs, config, data = prepared(run, scale, cache, base)
     work = Path(tempfile.mkdtemp(dir=cache))
     try:
         trained = train(config, data, pairs, work / "run")
-        after = qualities(base, work / "run" / "policy", scale, cache)
+        after = qualities(base, work / "run" / "policy", asked, scale, cache)
     finally:
         shutil.rmtree(work)
-    before = _base_qualities(base, scale, cache)
+    before = _base_qualities(base, asked, scale, cache)
     wins = (after > before) + 0.5 * (after == before)
     return Result(
         reward=float(after.mean()),
@@ -166,15 +169,23 @@ def prepared(
     return pairs, config, data
 
 
-def qualities(base: Path, policy: Path | None, scale: Scale, cache: Path) -> np.ndarray:
-    """Return the latent quality of a policy's images for the held-out prompts, (n,)."""
+def prompts_of(run: Run, cache: Path) -> tuple[str, ...]:
+    """Return the prompts whose images make a run's reward."""
+    if run.split != "trained":
+        return HELD_OUT
+    voted = pl.read_parquet(pairs_of(WORLDS[run.world], run.seed, cache), columns=["prompt"])
+    return tuple(voted["prompt"].unique().sort())
+
+
+def qualities(
+    base: Path, policy: Path | None, prompts: Sequence[str], scale: Scale, cache: Path
+) -> np.ndarray:
+    """Return the latent quality of a policy's images for the prompts, (n,)."""
     from evaluation.drawing import Settings, batches, draw
     from evaluation.generate import prompt_targets
     from evaluation.policies import find_policy, load_pipeline
 
-    targets = prompt_targets(
-        [(text, text) for text in HELD_OUT], scale.images_per_prompt, 0, Path()
-    )
+    targets = prompt_targets([(text, text) for text in prompts], scale.images_per_prompt, 0, Path())
     settings = Settings(scale.sampling_steps, guidance=2.0, seed=0, resolution=32)
     pipeline = load_pipeline(find_policy(str(base), str(policy) if policy else None), "cpu")
     images = [
@@ -185,8 +196,8 @@ def qualities(base: Path, policy: Path | None, scale: Scale, cache: Path) -> np.
 
 
 @lru_cache(1)
-def _base_qualities(base: Path, scale: Scale, cache: Path) -> np.ndarray:
-    return qualities(base, None, scale, cache)
+def _base_qualities(base: Path, prompts: tuple[str, ...], scale: Scale, cache: Path) -> np.ndarray:
+    return qualities(base, None, prompts, scale, cache)
 
 
 @lru_cache(1)

@@ -1,4 +1,4 @@
-"""The tables of study.md, each made of the tidy parquet files alone."""
+"""The tables of study.md and study/tables.md, each made of the tidy parquet files alone."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -10,8 +10,10 @@ from studies.comparisons import (
     CAPABILITY,
     DPO,
     EQUAL_QUESTIONS,
+    FIXED,
     JOINT,
     MODELS,
+    ORACLE,
     PAIRWISE,
     SHUFFLED,
     SPREAD_POLICIES,
@@ -24,6 +26,7 @@ from studies.comparisons import (
     curves,
     differences,
     gains_of,
+    on_trained_prompts,
     pooled,
     worlds_of,
 )
@@ -31,6 +34,7 @@ from studies.cost import POLICIES
 from studies.graph import SCOPES
 from studies.matrix import FINALISTS, MAIN, MORE, Policy, best, tried
 from studies.runs import LEARNING_RATE, STEPS
+from studies.world import WORLDS
 
 
 def settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -115,6 +119,24 @@ def equal(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     return main_table(same, gaps) + "\n\n" + _differences(differences(same, EQUAL_QUESTIONS))
 
 
+def worlds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the main differences at one setting: a row a world and spread of margins."""
+    asked = [(p, FIXED) for p in (PAIRWISE, JOINT, CAPABILITY, ORACLE)] + [(JOINT, PAIRWISE)]
+    wide = at_one_spread(results)
+    by_spread = {"its own": at_equal_settings(results), spread_of(wide): wide}
+    rows = []
+    for world in WORLDS:
+        for spread, runs in by_spread.items():
+            here = runs.filter(world=world)
+            found = [differences(here, [question]) for question in asked]
+            if any(found):
+                seeds = max(one.seeds for answers in found for one in answers)
+                cells = [_interval(answers[0]) if answers else "-" for answers in found]
+                rows.append((world, spread, seeds, *cells))
+    names = [f"{p.gap} - {'fixed' if o is FIXED else o.gap}" for p, o in asked]
+    return _table(("world", "spread", "seeds", *names), rows)
+
+
 def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
     """Tabulate the other objectives and gaps beside dpo and the pairwise margin.
 
@@ -129,26 +151,28 @@ def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 
 
 def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """Tabulate the gaps at one mean and one spread of margins, and what the spread alone changes.
+    """Tabulate the gaps at one mean and one spread of margins, world by world."""
+    wide = at_one_spread(results)
+    return main_table(wide, gaps) + "\n\n" + _differences(differences(wide, SPREAD_QUESTIONS))
+
+
+def spread_over_worlds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate the same over the close worlds, and what the spread alone changes.
 
     The second table is of the same policy, with the margins' spread and with the gap's own.
     """
     wide = at_one_spread(results)
     own = at_equal_settings(results)
+    over = _differences(pooled(wide, questions=SPREAD_QUESTIONS))
     gains = _differences(
         replace(gain, policy=f"{gain.policy}: spread", other="own")
         for gain in gains_of(wide, own, SPREAD_POLICIES)
     )
-    found = _differences(differences(wide, SPREAD_QUESTIONS))
-    over = _differences(pooled(wide, questions=SPREAD_QUESTIONS))
     weight = Policy("arenapo_weighted", "pairwise")
     weighted = results.filter(split="main", objective=weight.objective, gap=weight.gap)
     beside = _differences(differences(pl.concat([wide, weighted]), [(weight, PAIRWISE)]))
     return "\n\n".join(
         (
-            main_table(wide, gaps),
-            found,
-            "Over the close worlds:",
             over,
             "With that spread, minus with its own:",
             gains,
@@ -156,6 +180,26 @@ def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
             beside,
         )
     )
+
+
+def trained(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate differences on the trained prompts, and of the same seeds on held-out ones."""
+    rows = [
+        (on.world, spread, f"{on.policy} - {on.other}", on.seeds, _interval(on),
+         f"{on.p_value:.4f}", f"{on.p_holm:.4f}", _interval(off))
+        for spread, on, off in on_trained_prompts(results)
+    ]  # fmt: skip
+    head = ("world", "spread", "difference", "seeds", "on trained prompts", "p", "p (Holm)")
+    return _table((*head, "on held-out prompts"), rows)
+
+
+def spread_of(wide: pl.DataFrame) -> str:
+    """Say which spread the margins of `comparisons.at_one_spread` have."""
+    return " or ".join(f"{value:g}" for value in sorted({*wide["spread"]} - {0.0})) + " means"
+
+
+def _interval(found: Difference) -> str:
+    return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
 
 def pairwise_settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -300,8 +344,11 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "questions": questions,
     "over worlds": over_worlds,
     "equal": equal,
+    "worlds": worlds,
     "others": others,
     "spread": spread,
+    "spread over worlds": spread_over_worlds,
+    "trained": trained,
     "pairwise settings": pairwise_settings,
     "curve": curve,
     "shares": shares,

@@ -1,5 +1,6 @@
 """The matrix: toy runs through the real training, resumption, and tuning."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +22,7 @@ from studies.matrix import (
     run_all,
     tuning_runs,
 )  # fmt: skip
-from studies.runs import STEPS, Run, Scale, execute
+from studies.runs import STEPS, Run, Scale, execute, prompts_of
 from studies.world import WORLDS, hold_arena
 from training.pairs import build_pairs, write_pairs
 
@@ -49,6 +50,13 @@ def test_a_matrix_runs_once_and_goes_on_where_it_stopped(
 
     monkeypatch.setattr(matrix, "ProcessPoolExecutor", refuse)
     assert run_all(runs, TOY, tmp_path, 1, lambda text: None).equals(first)
+    # On the prompts that were voted about, others than the held-out ones, the base is worth another
+    # mean too.
+    trained = replace(runs[0], split="trained")
+    voted = prompts_of(trained, tmp_path)
+    assert len(voted) == len(set(voted)) == WORLDS["few-models"].prompts
+    assert not set(voted) & set(prompts_of(runs[0], tmp_path))
+    assert execute(trained, TOY, tmp_path).base_reward != first["base_reward"][0]
     # The same cell in this process gives the same policy, but for how its threads round.
     assert execute(runs[0], TOY, tmp_path).reward == pytest.approx(first["reward"][0], abs=1e-4)
 

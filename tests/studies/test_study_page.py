@@ -18,6 +18,7 @@ from studies.comparisons import (
     curves,
     differences,
     gains_of,
+    on_trained_prompts,
     pooled,
 )
 from studies.gaps import GAPS
@@ -110,6 +111,32 @@ def test_at_one_spread_the_fixed_margin_of_the_same_setting_stands_beside_the_ga
         at_one_spread(twice)
 
 
+def test_on_trained_prompts_the_same_seeds_stand_beside_on_held_out_ones() -> None:
+    worth = {"main": (3.0, 3.1), "trained": (4.0, 4.3)}  # of a fixed margin and the joint gap
+    rows = [
+        (world, policy, 1.0, seed, split, reward + 0.1 * seed + (seed > 3))
+        for split, rewards in worth.items()
+        for policy, reward in zip((FIXED, JOINT), rewards, strict=True)
+        for seed in range(8 if split == "main" else 4)
+        for world in ("close-6", "far-3")
+    ]
+    equal = table(("close-6", JOINT, 1.0, 99, "equal", 3.0))  # says which setting is compared
+    own = pl.concat([table(*rows).filter(world="close-6"), equal])
+    ((spread_of, on, off),) = on_trained_prompts(own)
+    assert (spread_of, on.seeds, off.seeds) == ("its own", 4, 4)
+    assert (on.mean, off.mean) == pytest.approx((0.3, 0.1))
+
+    wide = [
+        spread(table(*(("close-6", JOINT, 1.0, seed, split, reward) for seed in range(4))), 3.0)
+        for split, reward in (("trained", 4.9), ("spread", 3.9))
+    ]
+    (_, one, _), (name, two, _) = on_trained_prompts(pl.concat([own, *wide]))
+    assert (name, two.policy, two.other) == ("3 means", JOINT.name, FIXED.name)
+    assert one.p_holm >= one.p_value  # corrected together
+    assert one.mean == pytest.approx(0.3)
+    assert two.mean == pytest.approx(4.9 - 4.15)
+
+
 def test_a_curve_is_over_the_seeds_that_ran_every_length() -> None:
     tuned = table(("w", JOINT, 2.0, 1000, "tuning", 3.0))
     runs = main_runs(tuned, "w", [JOINT], [0, 1], "w", steps=(20, 320))
@@ -180,22 +207,27 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     pl.DataFrame(parts).write_parquet(docs / "graph.parquet")
     page = tmp_path / "study.md"
     places = ["answer", *TABLES, "first round", "graph", "cost"]
-    page.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in places))
+    long = docs / "tables.md"
+    for path, names in ((page, places[::2]), (long, places[1::2])):
+        path.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in names))
     written = write_report(docs)
-    text = page.read_text()
+    text = page.read_text() + long.read_text()
     assert "old" not in text
     assert "the joint gap 50% (50% to 50%)" in text
     assert "| far-3 | arenapo oracle - fixed_margin | 8 | +0.400 |" in text
     assert "| arenapo joint | 2 | 30 | 1.50 | 1.50 to 1.50 | 1.000 |" in text
     assert "| far-3 | arenapo joint | 8 | 3.288 | 3.700 |" in text
     assert {path.name for path in written} == {
-        "study.md", "head_room.png", "gaps.png", "response.png", "spread.png", "curve.png",
+        "study.md", "tables.md", "head_room.png", "worlds.png", "gaps.png", "response.png",
+        "spread.png", "curve.png",
     }  # fmt: skip
     assert "| close-1 | 2 | 0.300 | 0.300 (0%) | 0.400 (50%) | 0.500 (100%) | 0.450 (75%) |" in text
     assert all(path.stat().st_size > 0 for path in written)
     write_report(docs)
-    assert page.read_text() == text
+    assert page.read_text() + long.read_text() == text
 
-    page.write_text("no markers")
-    with pytest.raises(ValueError, match="no place for a table: <!-- answer -->"):
-        write_report(docs)
+    for other, wrong in (("no markers", "no place"), (text, "two places")):
+        page.write_text(other)
+        long.write_text(text if wrong == "two places" else other)
+        with pytest.raises(ValueError, match=f"{wrong} for a table in .*: <!-- answer -->"):
+            write_report(docs)
