@@ -29,7 +29,7 @@ def main() -> None:
         command.add_argument("--worlds", nargs="+", required=True)
         command.add_argument(
             "--policies", nargs="+", default=["main"], metavar="NAME",
-            help="main, more, or names such as 'arenapo joint' (%(default)s)",
+            help="main, more, between, or names such as 'arenapo joint' (%(default)s)",
         )  # fmt: skip
         command.add_argument("--seeds", type=int, default=seeds, help="how many (%(default)s)")
         command.add_argument("--workers", type=int, default=2, help="(%(default)s)")
@@ -110,6 +110,7 @@ def _run(options: argparse.Namespace) -> None:
     import polars as pl
 
     from studies.matrix import (
+        BETWEEN,
         MAIN,
         MORE,
         SCHEMA,
@@ -123,7 +124,9 @@ def _run(options: argparse.Namespace) -> None:
     from studies.runs import FIRST_SEED, scale_of
 
     _known_worlds(options.worlds)
-    groups = {"main": MAIN, "more": MORE} | {p.name: (p,) for p in MAIN + MORE}
+    between = tuple(policy for ladder in BETWEEN for policy in ladder)
+    groups = {"main": MAIN, "more": MORE, "between": between}
+    groups |= {policy.name: (policy,) for policy in MAIN + MORE + between}
     strangers = [name for name in options.policies if name not in groups]
     if strangers:
         raise ValueError(f"no policy is called {strangers[0]!r}; there are {', '.join(groups)}")

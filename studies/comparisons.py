@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from evaluation.intervals import bootstrap_interval, holm, sign_flip_p
-from studies.matrix import MAIN, MORE, Policy
+from studies.matrix import BETWEEN, MAIN, MORE, Policy
 from studies.runs import STEPS
 
 FIXED = Policy("fixed_margin", "one")
@@ -164,11 +164,37 @@ def on_trained_prompts(results: pl.DataFrame) -> list[tuple[str, Difference, Dif
 
 
 def spread_trials(results: pl.DataFrame) -> pl.DataFrame:
-    """Return the tuning runs at several spreads, each world's at the setting that most have."""
+    """Return the tuning runs of worlds at several spreads, each at the setting that most have."""
     wide = results.filter(pl.col("spread") > 0, split="tuning")
+    wide = wide.filter(pl.col("spread").n_unique().over("world") > 1)
     setting = ["world", "gamma", "beta_dpo"]
     most = wide.group_by(setting).len().sort("len", descending=True).unique("world", keep="first")
     return wide.join(most.select(setting), on=setting, how="semi", maintain_order="left")
+
+
+def ladders(results: pl.DataFrame, world: str) -> list[tuple[np.ndarray, list[Difference]]]:
+    """Return (reward of each step (steps,), differences to the first step) of `matrix.BETWEEN`.
+
+    On the tuning seeds, at the setting and the one spread that a step between was tried at. Empty
+    where none was.
+    """
+    wide = results.filter(split="tuning", world=world, objective="arenapo")
+    steps = wide.filter(pl.col("gap") == BETWEEN[0][1].gap)
+    if steps.is_empty():
+        return []
+    setting = ["gamma", "beta_dpo", "spread"]
+    at = wide.join(steps.select(setting).unique(), on=setting, how="semi")
+    at = at.with_columns(split=pl.lit("main"))
+    found = []
+    for ladder in BETWEEN:
+        values = rewards(at, world, ladder)
+        gains = [
+            _difference(world, step, ladder[0], values[:, k] - values[:, 0])
+            for k, step in enumerate(ladder)
+            if k
+        ]
+        found.append((values.mean(0), gains))
+    return found
 
 
 def gains_of(

@@ -21,13 +21,18 @@ from training.pairs import build_pairs, write_pairs
 # models: the true difference of the two models' mean qualities, which knows all about models and
 # nothing about images.
 GAPS = ("pairwise", "predictive", "capability", "clipped", "joint", "signed", "models", "oracle")
+# A capability gap with a share, in %, of what the votes say of the two images beyond their models,
+# from 0, `capability`, to 100, `signed`; and the same of the truth, from `models` to `oracle`.
+SHARES = (25, 50, 75)
+KINDS = {"estimate": ("capability", "signed"), "truth": ("models", "oracle")}
 PAIRS = "pairs.parquet"
 
 
 def all_gaps(arena: Arena) -> pl.DataFrame:
-    """Return the columns of `arena.votes.schema.GAPS` for the pairwise gap, and each of `GAPS`.
+    """Return the columns of `schema.GAPS` for the pairwise gap, and each of `GAPS`.
 
-    Every gap NAME has columns NAME_gap, NAME_gap_sd and NAME_probability.
+    Also KIND-SHARE for each of `KINDS` and `SHARES`. Every gap NAME has columns NAME_gap,
+    NAME_gap_sd and NAME_probability.
     """
     ratings = estimator("trueskill", draw_probability=0.0).fit(arena.votes)
     posterior = pairwise_gaps(arena.votes, ratings)
@@ -39,9 +44,15 @@ def all_gaps(arena: Arena) -> pl.DataFrame:
         "clipped": capability_gaps(arena.votes, ratings),
         "joint": signed.with_columns(pl.col("gap").clip(lower_bound=0.0)),
         "signed": signed,
-        "models": _true(posterior, arena.model_difference()),
-        "oracle": _true(posterior, arena.difference()),
+        "models": _given(posterior, arena.model_difference()),
+        "oracle": _given(posterior, arena.difference()),
     }
+    for kind, ends in KINDS.items():
+        low, high = (found[name]["gap"].to_numpy() for name in ends)
+        found |= {
+            f"{kind}-{share}": _given(posterior, low + share / 100 * (high - low))
+            for share in SHARES
+        }
     numbers = pl.col("gap", "gap_sd", "probability")
     return pl.concat(
         [posterior, *(gaps.select(numbers.name.prefix(f"{n}_")) for n, gaps in found.items())],
@@ -49,10 +60,10 @@ def all_gaps(arena: Arena) -> pl.DataFrame:
     )
 
 
-def _true(gaps: pl.DataFrame, truth: np.ndarray) -> pl.DataFrame:
-    """Put a true difference (n,) in the place of the gaps."""
+def _given(gaps: pl.DataFrame, values: np.ndarray) -> pl.DataFrame:
+    """Put differences (n,) that are taken for certain in the place of the gaps."""
     return gaps.with_columns(
-        gap=pl.Series(truth), gap_sd=pl.lit(0.0), probability=pl.Series((truth > 0) * 1.0)
+        gap=pl.Series(values), gap_sd=pl.lit(0.0), probability=pl.Series((values > 0) * 1.0)
     )
 
 

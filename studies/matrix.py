@@ -96,6 +96,17 @@ MORE = (
     Policy("arenapo_regression", "joint"),
 )
 
+# From what is known of models alone to what is known of each image: an estimate's, the truth's.
+BETWEEN: tuple[tuple[Policy, ...], ...] = (
+    tuple(
+        Policy("arenapo", gap)
+        for gap in ("capability", "estimate-25", "estimate-50", "estimate-75", "signed")
+    ),
+    tuple(
+        Policy("arenapo", gap) for gap in ("models", "truth-25", "truth-50", "truth-75", "oracle")
+    ),
+)
+
 
 def tuning_runs(world: str, policies: Iterable[Policy], seeds: Sequence[int]) -> list[Run]:
     """Return every policy at every value of its grid, on the first tuning seeds."""

@@ -29,7 +29,8 @@ from training.pairs import TrainingSet, open_pairs
 
 Gap = Literal[
     "none", "one", "shuffled", "pairwise", "predictive", "capability", "clipped", "joint", "signed",
-    "models", "oracle",
+    "models", "oracle", "estimate-25", "estimate-50", "estimate-75",
+    "truth-25", "truth-50", "truth-75",
 ]  # fmt: skip
 
 FIRST_SEED = {"run": 0, "tune": 1000}  # by command

@@ -26,11 +26,13 @@ from studies.comparisons import (
     curves,
     differences,
     gains_of,
+    ladders,
     on_trained_prompts,
     pooled,
     worlds_of,
 )
 from studies.cost import POLICIES
+from studies.gaps import KINDS, SHARES
 from studies.graph import SCOPES
 from studies.matrix import FINALISTS, MAIN, MORE, Policy, best, tried
 from studies.runs import LEARNING_RATE, STEPS
@@ -198,6 +200,17 @@ def spread_of(wide: pl.DataFrame) -> str:
     return " or ".join(f"{value:g}" for value in sorted({*wide["spread"]} - {0.0})) + " means"
 
 
+def between(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate reward from a gap of the models alone to one of each image, on the tuning seeds."""
+    rows = []
+    for world in WORLDS:
+        for kind, (means, gains) in zip(KINDS, ladders(results, world), strict=False):
+            told = ["", *(f", {_interval(gain)}" for gain in gains)]
+            cells = [f"{mean:.3f}{more}" for mean, more in zip(means, told, strict=True)]
+            rows.append((world, kind, *cells))
+    return _table(("world", "gap", *(f"{share}%" for share in (0, *SHARES, 100))), rows)
+
+
 def _interval(found: Difference) -> str:
     return f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
 
@@ -345,6 +358,7 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "over worlds": over_worlds,
     "equal": equal,
     "worlds": worlds,
+    "between": between,
     "others": others,
     "spread": spread,
     "spread over worlds": spread_over_worlds,

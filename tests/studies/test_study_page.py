@@ -18,12 +18,13 @@ from studies.comparisons import (
     curves,
     differences,
     gains_of,
+    ladders,
     on_trained_prompts,
     pooled,
 )
 from studies.gaps import GAPS
 from studies.graph import SCOPES
-from studies.matrix import MAIN, Policy, main_runs
+from studies.matrix import BETWEEN, MAIN, Policy, main_runs
 from studies.report import write_report
 from studies.runs import STEPS
 from studies.tables import TABLES
@@ -137,6 +138,23 @@ def test_on_trained_prompts_the_same_seeds_stand_beside_on_held_out_ones() -> No
     assert two.mean == pytest.approx(4.9 - 4.15)
 
 
+def test_a_ladder_goes_from_the_models_gap_to_the_images_at_one_spread() -> None:
+    rows = [
+        ("close-3", step, 1.0, seed, "tuning", reward + 0.1 * k + 0.01 * seed)
+        for ladder, reward in zip(BETWEEN, (3.0, 4.0), strict=True)
+        for k, step in enumerate(ladder)
+        for seed in range(1000, 1003)
+    ]
+    results = pl.concat([spread(table(*rows), 3.0), table(*rows)])  # with their own spread as well
+    results = results.filter((pl.col("spread") > 0) | ~pl.col("gap").str.contains("-"))
+    assert ladders(results, "close-6") == []
+    (means, gains), (truth, _) = ladders(results, "close-3")
+    assert means - 10.01 == pytest.approx([3.0, 3.1, 3.2, 3.3, 3.4])
+    assert truth - means == pytest.approx([1.0] * 5)
+    assert [gain.mean for gain in gains] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert all(gain.high - gain.low < 1e-9 for gain in gains)  # paired by seed
+
+
 def test_a_curve_is_over_the_seeds_that_ran_every_length() -> None:
     tuned = table(("w", JOINT, 2.0, 1000, "tuning", 3.0))
     runs = main_runs(tuned, "w", [JOINT], [0, 1], "w", steps=(20, 320))
@@ -176,7 +194,7 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     for name in ("results", "first_round"):
         known_table().write_parquet(docs / f"{name}.parquet")
     more = [
-        spread(table(("far-3", JOINT, 1.0, 1000, "tuning", 3.0)), 2.0),
+        *(spread(table(("far-3", JOINT, 1.0, 1000, "tuning", 3.0)), wide) for wide in (1.0, 2.0)),
         spread(table(*(("far-3", JOINT, 1.0, s, "spread", 3.3) for s in range(8))), 2.0),
         table(*(("far-3", JOINT, 1.0, s, "curve", 3.7) for s in range(8))).with_columns(
             steps=pl.lit(320, pl.Int64)

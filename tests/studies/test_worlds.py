@@ -80,3 +80,5 @@ def test_every_gap_knows_something_and_the_joint_one_is_the_signed_one_cut_at_ze
     signed = gaps["signed_gap"].to_numpy()
     assert (signed < 0).any()
     np.testing.assert_array_equal(gaps["joint_gap"].to_numpy(), np.maximum(signed, 0))
+    of_models, half = (gaps[f"{name}_gap"].to_numpy() for name in ("capability", "estimate-50"))
+    np.testing.assert_allclose(half, (of_models + signed) / 2)
