@@ -133,7 +133,7 @@ def gap_histogram(gaps: Mapping[str, pl.DataFrame]) -> Figure:
         axes.stairs(share, edges, fill=True, color=colour, alpha=0.45)
         axes.stairs(share, edges, color=colour, lw=1.2, label=f"{name}: mean {mean:.2f}")
         axes.axvline(mean, color=colour, lw=1.4, ls=DASHED)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="y", color=FAINT, lw=0.7)
     axes.set_xlabel("how much better the winner is, on the scale of mu", fontsize=9, color=INK)
     axes.set_ylabel("share of strict votes", fontsize=9, color=INK)

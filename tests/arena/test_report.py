@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from arena.figures import gap_histogram, png
 from arena.gap import UnratedModelError
 from arena.ratings import estimator
 from arena.report import as_fitted, write_report
@@ -88,3 +89,15 @@ def test_as_fitted_takes_from_the_past_what_the_votes_chose(votes):
     assert as_fitted(chosen.fit(votes), comparisons) == chosen
     fixed = estimator("trueskill", draw_probability=0.3)
     assert as_fitted(fixed.fit(votes), comparisons) == fixed
+
+
+def test_the_ticks_of_the_gap_histogram_stand_where_they_say():
+    gap = np.maximum(np.linspace(-1.5, 8.0, 400), 0.0)  # a sixth at 0: ticks at 2.5%
+    gaps = pl.DataFrame({"outcome": "a", "gap": gap})
+    figure = gap_histogram({"pairwise": gaps})
+    png(figure)  # laid out
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    for place, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
+        if low <= place <= high:
+            assert float(label.get_text().rstrip("%")) / 100 == pytest.approx(place)
