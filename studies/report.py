@@ -6,6 +6,7 @@ an error, so none is lost unseen.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +24,7 @@ from studies.comparisons import (
     at_one_spread,
     captured,
     curve_steps,
+    differences,
     gains_of,
     pooled,
     rewards,
@@ -96,6 +98,10 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         if found:
             count = sum(world.startswith("close-") for world in worlds_of(runs))
             lines.append(f"- Over {count} worlds of close models, {how}: {'; '.join(found)}.")
+    for how, runs in (("each gap's own spread", same), (f"a spread of {spread_of(wide)}", wide)):
+        told = [_in_worlds(each) for one in asked if (each := differences(runs, [one]))]
+        if told:
+            lines.append(f"- World by world, all at one setting and {how}: {'; '.join(told)}.")
     gains = [f"{gain.world} {_in_words(gain)}" for gain in gains_of(wide, same, [PAIRWISE])]
     if gains:
         lines.append(
@@ -126,6 +132,13 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
             f"{shares['joint']}, the capability gap {shares['capability']}."
         )
     return "\n".join(lines)
+
+
+def _in_worlds(found: Sequence[Difference]) -> str:
+    """Say in how many worlds one policy is told from the other, by 95% intervals."""
+    above, below = sum(d.low > 0 for d in found), sum(d.high < 0 for d in found)
+    policy, other = (name.removeprefix("arenapo ") for name in (found[0].policy, found[0].other))
+    return f"{policy} is above {other} in {above} of {len(found)} and below it in {below}"
 
 
 def _in_words(found: Difference) -> str:
