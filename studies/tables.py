@@ -153,35 +153,52 @@ def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 
 
 def spread(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """Tabulate the gaps at one mean and one spread of margins, world by world."""
+    """Tabulate the gaps at one mean and one spread of margins, and what the spread alone changes.
+
+    The last table is of the same policy, with the margins' spread and with the gap's own.
+    """
     wide = at_one_spread(results)
-    return main_table(wide, gaps) + "\n\n" + _differences(differences(wide, SPREAD_QUESTIONS))
+    gains = _differences(
+        replace(gain, policy=f"{gain.policy}: spread", other="own")
+        for gain in gains_of(wide, at_equal_settings(results), SPREAD_POLICIES)
+    )
+    return "\n\n".join(
+        (
+            main_table(wide, gaps),
+            _differences(differences(wide, SPREAD_QUESTIONS)),
+            "With that spread, minus with its own:",
+            gains,
+        )
+    )
 
 
 def spread_over_worlds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """Tabulate the same over the close worlds, and what the spread alone changes.
-
-    The second table is of the same policy, with the margins' spread and with the gap's own.
-    """
+    """Tabulate the same over the close worlds, and the pairwise gap as a weight beside it."""
     wide = at_one_spread(results)
-    own = at_equal_settings(results)
     over = _differences(pooled(wide, questions=SPREAD_QUESTIONS))
-    gains = _differences(
-        replace(gain, policy=f"{gain.policy}: spread", other="own")
-        for gain in gains_of(wide, own, SPREAD_POLICIES)
-    )
     weight = Policy("arenapo_weighted", "pairwise")
     weighted = results.filter(split="main", objective=weight.objective, gap=weight.gap)
     beside = _differences(differences(pl.concat([wide, weighted]), [(weight, PAIRWISE)]))
     return "\n\n".join(
         (
             over,
-            "With that spread, minus with its own:",
-            gains,
             "The pairwise gap as a weight, at its own best beta_dpo, minus as a margin so spread:",
             beside,
         )
     )
+
+
+def spread_gains(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
+    """Tabulate what the spread gains the pairwise gap, where most votes are wrong first."""
+    found = gains_of(at_one_spread(results), at_equal_settings(results), [PAIRWISE])
+    right = dict(gaps.group_by("world").agg(pl.col("right").mean()).iter_rows())
+    rows = [
+        (gain.world, f"{right[gain.world]:.1%}", gain.seeds, _interval(gain), f"{gain.p_value:.4f}",
+         f"{gain.p_holm:.4f}")
+        for gain in sorted(found, key=lambda gain: right[gain.world])
+    ]  # fmt: skip
+    head = ("world", "votes right", "seeds", "spread - own", "p", "p (Holm)")
+    return _table(head, rows)
 
 
 def trained(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -362,6 +379,7 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "others": others,
     "spread": spread,
     "spread over worlds": spread_over_worlds,
+    "spread gains": spread_gains,
     "trained": trained,
     "pairwise settings": pairwise_settings,
     "curve": curve,
