@@ -1,8 +1,8 @@
 """study.md and study/tables.md from the parquet files: every number in them is written here.
 
-`<!-- NAME -->` ... `<!-- /NAME -->` in either page encloses what `tables.TABLES[NAME]` returns, and
-the answer in words; the prose around them is a person's. A table without a place, or with two, is
-an error, so none is lost unseen.
+`<!-- NAME -->` ... `<!-- /NAME -->` in either page encloses what `tables.TABLES[NAME]` or the
+function NAME of `gap_tables` returns, and the answer in words; the prose around them is a person's.
+A table without a place, or with two, is an error, so none is lost unseen.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from arena.figures import png
-from studies import figures, tables
+from studies import figures, gap_tables, tables
 from studies.comparisons import (
     CAPABILITY,
     FIXED,
@@ -47,8 +47,9 @@ def write_report(docs: Path) -> list[Path]:
     pages = {page: page.read_text() for page in (docs.with_suffix(".md"), docs / "tables.md")}
     content = {name: table(results, gaps) for name, table in ({"answer": answer} | TABLES).items()}
     content["first round"] = tables.questions(first, gaps)
-    content["graph"] = tables.graph(pl.read_parquet(docs / "graph.parquet"))
-    content["cost"] = tables.cost(pl.read_parquet(docs / "cost.parquet"))
+    content["truth"], content["spreads"] = gap_tables.truth(gaps), gap_tables.spreads(gaps)
+    content["graph"] = gap_tables.graph(pl.read_parquet(docs / "graph.parquet"))
+    content["cost"] = gap_tables.cost(pl.read_parquet(docs / "cost.parquet"))
     for name, table in content.items():
         _put(pages, name, table)
     for page, text in pages.items():

@@ -1,6 +1,6 @@
-"""The tables of study.md and study/tables.md, each made of the tidy parquet files alone."""
+"""The tables of what was trained, for study.md and study/tables.md, from the tidy table alone."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -31,9 +31,8 @@ from studies.comparisons import (
     pooled,
     worlds_of,
 )
-from studies.cost import POLICIES
 from studies.gaps import KINDS, SHARES
-from studies.graph import SCOPES
+from studies.markdown import table
 from studies.matrix import FINALISTS, MAIN, MORE, Policy, best, tried
 from studies.runs import LEARNING_RATE, STEPS
 from studies.world import WORLDS
@@ -51,7 +50,7 @@ def settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
                 seeds = here["seed"].n_unique()
                 tried = here.group_by("gamma", "beta_dpo").len().height
                 rows.append((world, policy.name, tried, seeds, f"{gamma:g}", f"{beta:g}"))
-    return _table(("tuned in", "policy", "settings tried", "seeds", "gamma", "beta_dpo"), rows)
+    return table(("tuned in", "policy", "settings tried", "seeds", "gamma", "beta_dpo"), rows)
 
 
 def main_table(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -72,7 +71,7 @@ def main_table(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
                      f"{gain:+.3f}", f"{wins:.1%}")
                 )  # fmt: skip
     head = ("world", "policy", "seeds", "reward", "its error", "over the base", "win rate")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def questions(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -93,7 +92,7 @@ def _differences(found: Iterable[Difference]) -> str:
          f"{d.low:+.3f} to {d.high:+.3f}", f"{d.p_value:.4f}", f"{d.p_holm:.4f}")
         for d in found
     ]  # fmt: skip
-    return _table(("world", "difference", "seeds", "mean", "95% interval", "p", "p (Holm)"), rows)
+    return table(("world", "difference", "seeds", "mean", "95% interval", "p", "p (Holm)"), rows)
 
 
 def tuning_seeds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -136,7 +135,7 @@ def worlds(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
                 cells = [_interval(answers[0]) if answers else "-" for answers in found]
                 rows.append((world, spread, seeds, *cells))
     names = [f"{p.gap} - {'fixed' if o is FIXED else o.gap}" for p, o in asked]
-    return _table(("world", "spread", "seeds", *names), rows)
+    return table(("world", "spread", "seeds", *names), rows)
 
 
 def others(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -198,7 +197,7 @@ def spread_gains(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         for gain in sorted(found, key=lambda gain: right[gain.world])
     ]  # fmt: skip
     head = ("world", "votes right", "seeds", "spread - own", "p", "p (Holm)")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def trained(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -209,7 +208,7 @@ def trained(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         for spread, on, off in on_trained_prompts(results)
     ]  # fmt: skip
     head = ("world", "spread", "difference", "seeds", "on trained prompts", "p", "p (Holm)")
-    return _table((*head, "on held-out prompts"), rows)
+    return table((*head, "on held-out prompts"), rows)
 
 
 def spread_of(wide: pl.DataFrame) -> str:
@@ -225,7 +224,7 @@ def between(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
             told = ["", *(f", {_interval(gain)}" for gain in gains)]
             cells = [f"{mean:.3f}{more}" for mean, more in zip(means, told, strict=True)]
             rows.append((world, kind, *cells))
-    return _table(("world", "gap", *(f"{share}%" for share in (0, *SHARES, 100))), rows)
+    return table(("world", "gap", *(f"{share}%" for share in (0, *SHARES, 100))), rows)
 
 
 def _interval(found: Difference) -> str:
@@ -250,7 +249,7 @@ def pairwise_settings(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
             "world", "reward", descending=[False, True]
         ).iter_rows()
     ]
-    return _table(("world", "objective", "gamma", "beta_dpo", "spread", "seeds", "reward"), rows)
+    return table(("world", "objective", "gamma", "beta_dpo", "spread", "seeds", "reward"), rows)
 
 
 def curve(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -260,7 +259,7 @@ def curve(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         for world, policy, seeds, means in curves(results)
     ]
     steps = curve_steps(results)
-    return _table(("world", "policy", "seeds", *(f"{n} steps" for n in steps)), rows)
+    return table(("world", "policy", "seeds", *(f"{n} steps" for n in steps)), rows)
 
 
 def shares(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
@@ -276,96 +275,15 @@ def shares(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         for world in worlds_of(runs)
         if captured(runs, world, PAIRWISE)
     ]
-    return _table(
+    return table(
         ("world", "setting", "shuffled", "pairwise", "joint", "capability", "models (truth)"), rows
     )
-
-
-def truth(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """Tabulate every gap's correlation with the latent difference, and joint minus pairwise."""
-    rows = []
-    for world in gaps["world"].unique(maintain_order=True):
-        here = gaps.filter(world=world)
-        by_gap = {
-            name: here.filter(gap=name).sort("seed")["correlation"].to_numpy()
-            for name in ("pairwise", "predictive", "capability", "models", "joint", "signed")
-        }
-        lead = by_gap["joint"] - by_gap["pairwise"]
-        error = lead.std(ddof=1) / np.sqrt(len(lead)) if len(lead) > 1 else np.nan
-        rows.append(
-            (world, here["seed"].n_unique(), f"{here['right'].to_numpy().mean():.1%}",
-             *(f"{values.mean():.3f}" for values in by_gap.values()),
-             f"{lead.mean():+.3f} ± {error:.3f}")
-        )  # fmt: skip
-    head = (
-        "world",
-        "seeds",
-        "votes right",
-        "pairwise",
-        "predictive",
-        "capability",
-        "models",
-        "joint",
-    )
-    return _table((*head, "joint, signed", "joint - pairwise"), rows)
-
-
-def spreads(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
-    """Tabulate each gap's standard deviation over its mean, mean over seeds."""
-    names = ("pairwise", "clipped", "joint", "signed", "oracle", "capability", "models")
-    known = gaps.drop_nulls("spread")
-    rows = []
-    for world in known["world"].unique(maintain_order=True):
-        here = known.filter(world=world)
-        means = dict(here.group_by("gap").agg(pl.col("spread").mean()).iter_rows())
-        rows.append((world, here["seed"].n_unique(), *(f"{means[name]:.1f}" for name in names)))
-    return _table(("world", "seeds", *names), rows)
-
-
-def graph(parts: pl.DataFrame) -> str:
-    """Tabulate the joint gap's correlation by scope, and its share of the gain of the whole graph.
-
-    The gain of a scope is over this vote alone, as a share of that of all votes.
-    """
-    rows = []
-    for world in parts["world"].unique(maintain_order=True):
-        here = parts.filter(world=world)
-        means = [here.filter(scope=s)["correlation"].to_numpy().mean() for s in SCOPES]
-        whole = means[SCOPES.index("all")] - means[0]
-        shares = [f"{mean:.3f} ({(mean - means[0]) / whole:.0%})" for mean in means[1:]]
-        rows.append((world, here["seed"].n_unique(), f"{means[0]:.3f}", *shares))
-    return _table(("world", "seeds", *SCOPES), rows)
-
-
-def cost(costs: pl.DataFrame) -> str:
-    """Tabulate processor time a step and peak memory beside those of dpo in the same turn."""
-    dpo = costs.filter(objective="dpo").select(
-        "turn", time="seconds_a_step", memory="peak_memory_gib"
-    )
-    rows = []
-    for policy in POLICIES:
-        mine = costs.filter(objective=policy.objective, gap=policy.gap).join(dpo, on="turn")
-        if len(mine):
-            time = 1000 * mine["seconds_a_step"].to_numpy()
-            ratio = mine["seconds_a_step"].to_numpy() / mine["time"].to_numpy()
-            memory = mine["peak_memory_gib"].to_numpy() / mine["memory"].to_numpy()
-            rows.append(
-                (policy.name, len(mine), f"{np.median(time):.0f}", f"{np.median(ratio):.2f}",
-                 f"{ratio.min():.2f} to {ratio.max():.2f}", f"{np.median(memory):.3f}")
-            )  # fmt: skip
-    head = ("policy", "turns", "ms a step", "times dpo's", "from, to", "memory, times dpo's")
-    return _table(head, rows)
 
 
 def share_captured(results: pl.DataFrame, world: str, policy: Policy) -> str:
     """Say what share of the oracle's head-room a policy captures, with its interval, or `-`."""
     found = captured(results, world, policy)
     return "-" if found is None else f"{found[0]:.0%} ({found[1]:.0%} to {found[2]:.0%})"
-
-
-def _table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    lines: list[Iterable[object]] = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
@@ -385,6 +303,4 @@ TABLES: dict[str, Callable[[pl.DataFrame, pl.DataFrame], str]] = {
     "curve": curve,
     "shares": shares,
     "tuning seeds": tuning_seeds,
-    "truth": truth,
-    "spreads": spreads,
 }

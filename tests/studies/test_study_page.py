@@ -224,7 +224,7 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     ]
     pl.DataFrame(parts).write_parquet(docs / "graph.parquet")
     page = tmp_path / "study.md"
-    places = ["answer", *TABLES, "first round", "graph", "cost"]
+    places = ["answer", *TABLES, "truth", "spreads", "first round", "graph", "cost"]
     long = docs / "tables.md"
     for path, names in ((page, places[::2]), (long, places[1::2])):
         path.write_text("\n".join(f"<!-- {name} -->\nold\n<!-- /{name} -->" for name in names))
