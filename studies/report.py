@@ -15,10 +15,12 @@ from arena.figures import png
 from studies import figures, gap_tables, tables
 from studies.comparisons import (
     CAPABILITY,
+    EQUAL_QUESTIONS,
     FIXED,
     JOINT,
     ORACLE,
     PAIRWISE,
+    SPREAD_QUESTIONS,
     Difference,
     at_equal_settings,
     at_one_spread,
@@ -99,8 +101,13 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
         if found:
             count = sum(world.startswith("close-") for world in worlds_of(runs))
             lines.append(f"- Over {count} worlds of close models, {how}: {'; '.join(found)}.")
-    for how, runs in (("each gap's own spread", same), (f"a spread of {spread_of(wide)}", wide)):
-        told = [_in_worlds(each) for one in asked if (each := differences(runs, [one]))]
+    for how, runs, table in (
+        ("each gap's own spread", same, EQUAL_QUESTIONS),
+        (f"a spread of {spread_of(wide)}", wide, SPREAD_QUESTIONS),
+    ):
+        rows = differences(runs, table)
+        each = [[d for d in rows if (d.policy, d.other) == (p.name, o.name)] for p, o in asked]
+        told = [_in_worlds(answers) for answers in each if answers]
         if told:
             lines.append(f"- World by world, all at one setting and {how}: {'; '.join(told)}.")
     gains = [f"{gain.world} {_in_words(gain)}" for gain in gains_of(wide, same, [PAIRWISE])]
@@ -136,10 +143,18 @@ def answer(results: pl.DataFrame, gaps: pl.DataFrame) -> str:
 
 
 def _in_worlds(found: Sequence[Difference]) -> str:
-    """Say in how many worlds one policy is told from the other, by 95% intervals."""
-    above, below = sum(d.low > 0 for d in found), sum(d.high < 0 for d in found)
+    """Say in how many worlds one policy is told from the other, by 95% intervals and corrected."""
     policy, other = (name.removeprefix("arenapo ") for name in (found[0].policy, found[0].other))
-    return f"{policy} is above {other} in {above} of {len(found)} and below it in {below}"
+    above, below = [d for d in found if d.low > 0], [d for d in found if d.high < 0]
+    sides = " and ".join(
+        f"{name} it in {len(side)} of {len(found)}" + (f" ({_kept(side)})" if side else "")
+        for name, side in (("above", above), ("below", below))
+    )
+    return f"{policy} against {other}: {sides}"
+
+
+def _kept(found: Sequence[Difference]) -> str:
+    return f"{sum(d.p_holm < 0.05 for d in found)} by Holm's p"
 
 
 def _in_words(found: Difference) -> str:

@@ -232,7 +232,8 @@ def test_the_report_writes_every_table_between_its_markers(tmp_path: Path) -> No
     text = page.read_text() + long.read_text()
     assert "old" not in text
     assert "the joint gap 50% (50% to 50%)" in text
-    assert "spread of 2 means: joint is above fixed_margin in 1 of 1 and below it in 0." in text
+    above = "above it in 1 of 1 (1 by Holm's p) and below it in 0 of 1"
+    assert f"a spread of 2 means: joint against fixed_margin: {above}." in text
     assert "| far-3 | arenapo oracle - fixed_margin | 8 | +0.400 |" in text
     assert "| arenapo joint | 2 | 30 | 1.50 | 1.50 to 1.50 | 1.000 |" in text
     assert "| far-3 | arenapo joint | 8 | 3.288 | 3.700 |" in text
