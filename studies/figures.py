@@ -70,6 +70,10 @@ def head_room(rounds: Sequence[tuple[str, pl.DataFrame]]) -> Figure:
                 x, y, spread, fmt="o-", color=COLOUR[policy.gap], label=NAMES[policy.gap],
                 linewidth=1.2, markersize=5, capsize=2,
             )  # fmt: skip
+        for place, world in enumerate(places):
+            if not captured(results, world, ORACLE):
+                nothing = "here the true gap\ngains too little\nfor a share"
+                axes.text(place, 0.5, nothing, fontsize=8, color=GREY, ha="center", va="center")
         _votes_axis(axes, places)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(-1.0, 3.5)  # wider intervals are cut: they say that little is known
