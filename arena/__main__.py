@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from arena.ratings import ESTIMATORS
+from arena.ratings.table import ESTIMATORS
 
 PARAMETERS = ("mu", "sigma", "beta", "tau", "draw_probability")
 
@@ -143,8 +143,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
-    from arena.leaderboard import leaderboard
-    from arena.ratings import Ratings, estimator
+    from arena.ratings.table import Ratings, estimator
+    from arena.report.text import leaderboard
     from arena.votes.stream import read_ballots, read_comparisons
 
     given = {name: getattr(options, name) for name in PARAMETERS}
@@ -182,8 +182,8 @@ def run_fit(options: argparse.Namespace) -> None:
 
 def run_gaps(options: argparse.Namespace) -> None:
     """Write the gaps and print their summary."""
-    from arena.gap_table import write_joint_gaps, write_pairwise_gaps
-    from arena.ratings import Ratings
+    from arena.gaps.table import write_joint_gaps, write_pairwise_gaps
+    from arena.ratings.table import Ratings
 
     ratings = Ratings.read(options.ratings)
     if options.estimator == "joint":
@@ -203,7 +203,7 @@ def run_gaps(options: argparse.Namespace) -> None:
 
 def run_inspect(options: argparse.Namespace) -> None:
     """Print what the votes files hold."""
-    from arena.leaderboard import describe
+    from arena.report.text import describe
     from arena.votes.open import read_votes
 
     print(describe(read_votes(options.votes)))
@@ -211,8 +211,8 @@ def run_inspect(options: argparse.Namespace) -> None:
 
 def run_report(options: argparse.Namespace) -> None:
     """Write the report and print its path."""
-    from arena.ratings import Ratings
-    from arena.report import write_report
+    from arena.ratings.table import Ratings
+    from arena.report.page import write_report
     from arena.votes.open import read_votes
 
     reading = read_votes(options.votes)
@@ -221,8 +221,8 @@ def run_report(options: argparse.Namespace) -> None:
 
 def run_tune(options: argparse.Namespace) -> None:
     """Print the parameters that the evidence prefers, and how later votes agree."""
-    from arena.leaderboard import held_out_table
-    from arena.tune import later_votes, tune
+    from arena.prediction.tune import later_votes, tune
+    from arena.report.text import held_out_table
     from arena.votes.stream import read_comparisons
 
     comparisons, _ = read_comparisons(options.votes)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from arena.atomic import replacing
-from arena.ratings import Estimator, Ratings
-from arena.trueskill import TrueSkill
-from arena.votes.comparisons import Comparisons
+from arena.ratings.comparisons import Comparisons
+from arena.ratings.table import Estimator, Ratings
+from arena.ratings.trueskill import TrueSkill
 
 CHUNK = 1 << 22
 

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 from scipy.special import ndtr, ndtri
 
-from arena.calibration import predict
-from arena.ratings import Ratings
-from arena.votes.comparisons import A_WINS, B_WINS, Comparisons, in_time_order
+from arena.prediction.calibration import predict
+from arena.ratings.comparisons import A_WINS, B_WINS, Comparisons, in_time_order
+from arena.ratings.table import Ratings
 from assets.pictures import markdown
 
 # Fewer strict votes than this tell no rater from a coin.

@@ -7,9 +7,9 @@ import dagster as dg
 import duckdb
 import polars as pl
 
-from arena.gap_table import gaps_by
-from arena.joint import JointReport
-from arena.ratings import Ratings
+from arena.gaps.joint import JointReport
+from arena.gaps.table import gaps_by
+from arena.ratings.table import Ratings
 from assets.lake import Lake, content_hash
 from assets.pictures import markdown, small
 from assets.study import Study
@@ -49,7 +49,7 @@ def gaps_stage(study: Study) -> list[Any]:
                 summary |= as_metrics(joint)
                 lake.write("joint", pl.DataFrame([as_metrics(joint)]))
             run.metrics(summary)
-            from arena import figures  # matplotlib, which nobody waits for at import
+            from arena.report import figures  # matplotlib, which nobody waits for at import
 
             histogram = figures.gap_histogram(
                 {

@@ -24,7 +24,7 @@ def embedded(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
 
 def small(figure: "Figure", alternative: str) -> dg.MarkdownMetadataValue:
     """Embed a figure at the resolution that the event log can carry."""
-    from arena.figures import png  # matplotlib, which nobody waits for at import
+    from arena.report.figures import png  # matplotlib, which nobody waits for at import
 
     return embedded(png(figure, limit=MOST_BYTES), alternative)
 

@@ -8,11 +8,11 @@ import dagster as dg
 import polars as pl
 
 from arena.atomic import replacing
-from arena.calibration import held_out
 from arena.continuing import fit_or_continue, state_of
-from arena.ratings import Ratings, estimator
-from arena.trueskill import TrueSkill
-from arena.votes.comparisons import Comparisons, pairs_table
+from arena.prediction.calibration import held_out
+from arena.ratings.comparisons import Comparisons, pairs_table
+from arena.ratings.table import Ratings, estimator
+from arena.ratings.trueskill import TrueSkill
 from arena.votes.rankings import of_rankings
 from assets.anomalies import raters_agree, ratings_moved_as_explained
 from assets.lake import Lake, content_hash
@@ -70,7 +70,7 @@ def ratings_stage(study: Study) -> list[Any]:
                 }
             )
             run.metrics({f"fitted.{key}": value for key, value in fitted.parameters.items()})
-            from arena import figures  # matplotlib, which nobody waits for at import
+            from arena.report import figures  # matplotlib, which nobody waits for at import
 
             leaderboard = figures.leaderboard(fitted)
             run.figure("leaderboard.png", figures.png(leaderboard))

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from arena.ratings import estimator
+from arena.ratings.table import estimator
 from arena.votes.intake import MOST_REJECTED
 from arena.votes.open import Options
 from training.config import GapEstimator

@@ -33,10 +33,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-from arena.gap import PairwiseGaps
-from arena.ratings import estimator
-from arena.votes.comparisons import A_WINS, B_WINS, TIE, Comparisons
-from arena.votes.schema import OUTCOMES
+from arena.gaps.pairwise import PairwiseGaps
+from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
+from arena.ratings.table import estimator
+from arena.schema import OUTCOMES
 from benchmarks.simulated_votes import MODELS, PART, comparisons, named, rankings, write_votes
 
 NAMES = ("trueskill", "openskill", "choix", "arena-rank", "numpy", "numba", "polars", "pyarrow")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.held_out
 
-The later half of the votes in five blocks of time (`arena.time_splits`); tuned means by the
+The later half of the votes in five blocks of time (`arena.prediction.held_out`); tuned means by the
 evidence of the earlier half alone. Peers, where installed (pip install openskill choix): the
 `trueskill` package and openskill predict vote by vote; choix's Bradley-Terry predicts each block
 from the strict votes before it. openskill and choix give no usable probability of a tie, so they
@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit, ndtr
 
-from arena.baselines import constant, constant_online
-from arena.calibration import between_models, score
-from arena.ratings import estimator
-from arena.time_splits import FIRST, block_edges, evaluate
-from arena.trueskill import draw_margin
-from arena.tune import tune
-from arena.votes.comparisons import A_WINS, B_WINS, TIE, Comparisons
+from arena.prediction.baselines import constant, constant_online
+from arena.prediction.calibration import between_models, score
+from arena.prediction.held_out import FIRST, block_edges, evaluate
+from arena.prediction.tune import tune
+from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
+from arena.ratings.table import estimator
+from arena.ratings.trueskill import draw_margin
 from arena.votes.stream import read_comparisons
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from arena.gap import pairwise_gaps
-from arena.joint import JointReport, joint_gaps
-from arena.trueskill import TrueSkill
+from arena.gaps.joint import JointReport, joint_gaps
+from arena.gaps.pairwise import pairwise_gaps
+from arena.ratings.trueskill import TrueSkill
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 

@@ -17,8 +17,8 @@ import time
 import numpy as np
 import polars as pl
 
-from arena.joint import joint_gaps
-from arena.trueskill import TrueSkill
+from arena.gaps.joint import joint_gaps
+from arena.ratings.trueskill import TrueSkill
 
 SHAPES = ("one image a vote", "rankings", "ten votes an image")
 MODELS = 20

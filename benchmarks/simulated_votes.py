@@ -11,8 +11,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arena.votes.comparisons import A_WINS, B_WINS, TIE, Comparisons
-from arena.votes.schema import OUTCOMES
+from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
+from arena.schema import OUTCOMES
 
 MODELS = [f"generator-{k:02d}" for k in range(50)]
 PART = 1 << 20

@@ -42,10 +42,10 @@ def read_rankings(path: Path) -> tuple[list[Ranking], list[str]]:
     Returns the rankings, and a sentence about each kind of row that is not among them. Raises
     EvaluationError where the file cannot be read, or no vote names a prompt and its images.
     """
+    from arena.schema import UNNAMED
     from arena.votes.open import read_votes
     from arena.votes.rankings import of_rankings
     from arena.votes.raw import VotesError
-    from arena.votes.schema import UNNAMED
 
     try:
         reading = read_votes([path])

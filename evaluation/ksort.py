@@ -37,7 +37,7 @@ MOST_ROUNDS = 150
 class Environment(trueskill.TrueSkill):
     """TrueSkill's default world, which also answers where the package runs out of digits.
 
-    The package and not `arena.free_for_all`: the published ratings come of the package's message
+    The package, not `arena.ratings.free_for_all`: the published ratings come of its message
     passing, which stops early, and `free_for_all` goes on to the fixed point, 2e-6 away.
 
     The package raises FloatingPointError when a result was so surprising that 1 - w is lost to

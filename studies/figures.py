@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from arena.figures import COLOURS, DASHED, FAINT, GREY, INK
+from arena.report.figures import COLOURS, DASHED, FAINT, GREY, INK
 from studies.comparisons import (
     CAPABILITY,
     DPO,

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from arena.gap import capability_gaps, pairwise_gaps
-from arena.joint import joint_gaps
-from arena.ratings import estimator
+from arena.gaps.joint import joint_gaps
+from arena.gaps.pairwise import capability_gaps, pairwise_gaps
+from arena.ratings.table import estimator
 from studies.world import WORLDS, Arena, World, hold_arena
 from training.pairs import build_pairs, write_pairs
 

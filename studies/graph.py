@@ -16,9 +16,9 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from arena.image_graph import Meetings
-from arena.joint_evidence import Inference, Settings, infer_settings
-from arena.ratings import estimator
+from arena.gaps.graph import Meetings
+from arena.gaps.joint_evidence import Inference, Settings, infer_settings
+from arena.ratings.table import estimator
 from studies.world import WORLDS, Arena, hold_arena
 
 SCOPES = ("own vote", "own pair", "own images", "all", "no names")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from arena.figures import png
+from arena.report.figures import png
 from studies import figures, gap_tables, tables
 from studies.comparisons import (
     CAPABILITY,

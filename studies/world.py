@@ -61,7 +61,7 @@ WORLDS = {
 
 @dataclass(frozen=True)
 class Arena:
-    """One drawing of a world: its votes (`arena.votes.schema`), and each image's quality."""
+    """One drawing of a world: its votes (`arena.schema`), and each image's quality."""
 
     votes: pl.DataFrame
     quality: dict[str, float]

@@ -53,7 +53,7 @@ def build_pairs(
     seed: int,
     broken: Collection[str] = (),
 ) -> pa.Table:
-    """Join votes and gaps (design.md section 3, arena.gap) into the table of SCHEMA.
+    """Join votes and gaps (design.md section 3, arena.gaps.pairwise) into the table of SCHEMA.
 
     Columns of further gap estimators (joint_gap, ...) follow those of SCHEMA. Left out, and counted
     in the schema's metadata under `left_out`: ties, votes without a prompt or an image, votes of
@@ -122,8 +122,8 @@ def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Ta
 
     For a training job that is started alone. `study` is `config.read_study`'s.
     """
-    from arena.gap_table import gaps_by
-    from arena.ratings import estimator
+    from arena.gaps.table import gaps_by
+    from arena.ratings.table import estimator
     from arena.votes.open import read_votes
 
     votes_section = dict(study["votes"])

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arena.schema import KNOWN_COLUMNS
 from arena.votes.files import PARQUET, parquet_batches, parquet_columns
 from arena.votes.raw import VotesError
-from arena.votes.schema import KNOWN_COLUMNS
 
 HEAD = 1 << 12
 BLOCK = 1 << 20

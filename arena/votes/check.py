@@ -4,8 +4,8 @@ from pathlib import Path
 
 import polars as pl
 
+from arena.schema import OUTCOMES, REJECTED, VOTES
 from arena.votes.raw import SHOWN, Raw, VotesError
-from arena.votes.schema import OUTCOMES, REJECTED, VOTES
 
 # No model's name is longer, and none is spread over lines: a quote went wrong there.
 LONGEST = 500

@@ -16,11 +16,11 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arena.schema import KNOWN_COLUMNS
 from arena.votes.beginnings import beginnings
 from arena.votes.files import PARQUET, parquet_batches, reason
 from arena.votes.pickapic import MOST_TEXT, is_image
 from arena.votes.raw import VotesError
-from arena.votes.schema import KNOWN_COLUMNS
 from arena.votes.sources import File
 
 BATCH = 1 << 18

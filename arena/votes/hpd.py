@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from arena.schema import UNNAMED
 from arena.votes.files import json_records
 from arena.votes.raw import Broken, Raw, RawRankings, as_text, frame, rejections
-from arena.votes.schema import UNNAMED
 
 V3 = {
     "model_a": "model1",

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
+from arena.schema import UNNAMED
 from arena.votes.open import Reading
-from arena.votes.schema import UNNAMED
 
 # A rater who gave fewer votes tells little about itself.
 FEW = 5

@@ -15,11 +15,11 @@ from typing import Any
 import polars as pl
 
 from arena.atomic import replacing
+from arena.schema import RANKINGS, REJECTED, VOTES
 from arena.votes.deliveries import Delivery, delivered
 from arena.votes.open import PLACE, ROW, Options, parts, rows_again, unique
 from arena.votes.rankings import pairs_of
 from arena.votes.raw import VotesError
-from arena.votes.schema import RANKINGS, REJECTED, VOTES
 from arena.votes.sources import File, staged
 from arena.votes.written import Places, Table, repeated, without
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import polars as pl
 
+from arena.schema import RANKINGS, REJECTED, VOTES
 from arena.votes.check import check
 from arena.votes.deliveries import Delivery, delivered
 from arena.votes.formats import READERS, format_of
 from arena.votes.identity import positions, vote_ids
 from arena.votes.rankings import as_pair, check_rankings, pairs_of
 from arena.votes.raw import RawRankings, VotesError
-from arena.votes.schema import RANKINGS, REJECTED, VOTES
 from arena.votes.sources import File, staged
 
 ROW: dict[str, Any] = {"row": pl.Int64}

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from arena.schema import RANKINGS, UNNAMED, VOTES
 from arena.votes.check import CONTROL, LONGEST, time
 from arena.votes.files import PARQUET, head, json_records, parquet_batches, parquet_columns
 from arena.votes.raw import Broken, RawRankings, VotesError, as_text, rejections, shown
-from arena.votes.schema import RANKINGS, UNNAMED, VOTES
 
 MOST = 100  # images in one vote; their pairs are 4,950
 PAIR = r"^(.*)#\d+-\d+$"

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from arena.votes.schema import REJECTED
+from arena.schema import REJECTED
 
 # A rejection shows this much of what was there; a file of ten-megabyte strings stays readable.
 SHOWN = 200

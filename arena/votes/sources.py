@@ -14,8 +14,8 @@ from pathlib import Path
 
 import polars as pl
 
+from arena.schema import KNOWN_COLUMNS
 from arena.votes.raw import VotesError
-from arena.votes.schema import KNOWN_COLUMNS
 
 TEXT = (".csv", ".json", ".jsonl", ".ndjson")
 SUFFIXES = (*TEXT, ".parquet", ".tar", *(t + p for t in TEXT for p in (".gz", ".zst")))

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
+from arena.ratings.comparisons import Comparisons
+from arena.schema import OUTCOMES, REQUIRED, VOTES
 from arena.votes.check import LAST_YEAR, check
-from arena.votes.comparisons import Comparisons
 from arena.votes.deliveries import delivered
 from arena.votes.files import saying
 from arena.votes.formats import format_of
@@ -22,7 +23,6 @@ from arena.votes.identity import CONTENT, positions, vote_ids
 from arena.votes.open import read_votes
 from arena.votes.rankings import fault_of_name, of_rankings
 from arena.votes.raw import Raw, rejections
-from arena.votes.schema import OUTCOMES, REQUIRED, VOTES
 from arena.votes.sources import File, as_url, expanded
 
 BATCH = 1 << 20

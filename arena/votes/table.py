@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from arena.schema import REQUIRED, VOTES
 from arena.votes.files import (
     head,
     json_lines,
@@ -20,7 +21,6 @@ from arena.votes.files import (
     saying,
 )
 from arena.votes.raw import Broken, Raw, VotesError, as_text, frame, rejections
-from arena.votes.schema import REQUIRED, VOTES
 
 BATCH = 100_000
 PARQUET_BATCH = 1 << 20

@@ -13,8 +13,8 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
+from arena.schema import VOTES
 from arena.votes.open import unique
-from arena.votes.schema import VOTES
 
 
 class Table:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from arena.__main__ import main
-from arena.ratings import Ratings
+from arena.ratings.table import Ratings
 
 
 @pytest.fixture

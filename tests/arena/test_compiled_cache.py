@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_change_of_a_called_function_reaches_its_compiled_callers(tmp_path):
     shutil.copytree(ROOT / "arena", tmp_path / "arena", ignore=shutil.ignore_patterns("__py*"))
-    code = "from arena.gap import strict_gap; print(strict_gap(1.0, 1.0)[2])"
+    code = "from arena.gaps.pairwise import strict_gap; print(strict_gap(1.0, 1.0)[2])"
     clean = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
 
     def probability():
@@ -22,7 +22,7 @@ def test_a_change_of_a_called_function_reaches_its_compiled_callers(tmp_path):
 
     before = probability()
     assert before == probability()
-    gaussian = tmp_path / "arena" / "gaussian.py"
+    gaussian = tmp_path / "arena" / "ratings" / "gaussian.py"
     text = gaussian.read_text()
     wrong = text.replace("return tail if x < 0.0 else 1.0 - tail", "return tail")
     assert wrong != text

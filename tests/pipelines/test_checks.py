@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from arena.gap import pairwise_gaps
-from arena.gap_table import gaps_by
-from arena.ratings import Ratings, estimator
+from arena.gaps.pairwise import pairwise_gaps
+from arena.gaps.table import gaps_by
+from arena.ratings.table import Ratings, estimator
 from arena.votes.intake import take_in
 from assets.anomalies import ratings_moved_as_explained
 from assets.champion import champion_stage, crown

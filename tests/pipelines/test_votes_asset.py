@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from arena.ratings import Ratings
-from arena.trueskill import TrueSkill
+from arena.ratings.table import Ratings
+from arena.ratings.trueskill import TrueSkill
 from assets.lake import Lake, content_hash
 from assets.ratings import BEFORE
 from assets.study import read_study

@@ -1,11 +1,11 @@
-"""Which votes a gap is inferred from, and that more of them end at the gap of arena.joint."""
+"""Which votes a gap is inferred from, and that more of them end at the gap of arena.gaps.joint."""
 
 import numpy as np
 import polars as pl
 import pytest
 
-from arena.joint import joint_gaps
-from arena.ratings import estimator
+from arena.gaps.joint import joint_gaps
+from arena.ratings.table import estimator
 from studies.graph import SCOPES, gaps_by_scope, in_scope
 from studies.world import WORLDS, Arena, hold_arena
 

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from arena.votes.schema import VOTES
+from arena.schema import VOTES
 from studies.gaps import GAPS, all_gaps
 from studies.world import CLOSE, FEW, WORLDS, World, hold_arena
 

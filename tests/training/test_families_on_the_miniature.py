@@ -13,8 +13,8 @@ import pytest
 import tiny_pipelines
 import torch
 
-from arena.gap import pairwise_gaps
-from arena.ratings import estimator
+from arena.gaps.pairwise import pairwise_gaps
+from arena.ratings.table import estimator
 from studies.base import MINIATURE as WORLD
 from training.config import DataConfig, PolicyConfig
 from training.families import open_family

@@ -1,7 +1,7 @@
 import numpy as np
 import polars as pl
 
-from arena.votes.comparisons import A_WINS, B_WINS, TIE, Comparisons, groups, pairs_table
+from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons, groups, pairs_table
 
 
 def votes(rows, times=None):

@@ -3,9 +3,9 @@ import json
 import polars as pl
 import pytest
 
-from arena.trueskill import TrueSkill
+from arena.ratings.trueskill import TrueSkill
+from arena.schema import UNNAMED
 from arena.votes.open import read_votes
-from arena.votes.schema import UNNAMED
 
 PAIR = {
     "prompt": "a cat",

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from polars.testing import assert_frame_equal
 
-from arena.trueskill import TrueSkill
+from arena.ratings.trueskill import TrueSkill
+from arena.schema import RANKINGS, REJECTED, VOTES
 from arena.votes.intake import FILES, TooManyRejected, arrivals, take_in
 from arena.votes.open import Options, read_votes
 from arena.votes.raw import VotesError
-from arena.votes.schema import RANKINGS, REJECTED, VOTES
 from arena.votes.stream import read_comparisons
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from arena.votes.comparisons import Comparisons
+from arena.ratings.comparisons import Comparisons
 from arena.votes.formats import READERS
 from arena.votes.open import read_votes
 from arena.votes.raw import VotesError

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import polars as pl
 import pytest
 
+from arena.schema import KNOWN_COLUMNS
 from arena.votes.open import read_votes
 from arena.votes.pickapic import LABELS as LABELS_READ
 from arena.votes.pickapic import NAMES
 from arena.votes.raw import VotesError
-from arena.votes.schema import KNOWN_COLUMNS
 
 LABELS = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 1.0), (None, None)]
 

@@ -6,10 +6,10 @@ from itertools import combinations
 import polars as pl
 import pytest
 
+from arena.schema import RANKINGS, UNNAMED, VOTES
 from arena.votes.open import read_votes
 from arena.votes.rankings import of_rankings, pairs_of, ranks_of_scores
 from arena.votes.raw import VotesError
-from arena.votes.schema import RANKINGS, UNNAMED, VOTES
 
 VOTE = {"vote_id": "k1", "prompt": "a cat", "models": ["x", "y", "z"], "ranks": [2, 1, 2]}
 

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from arena.ratings.comparisons import Comparisons
 from arena.votes import stream
-from arena.votes.comparisons import Comparisons
 from arena.votes.open import read_votes
 
 

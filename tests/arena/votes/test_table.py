@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from arena.schema import REJECTED, VOTES
 from arena.votes.open import read_votes
 from arena.votes.raw import VotesError
-from arena.votes.schema import REJECTED, VOTES
 
 KINDS = ["csv", "jsonl", "parquet"]
 

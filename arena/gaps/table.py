@@ -1,0 +1,132 @@
+"""Gaps as tables: written to parquet while the votes are read, or by several estimators at once.
+
+The pairwise gap needs one vote at a time, so the number of votes is no matter; the joint gap looks
+at all of them together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arena.atomic import replacing
+from arena.gaps.joint import JointReport, joint_gaps
+from arena.gaps.pairwise import PairwiseGaps, capability_gaps, pairwise_gaps
+from arena.ratings.table import Ratings
+from arena.votes.open import read_votes
+from arena.votes.stream import votes_in_batches
+
+SCHEMA = pa.schema(
+    [(name, pa.large_string()) for name in ("vote_id", "winner", "loser", "outcome")]
+    + [(name, pa.float64()) for name in ("gap", "gap_sd", "probability")]
+)
+
+
+@dataclass
+class GapSummary:
+    """Counts and moments of the gaps written so far."""
+
+    strict: int = 0
+    ties: int = 0
+    upsets: int = 0  # the model with the lower mu won
+    low: float = np.inf
+    high: float = -np.inf
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of gap and gap^2, strict votes
+
+    def add(self, gaps: pl.DataFrame) -> None:
+        """Count one batch of gaps."""
+        tie = (gaps["outcome"] == "tie").to_numpy()
+        gap = gaps["gap"].to_numpy()
+        strict = gap[~tie]
+        self.ties += int(tie.sum())
+        self.strict += len(strict)
+        self.upsets += int((gaps["probability"].to_numpy()[~tie] < 0.5).sum())
+        self.sums += (strict.sum(), (strict**2).sum())
+        if len(gap):
+            self.low, self.high = min(self.low, gap.min()), max(self.high, gap.max())
+
+    def __str__(self) -> str:
+        if self.strict + self.ties == 0:
+            return "no votes, so no gaps"
+        said = f"{self.strict + self.ties:,} gaps from {self.low:.4g} to {self.high:.4g}"
+        if self.strict == 0:
+            return f"{said}; every vote is a tie"
+        mean, square = self.sums / self.strict
+        sd = np.sqrt(max(square - mean**2, 0.0))
+        return (
+            f"{said}; {self.strict:,} strict votes with mean {mean:.4g} and standard deviation "
+            f"{sd:.4g}, the weaker model won {self.upsets / self.strict:.1%}; {self.ties:,} ties"
+        )
+
+
+def write_pairwise_gaps(
+    paths: Sequence[Path],
+    ratings: Ratings,
+    out: Path,
+    spread: str = "posterior",
+    signed: bool = False,
+    truncated: bool = True,
+) -> GapSummary:
+    """Write the columns of `schema.GAPS` for every accepted vote, in input order, to `out`."""
+    lookup = PairwiseGaps(ratings, spread, signed, truncated)
+    summary = GapSummary()
+    # Models, outcomes and gaps repeat, so parquet's dictionary holds each once; ids never repeat.
+    repeats = [name for name in SCHEMA.names if name != "vote_id"]
+    with (
+        replacing(Path(out)) as aside,
+        pq.ParquetWriter(aside, SCHEMA, use_dictionary=repeats) as writer,
+    ):
+        for votes in votes_in_batches(paths):
+            gaps = lookup.of(votes)
+            summary.add(gaps)
+            writer.write_table(gaps.to_arrow().cast(SCHEMA))
+    return summary
+
+
+def write_joint_gaps(
+    paths: Sequence[Path], ratings: Ratings, out: Path, signed: bool = False
+) -> tuple[GapSummary, JointReport]:
+    """Write the columns of `schema.GAPS` for every accepted vote, in input order, to `out`."""
+    gaps, report = joint_gaps(read_votes(paths).votes, ratings, signed)
+    summary = GapSummary()
+    summary.add(gaps)
+    with replacing(Path(out)) as aside:
+        pq.write_table(gaps.to_arrow().cast(SCHEMA), aside)
+    return summary, report
+
+
+def gaps_by(
+    estimators: Sequence[str],
+    votes: pl.DataFrame,
+    ratings: Ratings,
+    spread: str = "posterior",
+    signed: bool = False,
+) -> tuple[pl.DataFrame, JointReport | None]:
+    """Return the gaps of every vote by each of these estimators, and the joint one's report.
+
+    The first estimator has the plain columns of `schema.GAPS`; gap, gap_sd and probability of every
+    other one follow with its name before them, such as joint_gap. A vote without both images has no
+    joint gap: null.
+    """
+    found: dict[str, pl.DataFrame] = {}
+    report = None
+    for name in dict.fromkeys(estimators):
+        if name == "joint":
+            shown = votes.filter(pl.all_horizontal(pl.col("image_a", "image_b").is_not_null()))
+            gaps, report = joint_gaps(shown, ratings, signed)
+            known = gaps.select("vote_id", "gap", "gap_sd", "probability")
+            plain = pairwise_gaps(votes, ratings).select("vote_id", "winner", "loser", "outcome")
+            gaps = plain.join(known, on="vote_id", how="left", maintain_order="left")
+        elif name == "capability":
+            gaps = capability_gaps(votes, ratings, spread, signed)
+        else:
+            gaps = pairwise_gaps(votes, ratings, spread, signed)
+        found[name] = gaps
+    first, *others = found
+    numbers = ("gap", "gap_sd", "probability")
+    more = [found[name].select(pl.col(numbers).name.prefix(f"{name}_")) for name in others]
+    return pl.concat([found[first], *more], how="horizontal"), report

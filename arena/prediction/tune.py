@@ -1,0 +1,274 @@
+"""Parameters of an estimator, chosen by the evidence of the votes.
+
+`trueskill`: the beta, tau and draw probability that make log p(votes) the largest, every vote
+predicted from those before it (`evidence`): nothing is fitted to a vote that it is judged by, so no
+votes need be set aside. `thurstone`: the beta, by Laplace's approximation to log p(votes) about the
+posterior's mode; its draw margin is estimated with the mode. Only ratios to the prior's sigma count
+(multiply all by one number and nothing changes), so the prior stays N(25, (25/3)^2).
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import ndtr
+
+from arena.prediction.calibration import between_models
+from arena.prediction.evidence import log_evidence
+from arena.prediction.held_out import FIRST, Evaluation, evaluate
+from arena.ratings.comparisons import TIE, Comparisons
+from arena.ratings.table import Estimator
+from arena.ratings.thurstone import Thurstone, log_likelihood, posterior
+from arena.ratings.trueskill import TrueSkill, draw_margin
+
+LEAST_VOTES = 20
+# The several starts climb on so many first votes, and the best of them then on all.
+SEARCHED = 50_000
+# (beta, tau) in units of sigma: the authors' first, then noisier, sharper and drifting arenas.
+STARTS = ((0.5, 0.01), (2.0, 0.001), (0.2, 0.03), (1.0, 0.2))
+# beta and tau in units of sigma, epsilon of beta. Outside of these nothing changes any more: the
+# votes would be all noise or none, the models fixed or drawn anew, ties none or all.
+BOUNDS = {"beta": (0.02, 50.0), "tau": (1e-5, 3.0), "epsilon": (1e-3, 5.5)}
+
+Point = dict[str, float]
+Objective = Callable[[Mapping[str, float]], float]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the evidence prefers.
+
+    estimator: with the values found. evidence: log p(votes) in nats, of "tuned" and of what it is
+    compared with. interval: 95%, by the curvature, of each value that the votes determine. votes:
+    how many told.
+    """
+
+    estimator: TrueSkill | Thurstone
+    evidence: dict[str, float]
+    interval: dict[str, tuple[float, float]]
+    votes: int
+
+    @property
+    def values(self) -> dict[str, float | str]:
+        """Return the parameters that were chosen."""
+        names = ("beta", "tau", "draw_probability")
+        return {n: getattr(self.estimator, n) for n in names if hasattr(self.estimator, n)}
+
+    @property
+    def options(self) -> str:
+        """Return what `python -m arena fit` needs to use them."""
+        said = [f"--{name.replace('_', '-')} {_said(value)}" for name, value in self.values.items()]
+        return " ".join([f"--estimator {type(self.estimator).__name__.lower()}", *said])
+
+    def __str__(self) -> str:
+        lines = []
+        for name, value in self.values.items():
+            low, high = self.interval.get(name, (None, None))
+            sure = f"95% interval {low:.4g} to {high:.4g}" if low is not None else ""
+            if low is None and isinstance(value, float) and value > 0.0:
+                sure = "the votes do not determine it"
+            lines.append(f"{name.replace('_', ' '):<18}{_said(value):<10} {sure}".rstrip())
+        lines.append(f"evidence of {self.votes:,} votes:")
+        for name, value in self.evidence.items():
+            lost = self.evidence["tuned"] - value
+            less = f"   {lost:,.1f} less, {lost / self.votes:.4f} a vote" if lost else ""
+            lines.append(f"  {name:<24}{value:>14,.1f} nats{less}")
+        return "\n".join(lines)
+
+
+def tune(votes: Comparisons, estimator: str = "trueskill") -> Tuned:
+    """Return the parameters of `trueskill` or `thurstone` that the votes prefer.
+
+    Raises ValueError for an estimator that has none, and for fewer votes than `LEAST_VOTES`.
+    """
+    tuners = {"trueskill": _tune_trueskill, "thurstone": _tune_thurstone}
+    if estimator not in tuners:
+        raise ValueError(
+            f"{estimator} has nothing to tune: its ratings are the likelihood's one maximum; "
+            f"choose from {', '.join(tuners)}"
+        )
+    votes = between_models(votes)
+    if len(votes) < LEAST_VOTES:
+        raise ValueError(
+            f"{len(votes)} votes between different models are too few to choose parameters by; "
+            f"give at least {LEAST_VOTES}"
+        )
+    return tuners[estimator](votes)
+
+
+def later_votes(votes: Comparisons, estimator: str = "trueskill") -> Evaluation:
+    """Tune on the votes before all blocks of `time_splits`, and score that on the blocks.
+
+    The evidence is one judge, votes that no tuning saw are another.
+    """
+    votes = between_models(votes)
+    tuned = tune(votes.part(0, round(len(votes) * FIRST)), estimator).estimator
+    compared: dict[str, Estimator] = {
+        f"{estimator}, tuned": tuned,
+        f"{estimator}, default": type(tuned)(),
+    }
+    if estimator == "trueskill":
+        compared["trueskill, draws auto"] = TrueSkill(draw_probability="auto")
+    return evaluate(votes, compared)
+
+
+def sequential_evidence(votes: Comparisons, chosen: TrueSkill) -> float:
+    """Return log p(votes) under TrueSkill with these parameters."""
+    if chosen.draw_probability == "auto":
+        p = chosen.fit(votes).parameters["draw_probability"]
+    else:
+        p = float(chosen.draw_probability)
+    margin = draw_margin(p, chosen.beta)
+    return log_evidence(votes, chosen.sigma, chosen.beta, chosen.tau, margin)
+
+
+def _tune_trueskill(votes: Comparisons) -> Tuned:
+    sigma = TrueSkill().sigma
+    margin = {}
+    if (votes.outcome == TIE).any():
+        margin = {"epsilon": min(draw_margin(votes.tie_rate(), 1.0), BOUNDS["epsilon"][1])}
+
+    def objective(votes: Comparisons) -> Objective:
+        def evidence(at: Mapping[str, float]) -> float:
+            beta, tau = sigma * at["beta"], sigma * at.get("tau", 0.0)
+            return log_evidence(votes, sigma, beta, tau, beta * at.get("epsilon", 0.0))
+
+        return evidence
+
+    first = objective(votes.part(0, SEARCHED))
+    found = [climb(first, {"beta": beta, "tau": tau, **margin}) for beta, tau in STARTS]
+    if len(votes) > SEARCHED:
+        print(f"arena: tuning on all {len(votes):,} votes", file=sys.stderr)
+    all_votes = objective(votes)
+    moving = climb(all_votes, max(found, key=first))
+    # A model that never changes has tau 0, where no climb in its logarithm arrives.
+    static = climb(all_votes, {name: moving[name] for name in moving if name != "tau"})
+    best = max(static, moving, key=all_votes)
+    chosen = TrueSkill(
+        beta=_six(sigma * best["beta"]),
+        tau=_six(sigma * best.get("tau", 0.0)),
+        draw_probability=_six(_probability(best.get("epsilon", 0.0))),
+    )
+    scale: dict[str, Callable[[float], float]] = {
+        "beta": lambda x: sigma * x,
+        "tau": lambda x: sigma * x,
+        "epsilon": _probability,
+    }
+    sure = curvature_intervals(all_votes, best)
+    compared = {
+        "tuned": chosen,
+        "draws auto": TrueSkill(draw_probability="auto"),
+        "default": TrueSkill(),
+    }
+    return Tuned(
+        estimator=chosen,
+        evidence={name: sequential_evidence(votes, one) for name, one in compared.items()},
+        interval={
+            name.replace("epsilon", "draw_probability"): (scale[name](low), scale[name](high))
+            for name, (low, high) in sure.items()
+        },
+        votes=len(votes),
+    )
+
+
+def laplace_evidence(
+    wins: np.ndarray, ties: np.ndarray, mu: float, sigma: float, beta: float
+) -> float:
+    """Return log p(votes) under `thurstone`, about the mode, with the mode's epsilon.
+
+    log p(votes given the mode) + log N(mode; mu, sigma^2 I) + 1/2 log det(2 pi covariance)
+    """
+    *_, epsilon = posterior(wins, ties, mu, sigma, beta, None)
+    mode, covariance, _ = posterior(wins, ties, mu, sigma, beta, epsilon)
+    c = math.sqrt(2.0) * beta
+    off = (mode - mu) / sigma
+    gained = np.linalg.slogdet(covariance / sigma**2)[1]
+    return float(log_likelihood(wins, ties, mode / c, epsilon / c) + 0.5 * (gained - off @ off))
+
+
+def _tune_thurstone(votes: Comparisons) -> Tuned:
+    default = Thurstone()
+    wins, ties = votes.counts()
+
+    def evidence(at: Mapping[str, float]) -> float:
+        return laplace_evidence(wins, ties, default.mu, default.sigma, default.sigma * at["beta"])
+
+    best = climb(evidence, {"beta": default.beta / default.sigma})
+    chosen = Thurstone(beta=_six(default.sigma * best["beta"]))
+    sure = curvature_intervals(evidence, best)
+    return Tuned(
+        estimator=chosen,
+        evidence={
+            name: evidence({"beta": one.beta / one.sigma})
+            for name, one in (("tuned", chosen), ("default", default))
+        },
+        interval={
+            n: (default.sigma * low, default.sigma * high) for n, (low, high) in sure.items()
+        },
+        votes=len(votes),
+    )
+
+
+def climb(evidence: Objective, start: Mapping[str, float]) -> Point:
+    """Return the point of the largest evidence that L-BFGS finds from start, inside `BOUNDS`.
+
+    It climbs in the logarithms, with slopes by differences.
+    """
+    names = list(start)
+    found = minimize(
+        lambda x: -evidence(dict(zip(names, np.exp(x), strict=True))),
+        np.log(list(start.values())),
+        method="L-BFGS-B",
+        bounds=[np.log(BOUNDS[name]) for name in names],
+        options={"ftol": 1e-12, "gtol": 1e-3},
+    )
+    return dict(zip(names, np.exp(found.x).tolist(), strict=True))
+
+
+def curvature_intervals(evidence: Objective, best: Point) -> dict[str, tuple[float, float]]:
+    """Return 95% intervals of the values at a maximum, from the Hessian in their logarithms.
+
+    A value at the edge of `BOUNDS`, or one that the evidence does not bend in, has none.
+    """
+    names = [
+        name
+        for name, value in best.items()
+        if 1.01 * BOUNDS[name][0] < value < BOUNDS[name][1] / 1.01
+    ]
+    step = 0.02
+    here = np.log([best[name] for name in names])
+
+    def at(*moves: np.ndarray) -> float:
+        moved = np.exp(here + step * sum(moves, np.zeros(len(names))))
+        return evidence({**best, **dict(zip(names, moved, strict=True))})
+
+    e = np.eye(len(names))
+    bend = [[at(i, j) - at(i, -j) - at(-i, j) + at(-i, -j) for j in e] for i in e]
+    information = -np.array(bend).reshape(len(names), len(names)) / (4.0 * step**2)
+    try:
+        np.linalg.cholesky(information)
+    except np.linalg.LinAlgError:
+        return {}
+    half = 1.96 * np.sqrt(np.diag(np.linalg.inv(information)))
+    return {
+        name: (best[name] * math.exp(-one), best[name] * math.exp(one))
+        for name, one in zip(names, half, strict=True)
+        if one < 3.0
+    }
+
+
+def _said(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def _probability(epsilon: float) -> float:
+    """Return how often two equals tie; epsilon in units of beta."""
+    return float(2.0 * ndtr(epsilon / math.sqrt(2.0)) - 1.0)
+
+
+def _six(value: float) -> float:
+    """Round to six digits: what is printed is what was chosen."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,196 @@
+"""The arena's pictures, drawn off screen.
+
+Every function returns a matplotlib Figure that no window and no global state knows; `png` turns one
+into bytes, small enough for a page's metadata where asked. What is drawn is computed elsewhere.
+Here are the ratings and the gaps; what only the report shows is in `page_figures`. All are drawn
+narrow, so that their text can be read on a phone.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
+
+from arena.prediction.calibration import predict
+from arena.ratings.comparisons import A_WINS, TIE, Comparisons
+from arena.ratings.table import Ratings
+
+COLOURS = ("#2a6f97", "#e07a5f", "#5b8e55", "#8d6a9f", "#c9a227", "#6c757d")
+INK, GREY, FAINT = "#22303c", "#66727d", "#d8dee4"
+LIMIT = 40  # models in one figure; more could not be read
+DASHED = (0, (4, 3))
+
+
+def png(figure: Figure, dpi: int = 180, limit: int | None = None) -> bytes:
+    """Return the figure as PNG bytes; limit: at most so many bytes, by lower resolution."""
+    while True:
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=dpi, facecolor="white")
+        if limit is None or stream.tell() <= limit or dpi <= 30:
+            return stream.getvalue()
+        dpi = max(30, int(dpi * 0.85))
+
+
+def canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches and its plain axes."""
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11, color=INK, fontweight="bold")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def short_names(models: Sequence[str]) -> dict[str, str]:
+    """Return the models' names without the prefix (up to a separator) that all of them share."""
+    first, last = min(models, default=""), max(models, default="")
+    shared = next((k for k, (x, y) in enumerate(zip(first, last, strict=False)) if x != y), 0)
+    cut = max((first.rfind(mark, 0, shared) for mark in "_-/:"), default=-1) + 1
+    # A dollar sign would begin a formula.
+    return {
+        name: (name[cut:] if len(name) - cut <= 30 else name[cut:][:29] + "…").replace("$", r"\$")
+        for name in models
+    }
+
+
+def leaderboard(ratings: Ratings) -> Figure:
+    """Draw each model's rating with its 95% interval, best at the top, one colour a group.
+
+    The rating is elo where the ratings have it (bradley_terry), else mu.
+    """
+    elo = "elo" in ratings.table.columns
+    value, sd, digits = ("elo", "elo_sd", 0) if elo else ("mu", "sigma", 2)
+    table = ratings.table.sort("group", "mu", descending=[False, True])
+    cut = table.height - LIMIT
+    table = table.head(LIMIT)
+    several = ratings.table["group"].n_unique() > 1
+    # One row a model; a group's name stands in a row of its own.
+    place = np.arange(table.height) + several * (table["group"].to_numpy() + 1.0)
+    high = 1.1 + 0.27 * (place[-1] + 1 if table.height else 1)
+    figure, axes = canvas(5.6, high, "Rating of each model, with its 95% interval")
+    names = short_names(ratings.table["model"].to_list())
+    for at, row in zip(place, table.iter_rows(named=True), strict=True):
+        colour = COLOURS[row["group"] % len(COLOURS)]
+        half = 1.96 * row[sd]
+        span = [row[value] - half, row[value] + half]
+        axes.plot(span, [at, at], color=colour, lw=5, alpha=0.3, solid_capstyle="butt")
+        axes.plot(row[value], at, "o", color=colour, ms=6)
+        axes.annotate(
+            f"{row[value]:.{digits}f} ± {half:.{digits}f}",
+            (1.02, at),
+            xycoords=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8.5,
+            color=INK,
+        )
+    if several:
+        for group in table["group"].unique().sort():
+            top = place[(table["group"] == group).to_numpy()][0] - 1.0
+            axes.annotate(
+                f"group {group}" + (", never compared with those above" if group else ""),
+                (0.0, top),
+                xycoords=axes.get_yaxis_transform(),
+                va="center",
+                fontsize=8.5,
+                color=COLOURS[group % len(COLOURS)],
+                fontweight="bold",
+            )
+    axes.set_yticks(place, [names[model] for model in table["model"]])
+    axes.set_ylim((place[-1] if table.height else 0) + 0.6, -0.7)
+    axes.grid(axis="x", color=FAINT, lw=0.7)
+    axes.spines["left"].set_visible(False)
+    more = f"; {cut} more models are not drawn" if cut > 0 else ""
+    what = "Elo scale, 1000 is a group's mean" if elo else "mu"
+    axes.set_xlabel(f"{what} ({ratings.estimator}{more})", fontsize=9, color=INK)
+    return figure
+
+
+def gap_histogram(gaps: Mapping[str, pl.DataFrame]) -> Figure:
+    """Draw the distribution of strict votes' gaps; gaps: columns `schema.GAPS` by estimator."""
+    figure, axes = canvas(5.4, 3.6, "The gap of each strict vote")
+    strict = {name: table.filter(pl.col("outcome") != "tie")["gap"] for name, table in gaps.items()}
+    values = np.concatenate([series.to_numpy() for series in strict.values()] or [np.zeros(0)])
+    if not len(values):
+        axes.text(0.5, 0.5, "no strict votes", transform=axes.transAxes, ha="center", color=INK)
+        return figure
+    low, high = min(0.0, float(np.quantile(values, 0.001))), float(np.quantile(values, 0.999))
+    width = max(high - low, 1e-9) / 50.0
+    edges = width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)  # 0 is an edge
+    for colour, (name, series) in zip(COLOURS, strict.items(), strict=False):
+        inside = np.clip(series.to_numpy(), edges[0], edges[-1])
+        share = np.histogram(inside, edges)[0] / len(inside)
+        mean = float(series.mean())  # type: ignore[arg-type]
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.45)
+        axes.stairs(share, edges, color=colour, lw=1.2, label=f"{name}: mean {mean:.2f}")
+        axes.axvline(mean, color=colour, lw=1.4, ls=DASHED)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.grid(axis="y", color=FAINT, lw=0.7)
+    axes.set_xlabel("how much better the winner is, on the scale of mu", fontsize=9, color=INK)
+    axes.set_ylabel("share of strict votes", fontsize=9, color=INK)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+def rates(axes: Axes, low: float, xlabel: str, ylabel: str) -> None:
+    """Make both axes shares from low to 1, with the diagonal where they agree."""
+    axes.plot([low, 1], [low, 1], color=INK, lw=0.9, ls=DASHED, zorder=1)
+    axes.set_xlim(low - 0.02, 1.02)
+    axes.set_ylim(low - 0.02, 1.02)
+    axes.set_aspect("equal")
+    axes.grid(color=FAINT, lw=0.7)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel(xlabel, fontsize=9, color=INK)
+    axes.set_ylabel(ylabel, fontsize=9, color=INK)
+
+
+def win_rates(votes: pl.DataFrame | Comparisons, ratings: Ratings) -> Figure:
+    """Draw each pair's observed share of wins (of the model with the higher mu) by the predicted.
+
+    Ties count as half a win in both. A pair's area grows with its votes.
+    """
+    comparisons = Comparisons.of(votes)
+    wins, ties = comparisons.counts()
+    met = wins + wins.T + ties
+    rank = {name: place for place, name in enumerate(ratings.table["model"])}
+    order = np.argsort([rank[name] for name in comparisons.models])
+    pairs = [(i, j) for k, i in enumerate(order) for j in order[k + 1 :] if met[i, j]]
+    figure, axes = canvas(4.8, 4.7, "Win rate of each pair of models")
+    rates(axes, 0.0, "predicted for the higher rated", "observed")
+    if pairs:
+        i, j = np.array(pairs).T
+        asked = Comparisons(comparisons.models, i, j, np.zeros(len(i), np.int8))
+        p = predict(ratings, asked)
+        predicted = p[:, A_WINS] + 0.5 * p[:, TIE]
+        n = met[i, j]
+        observed = (wins[i, j] + 0.5 * ties[i, j]) / n
+        half = 1.96 * np.sqrt(np.maximum(observed * (1 - observed), 0.25 / n) / n)
+        if len(pairs) <= 300:
+            # A pair that met a few times could have any rate: its interval stays pale.
+            low, high = np.maximum(observed - half, 0.0), np.minimum(observed + half, 1.0)
+            paleness = [(COLOURS[0], 0.1 + 0.3 * min(1.0, met / 50.0)) for met in n]
+            axes.vlines(predicted, low, high, paleness, lw=1.4)
+        area = 10 + 90 * n / n.max()
+        alpha = 0.75 if len(pairs) <= 300 else 0.35
+        axes.scatter(predicted, observed, area, COLOURS[0], alpha=alpha, edgecolors="white", lw=0.5)
+        # The higher rated seldom loses, so the corner below the diagonal is free.
+        axes.text(
+            0.97,
+            0.04,
+            f"{len(pairs):,} pairs\n{int(n.sum()):,} votes",
+            transform=axes.transAxes,
+            ha="right",
+            fontsize=9,
+            color=GREY,
+        )
+    return figure

@@ -1,0 +1,145 @@
+"""The batch estimator against a general optimiser, exact integration and simulated arenas."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from arena_simulation import simulated_arena
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import approx_fprime, minimize
+from scipy.stats import norm
+
+from arena.ratings.comparisons import Comparisons
+from arena.ratings.table import estimator
+from arena.ratings.thurstone import Thurstone, log_likelihood, posterior, slopes
+
+MU, SIGMA, BETA = 25.0, 25.0 / 3.0, 25.0 / 6.0
+
+
+def plain_log_posterior(x, wins, ties):
+    """The formulas of the module's docstring, written with scipy and nothing else."""
+    mu, epsilon, c = x[:-1], x[-1], math.sqrt(2.0) * BETA
+    d = mu[:, None] - mu[None, :]
+    won = norm.logcdf((d - epsilon) / c)
+    tied = np.log(norm.cdf((epsilon - d) / c) - norm.cdf((-epsilon - d) / c))
+    prior = norm.logpdf(mu, MU, SIGMA).sum()
+    return (wins * won).sum() + (np.triu(ties, 1) * tied).sum() + prior
+
+
+def counts(seed, models=6, votes=500):
+    rng = np.random.default_rng(seed)
+    return simulated_arena(rng, models, votes, MU, SIGMA, BETA, epsilon=2.0)[:2]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mode_is_that_of_a_general_optimiser(seed):
+    wins, ties = counts(seed)
+    mode, _, epsilon = posterior(wins, ties, MU, SIGMA, BETA, None)
+    found = minimize(
+        lambda x: -plain_log_posterior(x, wins, ties),
+        np.append(np.full(len(wins), MU), 1.0),
+        method="BFGS",
+        jac="3-point",
+        options={"gtol": 1e-7},
+    )
+    assert np.append(mode, epsilon) == pytest.approx(found.x, rel=1e-6)
+
+
+def test_covariance_is_the_inverse_of_the_numerical_hessian():
+    wins, ties = counts(7)
+    mode, covariance, epsilon = posterior(wins, ties, MU, SIGMA, BETA, None)
+    x = np.append(mode, epsilon)
+
+    def gradient(x):
+        return approx_fprime(x, plain_log_posterior, 1e-5, wins, ties)
+
+    hessian = np.array([(gradient(x + h) - gradient(x - h)) / 2e-3 for h in 1e-3 * np.eye(len(x))])
+    assert covariance == pytest.approx(np.linalg.inv(-hessian)[:-1, :-1], rel=2e-3, abs=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mu=st.lists(st.floats(-30, 30), min_size=3, max_size=3),
+    epsilon=st.floats(0.01, 5.0),
+    seed=st.integers(0, 1000),
+)
+def test_slopes_are_those_of_the_likelihood(mu, epsilon, seed):
+    rng = np.random.default_rng(seed)
+    wins = rng.integers(0, 4, (3, 3)) * (1 - np.eye(3, dtype=np.int64))
+    ties = np.triu(rng.integers(0, 4, (3, 3)), 1)
+    ties = ties + ties.T
+    x = np.append(mu, epsilon)
+
+    def value(x):
+        return log_likelihood(wins, ties, x[:3].copy(), x[3])
+
+    gradient, hessian = slopes(wins, ties, x[:3].copy(), x[3])
+    scale = 1e-6 * max(1.0, abs(value(x)))
+    for k, h in enumerate(1e-5 * np.eye(4)):
+        assert gradient[k] == pytest.approx(
+            (value(x + h) - value(x - h)) / 2e-5, rel=1e-4, abs=scale
+        )
+        plus, minus = (
+            slopes(wins, ties, (x + h)[:3], (x + h)[3]),
+            slopes(wins, ties, (x - h)[:3], (x - h)[3]),
+        )
+        assert hessian[k] == pytest.approx((plus[0] - minus[0]) / 2e-5, rel=1e-3, abs=1e-3)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    inside = []
+    for _ in range(200):
+        wins, ties, truth = simulated_arena(rng, 8, 400, MU, SIGMA, BETA, epsilon=2.0)
+        mode, covariance, _ = posterior(wins, ties, MU, SIGMA, BETA, None)
+        inside.append(np.abs(mode - truth) < 1.96 * np.sqrt(np.diag(covariance)))
+    # 1,600 intervals, of one arena not independent: docs/joint_gap.md has the 1,000 arenas.
+    assert 0.93 < np.mean(inside) < 0.97
+
+
+def test_a_model_that_always_won_has_a_finite_rating():
+    votes = pl.DataFrame(
+        {"model_a": ["x"] * 50, "model_b": ["y"] * 25 + ["z"] * 25, "outcome": ["a"] * 50}
+    )
+    ratings = Thurstone().fit(votes)
+    assert ratings.table["model"][0] == "x"
+    assert np.isfinite(ratings.table["mu"].to_numpy()).all()
+    assert (ratings.table["sigma"].to_numpy() < SIGMA).all()
+    assert ratings.parameters["epsilon"] == 0.0
+
+
+def test_order_and_side_do_not_matter():
+    rng = np.random.default_rng(3)
+    votes = pl.DataFrame(
+        {
+            "model_a": rng.choice(["p", "q", "r"], 300),
+            "model_b": rng.choice(["p", "q", "r"], 300),
+            "outcome": rng.choice(["a", "b", "tie"], 300),
+        }
+    )
+    mirrored = votes.select(
+        model_a="model_b",
+        model_b="model_a",
+        outcome=pl.col("outcome").replace({"a": "b", "b": "a"}),
+    )
+    one = Thurstone().fit(votes).table
+    other = Thurstone().fit(mirrored.reverse()).table
+    assert one["model"].to_list() == other["model"].to_list()
+    assert one["mu"].to_numpy() == pytest.approx(other["mu"].to_numpy(), abs=1e-9)
+
+
+def test_a_given_draw_probability_is_kept_and_without_votes_the_prior_is():
+    ratings = estimator("thurstone", draw_probability=0.3).fit(
+        Comparisons(["x", "y"], *(np.zeros(0, np.int32),) * 2, np.zeros(0, np.int8))
+    )
+    assert ratings.parameters["draw_probability"] == pytest.approx(0.3)
+    assert ratings.table["mu"].to_list() == [MU, MU]
+    assert ratings.table["sigma"].to_numpy() == pytest.approx([SIGMA, SIGMA])
+
+
+def test_ties_without_a_probability_are_an_error():
+    votes = pl.DataFrame({"model_a": ["x"], "model_b": ["y"], "outcome": ["tie"]})
+    with pytest.raises(ValueError, match="draw_probability must be above 0, or auto"):
+        Thurstone(draw_probability=0.0).fit(votes)
