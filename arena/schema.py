@@ -24,6 +24,12 @@ VOTES: dict[str, pl.DataType | type[pl.DataType]] = {
     "created_at": TIME,
     "confidence": pl.Float64,  # 0..1
     "split": pl.String,
+    "dimension": pl.String,  # what was asked, where a file asks several things
+    # Where a row is the sum of several raters: how many chose each image, and how many neither.
+    "votes_a": pl.Int64,
+    "votes_b": pl.Int64,
+    "votes_tie": pl.Int64,
+    "ranking": pl.String,  # the vote_id of the K-wise vote that implies this pair, else null
 }
 
 REQUIRED = ("model_a", "model_b", "outcome")

@@ -34,12 +34,28 @@ class Ratings:
     table: the columns of `schema.RATINGS`, sorted by mu, highest first; an estimator may add its
     own after them. estimator: its name in `ESTIMATORS`. parameters: the values the fit used (after
     `auto`), among them `beta` (spread of one performance) and `epsilon` (draw margin), both on the
-    scale of mu: the gaps need them.
+    scale of mu: the gaps need them. covariance: (M, M) between the capabilities in the order of the
+    table, None where an estimator keeps models independent.
     """
 
     table: pl.DataFrame
     estimator: str
     parameters: dict[str, float] = field(default_factory=dict)
+    covariance: np.ndarray | None = None
+
+    def difference(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (mean, variance) of the difference of two capabilities, each (n,).
+
+        a, b: (n,) integers, rows of `table`. The variance is V_aa + V_bb - 2 V_ab: a batch fit
+        knows differences far better than the level of the whole board, so the sum of the two
+        marginals alone would be too large. A model's difference from itself has 2 V_aa: two
+        independent images of it.
+        """
+        mu, sigma = (self.table[name].to_numpy() for name in ("mu", "sigma"))
+        variance = sigma[a] ** 2 + sigma[b] ** 2
+        if self.covariance is not None:
+            variance = variance - np.where(a == b, 0.0, 2.0 * self.covariance[a, b])
+        return mu[a] - mu[b], variance
 
     def write(self, path: Path | str) -> None:
         """Write the table as parquet, estimator and parameters in its metadata, atomically."""

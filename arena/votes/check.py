@@ -48,6 +48,8 @@ def _check(raw: Raw, path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             columns[name] = pl.col(name).cast(pl.Float64, strict=False)
             good = columns[name].is_between(0, 1).fill_null(False)
             faults.append((name, "not a number from 0 to 1", pl.col(name).is_not_null() & ~good))
+        elif kind == pl.Int64:
+            columns[name] = pl.col(name).cast(pl.Int64, strict=False)
         else:
             columns[name] = pl.col(name).cast(pl.String)
             if name in ("model_a", "model_b"):

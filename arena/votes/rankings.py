@@ -94,6 +94,11 @@ def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
         .otherwise(pl.lit("tie")),
         confidence=pl.lit(None, pl.Float64),
         split=pl.lit(None, pl.String),
+        dimension=pl.lit(None, pl.String),
+        votes_a=pl.lit(None, pl.Int64),
+        votes_b=pl.lit(None, pl.Int64),
+        votes_tie=pl.lit(None, pl.Int64),
+        ranking=pl.col("vote_id"),
         **known,
     )
     return made.select(*VOTES)

@@ -43,8 +43,12 @@ def make_votes(n: int = 6) -> pl.DataFrame:
             "created_at": [start + timedelta(hours=i) for i in range(n)],
             "confidence": [1 / (i + 1) for i in range(n)],
             "split": ["train"] * n,
-        }
-    )
+            "dimension": ["preference"] * n,
+            "votes_a": [(3, 1, 0)[i % 3] for i in range(n)],
+            "votes_b": [(1, 3, 0)[i % 3] for i in range(n)],
+            "votes_tie": [(0, 0, 2)[i % 3] for i in range(n)],
+        },
+    ).with_columns(ranking=pl.lit(None, pl.String))
 
 
 @pytest.fixture
