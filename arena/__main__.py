@@ -11,9 +11,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from arena.ratings.table import ESTIMATORS
+
+if TYPE_CHECKING:
+    from arena.votes.reading import Options, Reading
 
 PARAMETERS = ("mu", "sigma", "beta", "tau", "draw_probability")
 
@@ -22,14 +25,40 @@ def _draw_probability(text: str) -> float | str:
     return text if text == "auto" else float(text)
 
 
+def _pairs(text: str) -> dict[str, str]:
+    """Read NAME=VALUE,NAME=VALUE."""
+    pairs = [each.partition("=") for each in text.split(",") if each.strip()]
+    if not all(middle for _, middle, _ in pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE,NAME=VALUE")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 def _votes_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "votes",
         nargs="+",
         type=Path,
         metavar="VOTES",
-        help="a votes table (.csv, .parquet, .jsonl) or a battles .json; the content decides",
+        help="files, folders, patterns or URLs of votes; the content tells the layout",
     )
+    parser.add_argument(
+        "--format", metavar="NAME", help="the layout, where the columns should not tell it"
+    )
+    parser.add_argument(
+        "--columns",
+        type=_pairs,
+        default={},
+        metavar="OURS=THEIRS,...",
+        help="names of a table's own columns, such as model_a=left_model,outcome=choice",
+    )
+    parser.add_argument(
+        "--outcomes",
+        type=_pairs,
+        default={},
+        metavar="WORD=a|b|tie,...",
+        help="words of a table's own outcomes, such as left=a,right=b,both=tie",
+    )
+    parser.add_argument("--dimension", metavar="NAME", help="which one, where a file has several")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,11 +170,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _options(options: argparse.Namespace) -> "Options":
+    """Return how the files are to be read."""
+    from arena.votes.reading import Options
+
+    return Options(
+        format=options.format,
+        columns=options.columns,
+        outcomes=options.outcomes,
+        dimension=options.dimension,
+    )
+
+
+def _say(reading: "Reading") -> None:
+    """Say on stderr what was left out or counted once. Raises ValueError where no vote is left."""
+    from arena.votes.summary import notes
+
+    reading.require()
+    for note in notes(reading):
+        print(f"arena: {note}", file=sys.stderr)
+
+
 def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
+    import polars as pl
+
     from arena.ratings.table import Ratings, estimator
     from arena.report.text import leaderboard
-    from arena.votes.stream import read_ballots, read_comparisons
+    from arena.votes.rankings import pairs_of
+    from arena.votes.read import read_ballots
 
     given = {name: getattr(options, name) for name in PARAMETERS}
     chosen = estimator(
@@ -156,12 +209,13 @@ def run_fit(options: argparse.Namespace) -> None:
         if options.estimator != "trueskill":
             raise ValueError("--from needs --estimator trueskill: the others have no order of time")
         more["prior"] = Ratings.read(options.prior)
-    votes: Any
+    ballots, reading = read_ballots(options.votes, _options(options))
+    _say(reading)
     if options.estimator == "trueskill":
-        votes, more["rankings"], rejected = read_ballots(options.votes)
+        more["rankings"] = reading.rankings
     else:
-        votes, rejected = read_comparisons(options.votes)
-    ratings = chosen.fit(votes, **more)
+        ballots = pl.concat([ballots, pairs_of(reading.rankings)], how="diagonal_relaxed")
+    ratings = chosen.fit(ballots, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
     table, p = ratings.table, ratings.parameters["draw_probability"]
@@ -170,11 +224,6 @@ def run_fit(options: argparse.Namespace) -> None:
         print(
             f"arena: {tied:.1%} of the votes are ties where the draw probability is {p:.4g}; "
             "--draw-probability auto, or `python -m arena tune`, would fit them better",
-            file=sys.stderr,
-        )
-    if rejected:
-        print(
-            f"{rejected:,} rows were rejected; `python -m arena inspect` names them",
             file=sys.stderr,
         )
     print(f"ratings: {options.out}")
@@ -203,29 +252,35 @@ def run_gaps(options: argparse.Namespace) -> None:
 
 def run_inspect(options: argparse.Namespace) -> None:
     """Print what the votes files hold."""
-    from arena.report.text import describe
-    from arena.votes.open import read_votes
+    from arena.votes.read import read_votes
+    from arena.votes.summary import describe
 
-    print(describe(read_votes(options.votes)))
+    reading = read_votes(options.votes, _options(options))
+    print(describe(reading))
+    reading.require()
 
 
 def run_report(options: argparse.Namespace) -> None:
     """Write the report and print its path."""
     from arena.ratings.table import Ratings
     from arena.report.page import write_report
-    from arena.votes.open import read_votes
+    from arena.votes.read import read_votes
 
-    reading = read_votes(options.votes)
+    reading = read_votes(options.votes, _options(options))
+    _say(reading)
     print(write_report(reading.votes, Ratings.read(options.ratings), options.out))
 
 
 def run_tune(options: argparse.Namespace) -> None:
     """Print the parameters that the evidence prefers, and how later votes agree."""
     from arena.prediction.tune import later_votes, tune
+    from arena.ratings.comparisons import Comparisons
     from arena.report.text import held_out_table
-    from arena.votes.stream import read_comparisons
+    from arena.votes.read import read_votes
 
-    comparisons, _ = read_comparisons(options.votes)
+    reading = read_votes(options.votes, _options(options))
+    _say(reading)
+    comparisons = Comparisons.of(reading.votes)
     found = tune(comparisons, options.estimator)
     print(found)
     print(f"\n{held_out_table(later_votes(comparisons, options.estimator))}")

@@ -1,7 +1,7 @@
 """The tables of the arena, column by column.
 
 Every reader of `arena.votes` ends in `VOTES`, every estimator in `RATINGS`, every gap in `GAPS`.
-Nothing is read or checked here: `table` does that.
+Nothing is read or checked here: `votes` does that.
 """
 
 import polars as pl
@@ -22,13 +22,13 @@ VOTES: dict[str, pl.DataType | type[pl.DataType]] = {
     "image_b": pl.String,
     "rater": pl.String,
     "created_at": TIME,
-    "confidence": pl.Float64,  # 0..1
     "split": pl.String,
     "dimension": pl.String,  # what was asked, where a file asks several things
     # Where a row is the sum of several raters: how many chose each image, and how many neither.
     "votes_a": pl.Int64,
     "votes_b": pl.Int64,
     "votes_tie": pl.Int64,
+    "anonymous": pl.Boolean,  # whether the models' names were hidden from the rater
     "ranking": pl.String,  # the vote_id of the K-wise vote that implies this pair, else null
 }
 
@@ -57,23 +57,6 @@ REJECTED: dict[str, pl.DataType | type[pl.DataType]] = {
     "reason": pl.String,
     "value": pl.String,
 }
-
-# Every column that a reader of parquet uses: the tables' own and Pick-a-Pic's.
-KNOWN_COLUMNS = frozenset(
-    {
-        *VOTES,
-        *RANKINGS,
-        "caption",
-        "model_0",
-        "model_1",
-        "label_0",
-        "label_1",
-        "has_label",
-        "image_0_uid",
-        "image_1_uid",
-        "user_id",
-    }
-)
 
 RATINGS: dict[str, pl.DataType | type[pl.DataType]] = {
     "model": pl.String,

@@ -13,7 +13,6 @@ from arena.prediction.calibration import held_out
 from arena.ratings.comparisons import Comparisons, pairs_table
 from arena.ratings.table import Ratings, estimator
 from arena.ratings.trueskill import TrueSkill
-from arena.votes.rankings import of_rankings
 from assets.anomalies import raters_agree, ratings_moved_as_explained
 from assets.lake import Lake, content_hash
 from assets.lineage import DATA_VERSION, latest
@@ -54,7 +53,7 @@ def ratings_stage(study: Study) -> list[Any]:
                 state_of(lake.table("ratings")).unlink(missing_ok=True)
             rankings = lake.read("rankings")
             if isinstance(chosen, TrueSkill) and rankings.height:
-                alone = votes.filter(~of_rankings(votes, rankings))
+                alone = votes.filter(pl.col("ranking").is_null())
                 fitted = chosen.fit(alone, rankings=rankings)
                 fitted.write(lake.table("ratings"))
                 fit = f"fitted: {rankings.height:,} K-wise votes, each one free-for-all update"

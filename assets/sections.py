@@ -17,7 +17,7 @@ from pydantic import (
 
 from arena.ratings.table import estimator
 from arena.votes.intake import MOST_REJECTED
-from arena.votes.open import Options
+from arena.votes.reading import Options
 from training.config import GapEstimator
 
 
@@ -49,7 +49,7 @@ class Votes(Section):
     """Where the votes are; images: a parquet (image, bytes), or None where votes hold paths.
 
     sources: files, folders, patterns and URLs (s3, gs, az, hf). format: a key of
-    `arena.votes.formats.READERS` where a file's content should not decide. replaces: the name of a
+    `arena.votes.formats.FORMATS` where a file's content should not decide. replaces: the name of a
     corrected file to that of the file it stands for. most_rejected: the share of a file's rows
     above which the stage stops. rater_salt: the environment variable that holds the secret under
     which raters are hashed as they come in; None keeps their names.

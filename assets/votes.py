@@ -9,10 +9,9 @@ import dagster as dg
 import polars as pl
 
 from arena.votes.deliveries import fingerprint
+from arena.votes.faults import VotesError
 from arena.votes.intake import arrivals, take_in
-from arena.votes.open import Options
-from arena.votes.rankings import of_rankings
-from arena.votes.raw import VotesError
+from arena.votes.reading import Options
 from arena.votes.sources import File, as_url, expanded, remote_rows
 from assets.anomalies import ties_are_steady
 from assets.lake import Lake, content_hash
@@ -76,7 +75,7 @@ def votes_stage(study: Study) -> list[Any]:
     def no_vote_lost() -> dg.AssetCheckResult:
         """Rows in = rows accepted + rows rejected + exact duplicates."""
         files, rankings = lake.read("intake"), lake.read("rankings")
-        accepted = pairwise(lake.read("votes", "vote_id"), rankings) + int(rankings["rows"].sum())
+        accepted = pairwise(lake.read("votes", "ranking")) + int(rankings["rows"].sum())
         counted = {name: int(files[name].sum()) for name in COUNTED}
         lost = counted["rows"] - accepted - lake.read("rejected").height - counted["duplicates"]
         astray = files.filter(
@@ -142,13 +141,17 @@ def options(study: Study) -> Options:
             f"{study.path}: votes.rater_salt names the environment variable {variable}, "
             "which is not set; set it to the secret under which raters are hashed"
         )
-    by_path = study.votes.images is None
-    return Options(study.votes.format, by_path, salt, images_from=study.path.parent)
+    return Options(
+        study.votes.format,
+        salt=salt,
+        images="resolved" if study.votes.images is None else "ids",
+        images_from=study.path.parent,
+    )
 
 
-def pairwise(votes: pl.DataFrame, rankings: pl.DataFrame) -> int:
+def pairwise(votes: pl.DataFrame) -> int:
     """Count the votes that are no pair of a ranking."""
-    return votes.height - int(of_rankings(votes, rankings).sum())
+    return int(votes["ranking"].null_count())
 
 
 def describe(lake: Lake) -> dict[str, int]:

@@ -28,7 +28,7 @@ from arena.prediction.tune import tune
 from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
 from arena.ratings.table import estimator
 from arena.ratings.trueskill import draw_margin
-from arena.votes.stream import read_comparisons
+from arena.votes.read import read_votes
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 
@@ -47,7 +47,9 @@ def football() -> Comparisons:
 
 def genai_arena() -> Comparisons:
     """Every GenAI-Arena vote in time order."""
-    return read_comparisons([DATA / "genai_arena" / "clean_battle_20240220.json"])[0]
+    return Comparisons.of(
+        read_votes([DATA / "genai_arena" / "clean_battle_20240220.json"]).votes
+    )
 
 
 def with_past_ties(votes: Comparisons, start: int, win: np.ndarray) -> np.ndarray:

@@ -43,15 +43,14 @@ def read_rankings(path: Path) -> tuple[list[Ranking], list[str]]:
     EvaluationError where the file cannot be read, or no vote names a prompt and its images.
     """
     from arena.schema import UNNAMED
-    from arena.votes.open import read_votes
-    from arena.votes.rankings import of_rankings
-    from arena.votes.raw import VotesError
+    from arena.votes.faults import VotesError
+    from arena.votes.read import read_votes
 
     try:
         reading = read_votes([path])
     except VotesError as error:
         raise EvaluationError(str(error)) from error
-    pairs = reading.votes.filter(~of_rankings(reading.votes, reading.rankings))
+    pairs = reading.votes.filter(reading.votes["ranking"].is_null())
     found, without = [], 0
     for row in timed(pairs, "prompt", "image_a", "image_b", "outcome", "model_a", "model_b"):
         prompt, image_a, image_b, outcome, *models = row

@@ -19,7 +19,7 @@ LEADERBOARD = "Arena-Leaderboard-Image.json"
 MODEL_KEY = "🤖 Model"
 SCORE_KEY = "⭐ Score (μ/σ)"
 # Names that the published instances and the published leaderboard spell differently; as in
-# `arena.votes.kwise`, which needs polars, and images are generated where there is none.
+# `arena.votes.formats.kwise`, which needs polars, and images are generated where there is none.
 ALIASES = {"LCM": "LCM-v1.5", "Dreamshaper-xl-turbo": "Dreamshaper-xl"}
 SCORE = re.compile(r"^\S+\s+\((-?[\d.]+(?:e-?\d+)?)/([\d.]+(?:e-?\d+)?)\)$")
 

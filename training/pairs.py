@@ -124,7 +124,7 @@ def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Ta
     """
     from arena.gaps.table import gaps_by
     from arena.ratings.table import estimator
-    from arena.votes.open import read_votes
+    from arena.votes.read import read_votes
 
     votes_section = dict(study["votes"])
     arena_section = dict(study.get("arena", {}))
@@ -132,7 +132,7 @@ def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Ta
     paths = [Path(source) for source in votes_section["sources"]]
     votes = read_votes(
         paths,
-        resolve_images="images" not in votes_section,
+        images="ids" if "images" in votes_section else "resolved",
         format=votes_section.get("format"),
         salt=os.environ.get(votes_section.get("rater_salt", "")),
     ).votes

@@ -17,8 +17,7 @@ from arena.atomic import replacing
 from arena.gaps.joint import JointReport, joint_gaps
 from arena.gaps.pairwise import PairwiseGaps, capability_gaps, pairwise_gaps
 from arena.ratings.table import Ratings
-from arena.votes.open import read_votes
-from arena.votes.stream import votes_in_batches
+from arena.votes.read import read_votes
 
 SCHEMA = pa.schema(
     [(name, pa.large_string()) for name in ("vote_id", "winner", "loser", "outcome")]
@@ -80,7 +79,7 @@ def write_pairwise_gaps(
         replacing(Path(out)) as aside,
         pq.ParquetWriter(aside, SCHEMA, use_dictionary=repeats) as writer,
     ):
-        for votes in votes_in_batches(paths):
+        for votes in read_votes(paths).votes.iter_slices(1 << 20):
             gaps = lookup.of(votes)
             summary.add(gaps)
             writer.write_table(gaps.to_arrow().cast(SCHEMA))

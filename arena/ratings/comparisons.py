@@ -35,7 +35,8 @@ class Comparisons:
         if isinstance(votes, Comparisons):
             return votes
         votes = in_time_order(votes)
-        names = pl.concat([votes["model_a"].unique(), votes["model_b"].unique()]).unique().sort()
+        sides = (votes[name].unique().cast(pl.String) for name in ("model_a", "model_b"))
+        names = pl.concat(sides).unique().sort()
         models = pl.Enum(names)
 
         def codes(column: str, kind: pl.Enum) -> np.ndarray:

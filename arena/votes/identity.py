@@ -1,21 +1,17 @@
-"""A name for every vote that came without one.
+"""What makes a vote itself: a name for every vote that came without one, and votes that came twice.
 
-The hash must be the same on every machine and for every version of every library, because gaps are
-joined to votes by it, so it is written out here: FNV-1a over each text, mixed across columns and
-with the row's position by splitmix64.
+A name is a hash of the row's content and its number among equal rows, so that neither a new file
+nor a renamed one changes it. It must be the same on every machine and for every version of every
+library, because gaps are joined to votes by it: BLAKE2b over the columns' texts.
 """
 
-import numpy as np
+from hashlib import blake2b
+
 import polars as pl
-import pyarrow as pa
-from numba import njit
 
-_OFFSET = np.uint64(0xCBF29CE484222325)
-_PRIME = np.uint64(0x100000001B3)
-_ABSENT = np.uint64(0x9E3779B97F4A7C15)
-
-# What makes a vote itself. Its source is left out: renaming a file changes no vote.
+# A vote's content. The name of its file is left out: renaming a file changes no vote.
 CONTENT = (
+    "source",
     "model_a",
     "model_b",
     "outcome",
@@ -25,91 +21,83 @@ CONTENT = (
     "image_b",
     "rater",
     "created_at",
+    "split",
+    "dimension",
+    "votes_a",
+    "votes_b",
+    "votes_tie",
+    "models",
+    "images",
+    "ranks",
 )
+KEYS = {"id": pl.UInt64, "text": pl.UInt64, "timed": pl.Boolean, "file": pl.Int32}
+ABSENT, BETWEEN = "\0", "\x1f"
 
 
-def vote_ids(votes: pl.DataFrame, position: np.ndarray) -> pl.Series:
-    """Return 16 hexadecimal digits a row: a hash of the row's content and position.
-
-    votes: the columns of `CONTENT` that are known (an absent one counts as null). position: (n,),
-    the row's place among all rows read, so that two raters' equal votes stay two votes.
-    """
-    digest = np.asarray(position, dtype=np.uint64).copy()
-    _mix(digest)
+def content(table: pl.DataFrame) -> pl.Series:
+    """Return every row's content as one text; a column that a table lacks is as one of nulls."""
+    texts = []
     for name in CONTENT:
-        if name not in votes.columns:
-            _absent(digest)
+        kind = table.schema.get(name)
+        if kind is None:
             continue
-        column = votes[name]
-        if column.dtype == pl.Datetime:
-            column = column.to_physical().cast(pl.String)
-        offsets, data, valid = _text_buffers(column)
-        _absorb(digest, offsets, data, valid)
-    return _hexadecimal(digest)
+        column = pl.col(name)
+        if isinstance(kind, pl.List):
+            column = column.cast(pl.List(pl.String)).list.eval(pl.element().fill_null(ABSENT))
+            column = column.list.join("\x1e")
+        elif isinstance(kind, pl.Datetime):
+            column = column.to_physical()
+        # The name goes with the value, so that absent columns need no place.
+        texts.append(pl.format(f"{name}={{}}", column.cast(pl.String)).fill_null(""))
+    return table.select(pl.concat_str(texts, separator=BETWEEN)).to_series()
 
 
-def positions(row: pl.Series, ordinal: int) -> np.ndarray:
-    """Return a position for every row (from 1) of the file that is number `ordinal`, from 0.
+def with_ids(table: pl.DataFrame) -> pl.DataFrame:
+    """Fill in the vote_id of every vote that has none: 16 hexadecimal digits.
 
-    What is added to one file moves no row of the next, so ids stay when a file grows.
+    Of equal votes the first has the hash of their content, the k-th `.k` after it.
     """
-    return (row.to_numpy().astype(np.int64) - 1) + (ordinal << 40)
-
-
-def _text_buffers(column: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    text = column.cast(pl.String).rechunk().to_arrow().cast(pa.large_string())
-    _, offsets, data = text.buffers()
-    start = text.offset
-    return (
-        np.frombuffer(offsets, np.int64)[start : start + len(text) + 1],
-        np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8),
-        column.is_not_null().to_numpy(),
+    nameless = table["vote_id"].is_null()
+    if not nameless.any():
+        return table
+    text = content(table.filter(nameless)).alias("text")
+    unlike = text.unique()
+    digest = [blake2b(each.encode(), digest_size=8).hexdigest() for each in unlike]
+    known = pl.DataFrame({"text": unlike, "digest": pl.Series(digest, dtype=pl.String)})
+    named = text.to_frame().join(known, on="text", how="left", maintain_order="left")
+    number = pl.int_range(1, pl.len() + 1).over("text")
+    again = pl.when(number > 1).then(pl.format(".{}", number)).otherwise(pl.lit(""))
+    made = named.select(pl.concat_str("digest", again)).to_series()
+    place = (nameless.cum_sum().cast(pl.Int64) - 1).clip(0)
+    return table.with_columns(
+        vote_id=pl.when(nameless).then(made.gather(place)).otherwise("vote_id")
     )
 
 
-@njit(cache=True, nogil=True)
-def _splitmix(x: np.uint64) -> np.uint64:
-    x = np.uint64(x + np.uint64(0x9E3779B97F4A7C15))
-    x = np.uint64((x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
-    x = np.uint64((x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB))
-    return np.uint64(x ^ (x >> np.uint64(31)))
+def keys_of(table: pl.DataFrame, file: int) -> pl.DataFrame:
+    """Return what tells whether a vote came before: 64-bit hashes of its id and its content.
+
+    table: the content, and `vote_id`, null where none was given. file: the number of its file.
+    """
+    absent = pl.Series([None], dtype=pl.String).new_from_index(0, table.height)
+    given, time = (table.get_column(n, default=absent) for n in ("vote_id", "created_at"))
+    keys = {"id": given.hash(), "text": content(table).hash(), "timed": time.is_not_null()}
+    return pl.DataFrame(keys).with_columns(
+        id=pl.when(given.is_not_null()).then("id"), file=pl.lit(file, pl.Int32)
+    )
 
 
-@njit(cache=True, nogil=True)
-def _mix(digest: np.ndarray) -> None:
-    for i in range(len(digest)):
-        digest[i] = _splitmix(digest[i])
+def repeats(keys: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """Return (same, clash), (n,) each: votes that came before, and those whose vote_id only did.
 
-
-@njit(cache=True, nogil=True)
-def _absent(digest: np.ndarray) -> None:
-    for i in range(len(digest)):
-        digest[i] = _splitmix(digest[i] ^ _ABSENT)
-
-
-@njit(cache=True, nogil=True)
-def _absorb(digest: np.ndarray, offsets: np.ndarray, data: np.ndarray, valid: np.ndarray) -> None:
-    for i in range(len(digest)):
-        h = _ABSENT
-        if valid[i]:
-            h = _OFFSET
-            for k in range(offsets[i], offsets[i + 1]):
-                h = np.uint64((h ^ np.uint64(data[k])) * _PRIME)
-        digest[i] = _splitmix(digest[i] ^ h)
-
-
-def _hexadecimal(digest: np.ndarray) -> pl.Series:
-    n = len(digest)
-    text = np.empty(16 * n, np.uint8)
-    _write_hexadecimal(digest, text)
-    offsets = np.arange(0, 16 * n + 1, 16, dtype=np.int64)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
-    return pl.Series("vote_id", pa.Array.from_buffers(pa.large_string(), n, buffers))
-
-
-@njit(cache=True, nogil=True)
-def _write_hexadecimal(digest: np.ndarray, text: np.ndarray) -> None:
-    for i in range(len(digest)):
-        for k in range(16):
-            nibble = (digest[i] >> np.uint64(60 - 4 * k)) & np.uint64(15)
-            text[16 * i + k] = nibble + (48 if nibble < 10 else 87)
+    Equal rows under one vote_id are one vote, and so are equal rows with a time in different files,
+    as many of them as the file with the most has. Different rows under one vote_id clash, and the
+    first stays. Rows with neither an id nor a time are different votes.
+    """
+    given, timed = pl.col("id").is_not_null(), pl.col("timed") & pl.col("id").is_null()
+    several = keys["file"].n_unique() > 1 and keys.select(timed.any()).item()
+    number = pl.int_range(pl.len()).over("text", "file") if several else pl.lit(0)
+    came = timed & ~pl.struct("text", number.alias("number"), given).is_first_distinct()
+    same = (given & ~pl.struct("id", "text").is_first_distinct()) | (came if several else False)
+    found = keys.select(same=same, other=given & ~pl.col("id").is_first_distinct())
+    return found["same"], found["other"] & ~found["same"]

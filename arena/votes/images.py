@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from arena.votes.columnar import PARQUET
 from arena.votes.fetching import fetch
-from arena.votes.files import PARQUET
 from arena.votes.image_fault import MOST_BYTES, ImageFault
-from arena.votes.pickapic import is_image
+from arena.votes.samples import is_image
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -1,7 +1,6 @@
 """Where votes are: files, folders, patterns and object stores, all as local files in the end.
 
-Of a remote table only the columns that a votes reader knows are fetched; the images' bytes stay
-where they are.
+Of a remote table only columns without images are fetched; the images' bytes stay where they are.
 """
 
 import glob
@@ -14,11 +13,13 @@ from pathlib import Path
 
 import polars as pl
 
-from arena.schema import KNOWN_COLUMNS
-from arena.votes.raw import VotesError
+from arena.votes.faults import VotesError, line
 
-TEXT = (".csv", ".json", ".jsonl", ".ndjson")
-SUFFIXES = (*TEXT, ".parquet", ".tar", *(t + p for t in TEXT for p in (".gz", ".zst")))
+TEXT = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+PACKED = tuple(
+    text + packing for text in TEXT for packing in (".gz", ".zst", ".bz2", ".xz", ".zip")
+)
+SUFFIXES = (*TEXT, ".parquet", ".arrow", ".feather", ".tar", *PACKED)
 SCHEMES = (
     "s3",
     "s3a",
@@ -44,6 +45,11 @@ class File:
 
     path: Path
     name: str
+
+    @property
+    def base(self) -> str:
+        """Return the last part of the name."""
+        return self.name.partition("?")[0].rpartition("/")[2] or self.name
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -109,7 +115,7 @@ def remote_rows(url: str) -> int:
 
 
 def fetched(url: str, folder: Path) -> Path:
-    """Copy the known columns of a remote table to a local parquet and return its path.
+    """Copy a remote table without its images to a local parquet and return its path.
 
     Credentials are the environment's, as polars reads them (AWS_..., GOOGLE_..., HF_TOKEN).
     """
@@ -117,8 +123,13 @@ def fetched(url: str, folder: Path) -> Path:
     path = folder / (Path(url.partition("?")[0]).name.replace("*", "_") or "votes")
     with _saying(url):
         lazy = _scanned(url)
-        present = [name for name in lazy.collect_schema().names() if name in KNOWN_COLUMNS]
-        lazy.select(present or pl.all()).sink_parquet(path)
+        columns = []
+        for name, kind in lazy.collect_schema().items():
+            if isinstance(kind, pl.Struct) and "path" in [field.name for field in kind.fields]:
+                columns.append(pl.col(name).struct.field("path").alias(f"{name}.path"))
+            elif not _has_bytes(kind):
+                columns.append(pl.col(name))
+        lazy.select(columns).sink_parquet(path)
     return path
 
 
@@ -127,10 +138,16 @@ def _saying(url: str) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        said = (str(error).splitlines() or ["no reason"])[0][:200]
+        said = line(error)
         raise VotesError(
             f"{url}: cannot be read ({said}); check the URL and the credentials"
         ) from None
+
+
+def _has_bytes(kind: pl.DataType) -> bool:
+    if isinstance(kind, pl.Struct):
+        return any(_has_bytes(field.dtype) for field in kind.fields)  # type: ignore[arg-type]
+    return kind == pl.Binary
 
 
 def _scanned(url: str) -> pl.LazyFrame:

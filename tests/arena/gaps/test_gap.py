@@ -205,7 +205,7 @@ def test_gaps_streamed_to_a_file_are_those_in_memory(kind, tmp_path, monkeypatch
 
 
 def test_ids_that_votes_do_not_have_are_made_alike_in_both_ways(tmp_path):
-    from arena.votes.open import read_votes
+    from arena.votes.read import read_votes
 
     votes = votes_of([("x", "y", "a"), ("x", "y", "a"), ("y", "x", "tie")]).drop("vote_id")
     ratings = TrueSkill().fit(votes)

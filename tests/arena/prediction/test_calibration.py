@@ -27,7 +27,7 @@ from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
 from arena.ratings.table import Ratings, estimator
 from arena.ratings.trueskill import TrueSkill, draw_margin
 from arena.schema import RATINGS
-from arena.votes.stream import read_comparisons
+from arena.votes.read import read_votes
 
 GENAI = Path(__file__).parents[3] / ".." / "shared" / "data" / "genai_arena"
 BATTLES = GENAI / "clean_battle_20240220.json"
@@ -264,7 +264,7 @@ def test_time_splits_score_every_method_on_the_same_votes_block_by_block():
 
 @pytest.mark.skipif(not BATTLES.exists(), reason="no GenAI-Arena votes beside the project")
 def test_real_votes_are_predicted_better_than_by_the_baselines():
-    votes, _ = read_comparisons([BATTLES])
+    votes = Comparisons.of(read_votes([BATTLES]).votes)
     made = {
         "trueskill": TrueSkill(draw_probability="auto"),
         "thurstone": estimator("thurstone"),

@@ -14,7 +14,7 @@ from arena.ratings.comparisons import Comparisons
 from arena.ratings.table import estimator
 from arena.report.figures import gap_histogram, png
 from arena.report.page import as_fitted, write_report
-from arena.votes.open import read_votes
+from arena.votes.read import read_votes
 
 
 @pytest.fixture

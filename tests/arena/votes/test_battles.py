@@ -3,8 +3,8 @@ import json
 import polars as pl
 import pytest
 
-from arena.votes.open import read_votes
-from arena.votes.raw import VotesError
+from arena.votes.faults import VotesError
+from arena.votes.read import read_votes
 
 BATTLE = {
     "model_a": "m",

@@ -6,9 +6,9 @@ import json
 import pyarrow as pa
 import pytest
 
+from arena.votes.faults import VotesError
 from arena.votes.formats import READERS, format_of
-from arena.votes.open import read_votes
-from arena.votes.raw import VotesError
+from arena.votes.read import read_votes
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

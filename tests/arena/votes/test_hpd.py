@@ -5,7 +5,7 @@ import pytest
 
 from arena.ratings.trueskill import TrueSkill
 from arena.schema import UNNAMED
-from arena.votes.open import read_votes
+from arena.votes.read import read_votes
 
 PAIR = {
     "prompt": "a cat",

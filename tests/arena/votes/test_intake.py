@@ -11,9 +11,9 @@ from polars.testing import assert_frame_equal
 
 from arena.ratings.trueskill import TrueSkill
 from arena.schema import RANKINGS, REJECTED, VOTES
+from arena.votes.faults import VotesError
 from arena.votes.intake import FILES, TooManyRejected, arrivals, take_in
-from arena.votes.open import Options, read_votes
-from arena.votes.raw import VotesError
+from arena.votes.read import Options, read_votes
 from arena.votes.stream import read_comparisons
 
 

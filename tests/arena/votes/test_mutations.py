@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from arena.ratings.comparisons import Comparisons
+from arena.votes.faults import VotesError
 from arena.votes.formats import READERS
-from arena.votes.open import read_votes
-from arena.votes.raw import VotesError
+from arena.votes.read import read_votes
 from arena.votes.stream import read_comparisons, votes_in_batches
 
 NASTY = [

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from arena.schema import KNOWN_COLUMNS
-from arena.votes.open import read_votes
+from arena.votes.faults import VotesError
 from arena.votes.pickapic import LABELS as LABELS_READ
 from arena.votes.pickapic import NAMES
-from arena.votes.raw import VotesError
+from arena.votes.read import read_votes
 
 LABELS = [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 1.0), (None, None)]
 

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from arena.schema import RANKINGS, UNNAMED, VOTES
-from arena.votes.open import read_votes
+from arena.votes.faults import VotesError
 from arena.votes.rankings import of_rankings, pairs_of, ranks_of_scores
-from arena.votes.raw import VotesError
+from arena.votes.read import read_votes
 
 VOTE = {"vote_id": "k1", "prompt": "a cat", "models": ["x", "y", "z"], "ranks": [2, 1, 2]}
 

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from arena.votes import stream
-from arena.votes.open import read_votes
-from arena.votes.raw import VotesError
+from arena.votes.faults import VotesError
+from arena.votes.read import read_votes
 from arena.votes.sources import as_url, remote_rows
 
 

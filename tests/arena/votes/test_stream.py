@@ -7,7 +7,7 @@ from polars.testing import assert_frame_equal
 
 from arena.ratings.comparisons import Comparisons
 from arena.votes import stream
-from arena.votes.open import read_votes
+from arena.votes.read import read_votes
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from arena.schema import REJECTED, VOTES
-from arena.votes.open import read_votes
-from arena.votes.raw import VotesError
+from arena.votes.faults import VotesError
+from arena.votes.read import read_votes
 
 KINDS = ["csv", "jsonl", "parquet"]
 

@@ -1,0 +1,136 @@
+"""Typed columns: parquet, and Arrow's files and streams. Only the columns asked for are read."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from arena.votes.faults import Broken, saying
+
+ROWS = 1 << 20  # in one frame
+PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
+
+
+class Columnar:
+    """Record batches of typed columns: what parquet and Arrow have in common."""
+
+    kind = ""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.broken = path, Broken()
+        self.fields = {field.name: field.type for field in self._schema()}
+        self.columns = list(self.fields)
+        for name, kind in self.fields.items():
+            if _is_image(kind):
+                self.columns.append(f"{name}.path")
+
+    def _schema(self) -> pa.Schema:
+        raise NotImplementedError
+
+    def _batches(self, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
+        raise NotImplementedError
+
+    def _read(self, columns: Sequence[str], coded: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        there = [name for name in columns if name in self.columns]
+        few = [name for name in coded if _is_string(self.fields.get(name))]
+        with saying(self.path), ThreadPoolExecutor(1) as ahead:
+            # The next batch is decoded while this one is checked.
+            batches = self._batches(there, few)
+            coming = ahead.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = ahead.submit(next, batches, None)
+                batch.validate(full=True)
+                yield batch
+
+    def frames(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
+        """Yield the named columns as they are typed."""
+        row = 1
+        for batch in self._read(columns, coded):
+            made = {"row": pl.int_range(row, row + len(batch), eager=True)}
+            for field, column in zip(batch.schema, batch.columns, strict=True):
+                if pa.types.is_struct(field.type) and f"{field.name}.path" in columns:
+                    made[f"{field.name}.path"] = pl.Series(column.field("path"))
+                elif pa.types.is_dictionary(field.type):
+                    made[field.name] = _enum(column)
+                else:
+                    made[field.name] = pl.Series(column)
+            yield pl.DataFrame(made)
+            row += len(batch)
+
+    def records(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the rows as Python objects."""
+        small = [name for name in columns if not is_large(self.fields.get(name))]
+        rows = (row for batch in self._read(small, ()) for row in batch.to_pylist())
+        yield from enumerate(rows, start=1)
+
+
+class Parquet(Columnar):
+    """A parquet file, of which only the named columns are read."""
+
+    kind = "parquet"
+
+    def _schema(self) -> pa.Schema:
+        return pq.read_schema(self.path)
+
+    def _batches(self, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(self.path, read_dictionary=coded or None) as file:
+            yield from file.iter_batches(batch_size=ROWS, columns=columns)
+
+
+class Arrow(Columnar):
+    """An Arrow IPC file or stream: Feather, and the shards of the `datasets` library."""
+
+    kind = "arrow"
+
+    def _open(self) -> Any:
+        stream = pa.memory_map(str(self.path))
+        with self.path.open("rb") as file:
+            kept_as_file = file.read(len(ARROW_FILE)) == ARROW_FILE
+        return (pa.ipc.open_file if kept_as_file else pa.ipc.open_stream)(stream)
+
+    def _schema(self) -> pa.Schema:
+        with self._open() as reader:
+            return reader.schema
+
+    def _batches(self, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
+        del coded
+        names = list(dict.fromkeys(name.removesuffix(".path") for name in columns))
+        with self._open() as reader:
+            batches = reader
+            if hasattr(reader, "num_record_batches"):
+                batches = map(reader.get_batch, range(reader.num_record_batches))
+            for batch in batches:
+                yield batch.select(names)
+
+
+def is_large(kind: pa.DataType | None) -> bool:
+    """Tell whether a column holds images: bytes, alone or in a struct."""
+    if kind is None:
+        return False
+    if pa.types.is_struct(kind):
+        return any(is_large(field.type) for field in kind)
+    return bool(
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    """Tell whether a column is the hub's struct of an image's bytes and path."""
+    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+
+
+def _is_string(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _enum(column: pa.DictionaryArray) -> pl.Series:
+    """Return a dictionary-coded column as pl.Enum, text where its dictionary repeats itself."""
+    names = column.dictionary.to_pylist()
+    if None in names or len(set(names)) < len(names):
+        return pl.Series(column.cast(pa.large_string()))
+    kind = pl.UInt8 if len(names) < 256 else pl.UInt16 if len(names) < 65536 else pl.UInt32
+    return pl.Series(column.indices).cast(kind).cat.to(pl.Enum(names))

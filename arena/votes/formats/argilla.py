@@ -1,0 +1,57 @@
+"""Argilla's export of a preference question: a record has lists of responses, users and statuses.
+
+Each submitted response is a vote; a discarded one and a record that nobody has answered are none.
+Layout: `data-is-better-together/open-image-preferences-v1` and its results; the question may have
+any name (`preference.responses`).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from arena.votes.layout import Format, Found, Record, first
+
+RESPONSES, USERS, STATUS = ".responses", ".responses.users", ".responses.status"
+
+
+def _question(record: dict[str, Any]) -> str:
+    return str(first(name for name in record if name.endswith(RESPONSES))).removesuffix(RESPONSES)
+
+
+def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
+    for row, record in records:
+        question = _question(record)
+        responses = record.get(question + RESPONSES)
+        if not isinstance(responses, list) or not responses:
+            found.skip("records that nobody has answered")
+            continue
+        images = record.get("images")
+        images = images if isinstance(images, dict) else record
+        shared = {
+            "model_a": record.get("model_1"),
+            "model_b": record.get("model_2"),
+            "image_a": images.get("image_1"),
+            "image_b": images.get("image_2"),
+            "prompt": images.get("prompt") or record.get("prompt"),
+            "prompt_id": record.get("id"),
+        }
+        users, statuses = (record.get(question + end) or [] for end in (USERS, STATUS))
+        for k, response in enumerate(responses):
+            if k < len(statuses) and statuses[k] not in (None, "submitted"):
+                found.skip(f"responses that were {statuses[k]}")
+            else:
+                yield (
+                    row,
+                    shared | {"outcome": response, "rater": users[k] if k < len(users) else None},
+                )
+
+
+ARGILLA = Format(
+    "argilla",
+    "data-is-better-together/open-image-preferences-v1-results",
+    lambda there: (
+        any(name.endswith(RESPONSES) for name in there) and there.issuperset({"model_1", "model_2"})
+    ),
+    also=lambda columns: columns,
+    needs=(),
+    records=_votes,
+)

@@ -1,0 +1,64 @@
+"""The raw log of FastChat's servers (Chatbot Arena, GenAI-Arena): one event a line.
+
+leftvote, rightvote, tievote and bothbad_vote are votes; chat, upvote, flag, ... are none. Names are
+hidden until the vote: `models` is then two empty texts, and `states` tells. Where both name a model
+they must agree, as FastChat's own clean_battle_data.py demands (lm-sys/FastChat,
+fastchat/serve/monitor/clean_battle_data.py).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from arena.votes.layout import Format, Found, Record
+
+VOTES = ("leftvote", "rightvote", "tievote", "bothbad_vote")
+
+
+def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
+    for row, event in records:
+        kind = event.get("type")
+        if kind not in VOTES:
+            found.skip("events that are no votes")
+            continue
+        states = event.get("states")
+        states = states if isinstance(states, list) else []
+        hidden = [s.get("model_name") if isinstance(s, dict) else None for s in states]
+        given = event.get("models")
+        public = [_bare(name) for name in given] if isinstance(given, list) else []
+        names = hidden if not any(public) else public
+        if len(names) != 2:
+            found.fault(row, "models", f"{len(names)} models where two are compared")
+        elif any(public) and any(hidden) and public != hidden:
+            found.fault(row, "models", "models and states name different models")
+        else:
+            first = states[0] if states and isinstance(states[0], dict) else {}
+            yield (
+                row,
+                {
+                    "model_a": names[0],
+                    "model_b": names[1],
+                    "outcome": kind,
+                    "prompt": first.get("prompt"),
+                    "rater": event.get("ip"),
+                    "created_at": event.get("tstamp"),
+                    "anonymous": not any(public),
+                },
+            )
+
+
+def _bare(name: Any) -> str:
+    """Return a name without the heading that the page shows it under."""
+    text = str(name or "").strip().removeprefix("###").strip()
+    for heading in ("Model A:", "Model B:"):
+        text = text.removeprefix(heading).strip()
+    return text
+
+
+BATTLE_LOG = Format(
+    "battle_log",
+    "lm-sys/FastChat and TIGER-AI-Lab/GenAI-Arena, <date>-conv.json",
+    lambda there: there.issuperset({"type", "tstamp"}) and bool({"models", "model"} & there),
+    also=lambda columns: columns,
+    needs=(),
+    records=_votes,
+)

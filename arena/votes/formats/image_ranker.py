@@ -1,0 +1,37 @@
+"""Pairs of image paths, winner and loser, as small ranking tools write them: `Winner,Loser`.
+
+An image's folder is its model; a pair that was skipped has no winner and is no vote. Layout:
+QuentinWach/image-ranker, comparisons.csv.
+"""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from arena.schema import UNNAMED
+from arena.votes.check import NOTHING
+from arena.votes.layout import Format, Found, Record, has
+
+
+def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
+    for row, record in records:
+        pair = {name.lower(): value for name, value in record.items()}
+        winner, loser = (str(pair.get(name) or "").strip() for name in ("winner", "loser"))
+        if winner.lower() in NOTHING or loser.lower() in NOTHING:
+            found.skip("pairs that were skipped")
+            continue
+        images = {"image_a": winner, "image_b": loser}
+        yield row, {"model_a": _model(winner), "model_b": _model(loser), "outcome": "a"} | images
+
+
+def _model(image: str) -> str:
+    return PurePosixPath(image.replace("\\", "/")).parent.name or UNNAMED
+
+
+IMAGE_RANKER = Format(
+    "image_ranker",
+    "QuentinWach/image-ranker, comparisons.csv",
+    has("winner", "loser"),
+    also=lambda columns: columns,
+    needs=(),
+    records=_votes,
+)

@@ -1,0 +1,127 @@
+"""Rapidata: human answers counted per pair of images, in three layouts.
+
+`votes_image1`, `votes_image2` count the raters (`Rapidata/*_t2i_human_preference` and kin); newer
+tables have weighted shares in several dimensions (`weighted_results_image1_preference`, ...), of
+which one is read; the SDK's result of an order names its assets, whose prefix is the model. Raters
+are not named: their country and score are no name.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import polars as pl
+
+from arena.votes.faults import VotesError
+from arena.votes.layout import Format, Found, Record, has
+
+SIDES = {
+    "model_a": ("model1",),
+    "model_b": ("model2",),
+    "image_a": ("image1_path", "image1.path", "image1"),
+    "image_b": ("image2_path", "image2.path", "image2"),
+    "prompt": ("prompt",),
+}
+SHARE = re.compile(r"^weighted_results?_image([12])_(\w+)$")
+# The asset of a model is called after it and a number: flux_001.jpg, dalle-3_155_0.jpg.
+ASSET = re.compile(r"^(.+?)(?:[_/]\d+)+(?:\.\w+)?$")
+TIES = ("both", "neither", "tie", "equal")
+
+
+def _majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+    """Say who got more votes."""
+    del dimension
+    one, two = (pl.col(side).cast(pl.Int64, strict=False) for side in ("votes_a", "votes_b"))
+    outcome = pl.when(one > two).then(pl.lit("a")).when(one < two).then(pl.lit("b"))
+    return rows.with_columns(outcome=outcome.when(one == two).then(pl.lit("tie")))
+
+
+COUNTS = Format(
+    "rapidata",
+    "Rapidata/700k_Human_Preference_Dataset_FLUX_SD3_MJ_DALLE3, train_*.parquet",
+    has("votes_image1", "votes_image2", "model1", "model2"),
+    {**SIDES, "votes_a": ("votes_image1",), "votes_b": ("votes_image2",)},
+    needs=("model_a", "model_b", "votes_a", "votes_b"),
+    frame=_majority,
+)
+
+
+def _shares(columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if SHARE.match(name)]
+
+
+def _of_one_dimension(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+    """Take the outcome from the larger share in the dimension; without a name, in `preference`."""
+    there = list(dict.fromkeys(SHARE.sub(r"\2", name) for name in _shares(rows.columns)))
+    asked = dimension or ("preference" if "preference" in there else there[0])
+    if asked not in there:
+        raise VotesError(f"no dimension is called {asked}; there are {', '.join(there)}")
+    matches = [match for match in map(SHARE.match, rows.columns) if match and match[2] == asked]
+    of_side = {match[1]: match[0] for match in matches}
+    one, two = (pl.col(of_side[side]).cast(pl.Float64, strict=False) for side in "12")
+    outcome = pl.when(one > two).then(pl.lit("a")).when(one < two).then(pl.lit("b"))
+    outcome = outcome.when(one == two).then(pl.lit("tie"))
+    return rows.with_columns(outcome=outcome, dimension=pl.lit(asked))
+
+
+SHARES = Format(
+    "rapidata_shares",
+    "Rapidata/*-t2i-human-preference: weighted shares in preference, alignment and coherence",
+    lambda there: bool(_shares(sorted(there))) and there.issuperset({"model1", "model2"}),
+    SIDES,
+    also=_shares,
+    needs=("model_a", "model_b"),
+    frame=_of_one_dimension,
+)
+
+
+def _orders(records: Iterator[Record], found: Found) -> Iterator[Record]:
+    row = 0
+    for _, document in records:
+        results = document.get("results")
+        for result in results if isinstance(results, list) else []:
+            row += 1
+            counts = result.get("aggregatedResults") if isinstance(result, dict) else None
+            if not isinstance(counts, dict):
+                found.fault(row, "aggregatedResults", "no counts of two assets")
+                continue
+            assets = [name for name in counts if name.lower() not in TIES]
+            if len(assets) != 2:
+                found.fault(
+                    row, "aggregatedResults", f"{len(assets)} assets where two are compared"
+                )
+                continue
+            yield row, _of_assets(result, assets, counts)
+
+
+def _of_assets(result: dict[str, Any], assets: list[str], counts: dict[str, Any]) -> dict[str, Any]:
+    a, b = assets
+    tied = [counts[name] for name in counts if name not in assets]
+    one, two = counts[a], counts[b]
+    numbers = isinstance(one, int) and isinstance(two, int)
+    return {
+        "model_a": _model(a),
+        "model_b": _model(b),
+        "image_a": a,
+        "image_b": b,
+        "prompt": result.get("context"),
+        "votes_a": one,
+        "votes_b": two,
+        "votes_tie": sum(each for each in tied if isinstance(each, int)) or None,
+        "outcome": ("a" if one > two else "b" if one < two else "tie") if numbers else None,
+    }
+
+
+def _model(asset: str) -> str:
+    match = ASSET.match(asset)
+    return match[1] if match else re.split(r"[_/.]", asset)[0]
+
+
+ORDER = Format(
+    "rapidata_order",
+    "the result of an order as Rapidata's SDK saves it (order.get_results())",
+    has("info", "results"),
+    also=lambda columns: columns,
+    needs=(),
+    records=_orders,
+)

@@ -1,0 +1,71 @@
+"""Where a vote's images are, and who its rater is to others: what no vote_id depends on."""
+
+import hashlib
+import hmac
+import os
+import re
+from pathlib import Path
+
+import polars as pl
+
+from arena.votes.reading import Options
+
+IMAGES = ("image_a", "image_b", "images")
+PICTURE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|tiff?|avif|jxl)$", re.IGNORECASE)
+
+
+def with_images_placed(
+    votes: pl.DataFrame, beside: Path, folder: Path, options: Options
+) -> pl.DataFrame:
+    """Say of the images of one file where they are.
+
+    beside: the folder of the file. folder: the one that all files are in: a relative path counts
+    from there, so that equal paths of different folders stay different. See `Options.images`.
+    """
+    prefix = os.path.relpath(beside, folder)
+    if options.images != "resolved" and prefix == ".":
+        return votes
+
+    def place(name: str) -> str:
+        if not is_path(name):
+            return name
+        path = beside / name
+        if options.images == "resolved" and _is_file(path):
+            whole = str(path.resolve())
+            if options.images_from is None or Path(name).is_absolute():
+                return whole
+            return os.path.relpath(whole, options.images_from)
+        return name if Path(name).is_absolute() or prefix == "." else f"{prefix}/{name}"
+
+    for column in [name for name in IMAGES if name in votes.columns]:
+        nested = column == "images"
+        texts = votes[column].explode() if nested else votes[column]
+        moved = {name: place(name) for name in texts.drop_nulls().unique()}
+        moved = {name: new for name, new in moved.items() if new != name}
+        if moved:
+            renamed = pl.element().replace(moved) if nested else pl.col(column).replace(moved)
+            votes = votes.with_columns(pl.col(column).list.eval(renamed) if nested else renamed)
+    return votes
+
+
+def hashed_raters(table: pl.DataFrame, salt: str) -> pl.DataFrame:
+    """Replace every rater by 16 hexadecimal digits: HMAC-SHA256 under the salt."""
+    digest = {
+        name: hmac.new(salt.encode(), name.encode(), hashlib.sha256).hexdigest()[:16]
+        for name in table["rater"].drop_nulls().unique()
+    }
+    return table.with_columns(pl.col("rater").replace(digest)) if digest else table
+
+
+def is_path(name: str) -> bool:
+    """Tell whether an image's name is a path: not a URL, not a tar's member, not a bare id."""
+    if re.match(r"^[a-z][a-z0-9+.-]*://", name) or "::" in name or len(name) > 4096:
+        return False
+    return "/" in name or bool(PICTURE.search(name))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that cannot be a path
+        return False

@@ -1,0 +1,94 @@
+"""A webdataset tar: the files of one sample share the name up to the first dot.
+
+A sample's columns are in one `.json`, or in a file each (`.caption`, `.label_0.txt`); `.txt` alone
+is the caption. Images are not read here: one without a uid is named by its member,
+`samples.tar::7.jpg_0`. Layout: webdataset's README, and Pick-a-Pic's shards.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from arena.votes.faults import Broken, saying, shown
+from arena.votes.text_tables import ROWS, batched, frame_of
+
+# A text member larger than this is no caption and no label.
+MOST_TEXT = 1 << 20
+
+
+class Samples:
+    """The samples of a tar as rows, in the order in which they begin."""
+
+    kind = "tar"
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.broken = path, Broken()
+        self._samples: dict[str, dict[str, Any]] = {}
+        with saying(path), tarfile.open(path, "r:") as archive:
+            self._read(archive)
+        keys = (key for sample in self._samples.values() for key in sample)
+        self.columns = [key for key in dict.fromkeys(keys) if key != "row"]
+
+    def _read(self, archive: tarfile.TarFile) -> None:
+        for member in archive:
+            if not member.isfile():
+                continue
+            key, column = sample_of(member.name)
+            sample = self._samples.setdefault(key, {"row": len(self._samples) + 1})
+            if is_image(member.name):
+                sample.setdefault(f"image_{column[-1]}_uid", f"{self.path.name}::{member.name}")
+            elif member.size > MOST_TEXT:
+                reason = f"a text of {member.size:,} bytes"
+                self.broken.append((sample["row"], column, reason, None))
+            else:
+                stream = archive.extractfile(member)
+                self._add(sample, column, stream.read() if stream else b"")
+
+    def _add(self, sample: dict[str, Any], column: str, content: bytes) -> None:
+        """Add a member's text to its sample."""
+        row = sample["row"]
+        try:
+            text = content.decode().strip()
+            if column != "json":
+                sample["caption" if column == "txt" else column] = text
+                return
+            value = json.loads(text)
+            json.dumps(value, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            begins = shown(content.decode("utf-8", "replace"))
+            self.broken.append((row, column, "not readable", begins))
+            return
+        if isinstance(value, dict):
+            sample.update(value | {"row": row})
+        else:
+            self.broken.append((row, column, "not a JSON object", shown(text)))
+
+    def records(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield every sample that could be read whole."""
+        first = {fault[0]: fault for fault in reversed(self.broken)}
+        self.broken[:] = [first[row] for row in sorted(first)]
+        for sample in self._samples.values():
+            if sample["row"] not in first:
+                yield sample["row"], {key: sample[key] for key in columns if key in sample}
+
+    def frames(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
+        """Yield the samples' columns as text."""
+        del coded
+        for rows in batched(self.records(columns), ROWS):
+            yield frame_of(rows, [name for name in columns if name in self.columns])
+
+
+def is_image(member: str) -> bool:
+    """Tell whether a member of a tar is one of the two images."""
+    return sample_of(member)[1] in ("jpg_0", "jpg_1")
+
+
+def sample_of(member: str) -> tuple[str, str]:
+    """Return (sample, column) of a member's name."""
+    folder, _, name = member.rpartition("/")
+    key, _, extension = name.partition(".")
+    return f"{folder}/{key}", extension.split(".")[0]
