@@ -15,7 +15,7 @@ setup: .venv/installed
 	@test -x $(VENV)/python || $(PYTHON) -m venv .venv
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(VENV)/python -m pip install --quiet --disable-pip-version-check 'torch>=2.11,<2.14'
-	$(VENV)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev
 	@touch $@
 
 demo: setup

@@ -1,23 +1,69 @@
-"""The method's statistics: votes, ratings, gaps and figures, without Dagster, MLflow or torch.
+"""The method's statistics as a library: votes, ratings, gaps. No Dagster, MLflow or torch.
 
-Compiled code is cached under a hash of every source file here. numba's own cache looks at the file
-of a function and not at those that it calls, so after a change of `gaussian` alone the old machine
-code would go on running in `sweeps`.
+    import arena
+
+    reading = arena.read_votes("votes.csv")            # any published layout; rejections are named
+    ratings = arena.TrueSkill().fit(reading.votes)     # or Thurstone(), BradleyTerry()
+    ratings.win_probability("flux", "sdxl")
+    gaps = arena.pairwise_gaps(reading.votes, ratings)
+    gaps, report = arena.joint_gaps(reading.votes, ratings)
+
+Frames may be polars or pandas. Importing this loads nothing; each name is loaded when it is used.
 """
 
-import hashlib
-import os
-from pathlib import Path
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from arena.export import export_pairs
+    from arena.gaps.joint import joint_gaps
+    from arena.gaps.pairwise import capability_gaps, pairwise_gaps
+    from arena.ratings.bradley_terry import BradleyTerry
+    from arena.ratings.table import Ratings
+    from arena.ratings.thurstone import Thurstone
+    from arena.ratings.trueskill import TrueSkill
+    from arena.votes.faults import VotesError
+    from arena.votes.read import read_votes
+    from arena.votes.reading import Options, Reading
+
+_HOMES = {
+    "BradleyTerry": "arena.ratings.bradley_terry",
+    "Options": "arena.votes.reading",
+    "Ratings": "arena.ratings.table",
+    "Reading": "arena.votes.reading",
+    "Thurstone": "arena.ratings.thurstone",
+    "TrueSkill": "arena.ratings.trueskill",
+    "VotesError": "arena.votes.faults",
+    "capability_gaps": "arena.gaps.pairwise",
+    "export_pairs": "arena.export",
+    "joint_gaps": "arena.gaps.joint",
+    "pairwise_gaps": "arena.gaps.pairwise",
+    "read_votes": "arena.votes.read",
+}
+
+__all__ = [
+    "BradleyTerry",
+    "Options",
+    "Ratings",
+    "Reading",
+    "Thurstone",
+    "TrueSkill",
+    "VotesError",
+    "capability_gaps",
+    "export_pairs",
+    "joint_gaps",
+    "pairwise_gaps",
+    "read_votes",
+]
 
 
-def _cache() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return str(Path(__file__).parent / "__pycache__" / f"numba-{digest.hexdigest()[:12]}")
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'arena' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
 
 
-_set = os.environ.get("NUMBA_CACHE_DIR")
-# One that a parent process of an earlier version left is not a person's choice.
-if not _set or Path(_set).parent == Path(__file__).parent / "__pycache__":
-    os.environ["NUMBA_CACHE_DIR"] = _cache()
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

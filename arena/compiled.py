@@ -1,0 +1,33 @@
+"""Compiled functions, whose machine code is kept between runs and never outlives its sources.
+
+numba looks at the file of a function and not at those that it calls, so after a change of
+`gaussian` alone the old code would go on running in `sweeps`. So where any source of this package is
+newer than the kept code, that is removed before the first function is compiled.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+
+HERE = Path(__file__).parent
+
+
+def _remove_stale() -> None:
+    kept = [path for path in HERE.rglob("__pycache__/*.nbi")]
+    if not kept or "NUMBA_CACHE_DIR" in os.environ:
+        return
+    newest = max(path.stat().st_mtime_ns for path in HERE.rglob("*.py"))
+    for path in kept:
+        try:
+            if path.stat().st_mtime_ns < newest:
+                path.unlink()
+        except OSError:  # another process was faster, or the folder is not ours
+            continue
+
+
+_remove_stale()
+
+# The GIL is released; a division by zero gives infinity as in numpy; machine code is kept on disk.
+compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
