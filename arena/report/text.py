@@ -1,4 +1,4 @@
-"""Ratings, gaps and votes files said in text, for the terminal."""
+"""Ratings, held-out scores and votes files said in text, for the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -7,6 +7,9 @@ import polars as pl
 
 from arena.ratings.comparisons import groups, pairs_table
 from arena.ratings.table import Ratings
+from arena.report import tables
+from arena.report.escape import printable
+from arena.report.summary import summary
 from arena.votes.inspect import lines_of
 from arena.votes.open import Reading
 
@@ -15,62 +18,43 @@ if TYPE_CHECKING:  # it loads scipy, which `fit` has no use for
 
 
 def leaderboard(ratings: Ratings) -> str:
-    """Return the ratings as text, one block a group of models that were compared."""
-    table = ratings.table
-    apart = table["group"].n_unique()
-    wide = max([len(name) for name in table["model"]] + [len("model")])
-    said = ", ".join(f"{key} {value:.4g}" for key, value in ratings.parameters.items())
-    lines = [f"{ratings.estimator}: {said}"]
-    for (group,), members in sorted(table.group_by("group", maintain_order=True)):
-        votes = int(members["votes"].sum()) // 2
-        title = f"group {group}: " if apart > 1 else ""
-        lines += ["", f"{title}{_count(len(members), 'model')}, {_count(votes, 'vote')}"]
-        elo = "elo" in table.columns
-        lines.append(
-            f"{'':>4}  {'model':<{wide}}  {'elo      95%  ' if elo else '':>{16 * elo}}"
-            f"{'mu':>9}  {'95%':>8}  {'votes':>9}  {'wins':>9}  {'losses':>9}  {'ties':>9}"
-        )
-        for place, row in enumerate(members.iter_rows(named=True), start=1):
-            known = f"{row['elo']:7.0f}  ±{1.96 * row['elo_sd']:4.0f}  " if elo else ""
-            lines.append(
-                f"{place:>4}  {row['model']:<{wide}}  {known}{row['mu']:9.3f}  "
-                f"±{1.96 * row['sigma']:7.3f}  {row['votes']:9,}  {row['wins']:9,}  "
-                f"{row['losses']:9,}  {row['ties']:9,}"
-            )
-    if apart > 1:
+    """Return the ratings as text, one block for each group of models that were compared."""
+    parts = tables.leaderboard_tables(ratings)
+    lines = [f"{ratings.estimator}: {parameters(ratings)}"]
+    for group, votes, table in parts:
+        title = f"group {group}: " if len(parts) > 1 else ""
+        lines += ["", f"{title}{_count(len(table), 'model')}, {_count(votes, 'vote')}"]
+        lines += tables.as_text(table)
+    if len(parts) > 1:
         lines += [
             "",
-            f"The {apart} groups were never compared with each other: "
+            f"The {len(parts)} groups were never compared with each other: "
             "a rating says nothing about a model of another group.",
         ]
     return "\n".join(lines)
 
 
+def parameters(ratings: Ratings) -> str:
+    """Return the parameters of a fit, such as "beta 4.167, epsilon 0.74"."""
+    return ", ".join(f"{printable(key)} {value:.4g}" for key, value in ratings.parameters.items())
+
+
 def held_out_table(evaluation: "Evaluation") -> str:
     """Return how well each method predicted later votes, the best first."""
-    table = evaluation.overall()
-    wide = max([len(name) for name in table["method"]] + [len("method")])
-    lines = [
-        f"prediction of the last {_count(table['votes'][0], 'vote')} from those before "
-        "(frozen: before their block; online: before each)",
-        f"  {'method':<{wide}}  {'predicts':<8}  {'log-loss':>8}  {'Brier':>6}  {'accuracy':>8}  "
-        f"{'calibration':>11}  over the better baseline",
-    ]
-    for row in table.iter_rows(named=True):
-        gain = f"{row['gain']:+.4f} ± {row['gain_half']:.4f}" if row["gain_half"] else ""
-        silent = f"  ({row['unrated']:,} unrated)" if row["unrated"] else ""
-        lines.append(
-            f"  {row['method']:<{wide}}  {row['prediction']:<8}  {row['log_loss']:8.4f}  "
-            f"{row['brier']:6.4f}  {row['accuracy']:8.1%}  {row['calibration_error']:11.3f}  "
-            f"{gain}{silent}".rstrip()
-        )
-    return "\n".join(lines)
+    votes = evaluation.overall()["votes"][0]
+    return "\n".join(
+        [
+            f"prediction of the last {_count(votes, 'vote')} from those before "
+            "(frozen: before their block; online: before each)",
+            *tables.as_text(tables.held_out_table(evaluation)),
+        ]
+    )
 
 
 def describe(reading: Reading) -> str:
     """Return what `python -m arena inspect` prints: what the files hold, what was rejected."""
     votes = reading.votes
-    lines = [f"{file}: {kind}" for file, kind in reading.formats.items()]
+    lines = [f"{printable(file)}: {kind}" for file, kind in reading.formats.items()]
     lines.append(
         f"{_count(reading.rows, 'row')} = {reading.accepted:,} accepted + "
         f"{reading.rejected.height:,} rejected + {_count(reading.duplicates, 'exact duplicate')}"
@@ -78,28 +62,21 @@ def describe(reading: Reading) -> str:
     lines += _rejections(reading.rejected)
     if votes.is_empty():
         return "\n".join(lines)
-    pairs = pairs_table(votes)
-    models = pl.concat([votes["model_a"], votes["model_b"]]).unique()
-    ties = (votes["outcome"] == "tie").sum()
-    itself = (votes["model_a"] == votes["model_b"]).sum()
-    lines.append(f"models: {len(models):,}, {_count(pairs.height, 'pair')} of them compared")
-    lines.append(f"ties: {ties:,} ({ties / votes.height:.1%})")
-    if itself:
-        lines.append(f"a model against itself: {itself:,} (kept for training, not for ratings)")
-    raters = votes["rater"].drop_nulls().n_unique()
-    lines.append(f"raters: {raters:,}" if raters else "raters: not named")
-    images = pl.concat([votes["image_a"], votes["image_b"]]).drop_nulls()
-    if len(images):
+    found = summary(votes)
+    lines.append(f"models: {found.models:,}, {_count(found.pairs, 'pair')} of them compared")
+    lines.append(f"ties: {found.ties:,} ({found.ties / found.votes:.1%})")
+    if found.same_model:
         lines.append(
-            f"images: {images.n_unique():,}, {len(images) / images.n_unique():.2f} votes each"
+            f"a model against itself: {found.same_model:,} (kept for training, not for ratings)"
         )
-    prompts = votes["prompt"].fill_null(votes["prompt_id"]).drop_nulls().n_unique()
-    lines.append(f"prompts: {prompts:,}" if prompts else "prompts: not named")
-    times = votes["created_at"].drop_nulls().sort().dt.strftime("%Y-%m-%d %H:%M")
-    if len(times):
-        lines.append(f"time: {times[0]} to {times[-1]} UTC")
-    lines += lines_of(reading)
-    lines.append(_groups(sorted(models), pairs))
+    lines.append(f"raters: {found.raters:,}" if found.raters else "raters: not named")
+    if found.images:
+        lines.append(f"images: {found.images:,}, {found.shown / found.images:.2f} votes each")
+    lines.append(f"prompts: {found.prompts:,}" if found.prompts else "prompts: not named")
+    if found.first and found.last:
+        lines.append(f"time: {found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC")
+    lines += [printable(line) for line in lines_of(reading)]
+    lines.append(_groups(pairs_table(votes), votes))
     return "\n".join(lines)
 
 
@@ -109,29 +86,30 @@ def _rejections(rejected: pl.DataFrame) -> list[str]:
         pl.len(), pl.first("row"), pl.first("value")
     )
     return [
-        f"rejected: {kind['len']:,} in {kind['file']}, first in row {kind['row']}: "
-        f"{(kind['column'] + ' ') if kind['column'] else ''}{kind['reason']}"
-        + (f" ({kind['value']!r})" if kind["value"] else "")
+        printable(
+            f"rejected: {kind['len']:,} in {kind['file']}, first in row {kind['row']}: "
+            f"{(kind['column'] + ' ') if kind['column'] else ''}{kind['reason']}"
+            + (f" ({kind['value']!r})" if kind["value"] else "")
+        )
         for kind in kinds.iter_rows(named=True)
     ]
 
 
-def _groups(models: list[str], pairs: pl.DataFrame) -> str:
+def _groups(pairs: pl.DataFrame, votes: pl.DataFrame) -> str:
+    models = pl.concat([votes["model_a"], votes["model_b"]]).unique().sort().to_list()
     place = {name: k for k, name in enumerate(models)}
     compared = np.zeros((len(models), len(models)))
     for a, b, *counts in pairs.iter_rows():
         compared[place[a], place[b]] = sum(counts)
     label = groups(compared)
-    sizes = np.bincount(label)
-    if len(sizes) == 1:
+    apart = int(label.max()) + 1
+    if apart == 1:
         return "groups: 1, every model is connected to every other by votes"
-    members = [
-        ", ".join(m for m, at in zip(models, label, strict=True) if at == k)
-        for k in range(len(sizes))
-    ]
-    return f"groups never compared with each other: {len(sizes)}\n" + "\n".join(
-        f"  {k}: {names}" for k, names in enumerate(members)
-    )
+    lines = [f"groups never compared with each other: {apart}"]
+    for k in range(apart):
+        members = (printable(m) for m, at in zip(models, label, strict=True) if at == k)
+        lines.append(f"  {k}: {', '.join(members)}")
+    return "\n".join(lines)
 
 
 def _count(n: int, what: str) -> str:
