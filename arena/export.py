@@ -110,16 +110,16 @@ def _strict(votes: pl.DataFrame, gaps: pl.DataFrame) -> tuple[pl.DataFrame, Coun
 def _pairs(table: pl.DataFrame, mean: float, images: Images, export: Export) -> Iterator[Pair]:
     """Yield the pairs whose images can be read; count the others."""
 
-    def stored(name: str) -> Stored | ImageFault:
+    def stored(content: bytes | ImageFault) -> Stored | ImageFault:
         try:
-            return Stored.of(images.content(name))
+            return content if isinstance(content, ImageFault) else Stored.of(content)
         except ImageFault as fault:
             return fault
 
     with ThreadPoolExecutor(THREADS) as pool:
         for part in table.iter_slices(TOGETHER):
-            names = list(dict.fromkeys([*part["image_a"], *part["image_b"]]))
-            found = dict(zip(names, pool.map(stored, names), strict=True))
+            held = dict(images.contents([*part["image_a"], *part["image_b"]]))
+            found = dict(zip(held, pool.map(stored, held.values()), strict=True))
             for row in part.iter_rows(named=True):
                 first = row["outcome"] == "a"
                 w, l = ("a", "b") if first else ("b", "a")
