@@ -119,7 +119,6 @@ def _connection(parts: SplitResult, address: str) -> HTTPConnection:
         _port(parts),
         timeout=SECONDS,
         server_hostname=parts.hostname,
-        assert_hostname=parts.hostname,
         ssl_context=ssl.create_default_context(),
     )
 

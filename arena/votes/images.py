@@ -20,6 +20,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 COLUMNS = (("image", "bytes"), ("image_0_uid", "jpg_0"), ("image_1_uid", "jpg_1"))
 TOGETHER = 64  # images read or decoded at a time
 THREADS = 8
-OPENING = threading.Lock()
+QUIET = threading.Lock()
 
 Content = bytes | ImageFault
 
@@ -152,9 +153,7 @@ def decoded(content: bytes) -> "Image.Image":
     if len(content) > MOST_BYTES:
         raise ImageFault(f"{len(content):,} bytes, more than {MOST_BYTES:,}")
     try:
-        # Pillow warns of a large image while opening; the filter is global, hence the lock.
-        with OPENING, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             picture = Image.open(io.BytesIO(content), formats=FORMATS)
         width, height = picture.size
         if width * height > MOST_PIXELS:
@@ -163,6 +162,8 @@ def decoded(content: bytes) -> "Image.Image":
         if frames > 1 and picture.format != "MPO":  # a camera's JPEG with its preview behind it
             raise ImageFault(f"an animation of {frames} frames")
         picture.load()
+        with _quiet():
+            picture.getexif()
         return _as_rgb(ImageOps.exif_transpose(picture))
     except ImageFault:
         raise
@@ -205,6 +206,17 @@ def _as_rgb(picture: "Image.Image") -> "Image.Image":
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings (a large image, odd EXIF) from stderr; faults say what matters.
+
+    Python's filter of warnings is global, hence the lock: only quick steps belong inside.
+    """
+    with QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _fault(named: tuple[str, Content]) -> str | None:

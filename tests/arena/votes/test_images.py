@@ -6,12 +6,14 @@ import io
 import json
 import os
 import socket
+import ssl
 import struct
 import tarfile
 import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -207,6 +209,12 @@ def test_four_hundred_megapixels_are_refused_without_a_warning(recwarn):
     assert not recwarn.list
 
 
+def test_odd_exif_costs_no_picture_and_says_nothing(recwarn):
+    content = saved(picture(), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
+    assert colour(content) == (255, 0, 0)
+    assert not recwarn.list
+
+
 def test_a_camera_s_jpeg_with_a_preview_behind_it_is_one_picture():
     both = saved(picture(), "MPO", save_all=True, append_images=[picture(colour="blue")])
     assert np.allclose(colour(both), (254, 0, 0), atol=4)
@@ -380,6 +388,40 @@ def test_a_server_is_asked_by_its_name_and_stopped_at_the_deadline(site, monkeyp
     monkeypatch.setattr(fetching, "SECONDS", 0.3)
     with pytest.raises(ImageFault, match=r"took more than 0\.3 s"):
         fetch(f"{site.url}/slow")
+
+
+def test_a_certificate_must_be_the_host_s_though_the_connection_is_to_an_address(
+    site, monkeypatch, tmp_path
+):
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), "public.example"
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    day = datetime(2020, 1, 1, tzinfo=UTC)
+    made = x509.CertificateBuilder(subject, subject, key.public_key(), 1)
+    made = made.not_valid_before(day).not_valid_after(day.replace(year=2120))
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    certificate = made.sign(key, hashes.SHA256()).public_bytes(pem)
+    (tmp_path / "certificate.pem").write_bytes(certificate)
+    (tmp_path / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    )
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    site.socket = served.wrap_socket(site.socket, server_side=True)
+    url = f"{site.url.replace('http:', 'https:')}/red.png"
+    with pytest.raises(ImageFault, match=r"cannot be fetched .*CERTIFICATE_VERIFY_FAILED"):
+        fetch(url)  # nobody trusts whoever signed it
+    trusting = ssl.create_default_context(cadata=certificate.decode())
+    monkeypatch.setattr(ssl, "create_default_context", lambda: trusting)
+    assert fetch(url) == RED
+    monkeypatch.setattr(fetching, "public_address", lambda _: "127.0.0.1")
+    with pytest.raises(ImageFault, match=r"cannot be fetched .*(mismatch|not valid for)"):
+        fetch(url.replace("public.example", "other.example"))
 
 
 def test_more_bytes_than_an_image_has_are_not_read(site, monkeypatch):
