@@ -12,10 +12,8 @@ statistics never come here: the votes of a broken image stay in the arena and le
 """
 
 import io
-import json
 import os
 import stat
-import tarfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,11 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from arena.votes.fetching import fetch
 from arena.votes.image_fault import MOST_BYTES, ImageFault
+from arena.votes.image_sources import ParquetSource, RowGroups, TarSource, open_source
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,8 +34,6 @@ if TYPE_CHECKING:
 MOST_PIXELS = 1 << 26  # 8192 x 8192
 # Raster formats that Pillow decodes by itself: PostScript, for one, would run another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-# Where a parquet keeps an image's name and where its bytes.
-COLUMNS = (("image", "bytes"), ("image_0_uid", "jpg_0"), ("image_1_uid", "jpg_1"))
 TOGETHER = 64  # images read or decoded at a time
 THREADS = 8
 QUIET = threading.Lock()
@@ -65,8 +60,8 @@ class Images:
         self.root = Path(root or ".")
         self.network = network
         self._lock = threading.Lock()
-        self._sources: list[_Parquet | _Tar] | None = None
-        self._tars: dict[Path, _Tar] = {}
+        self._sources: list[ParquetSource | TarSource] | None = None
+        self._tars: dict[Path, ParquetSource | TarSource] = {}
 
     def content(self, name: str) -> bytes:
         """Return the bytes of an image as they are stored; they need not be a picture.
@@ -124,16 +119,17 @@ class Images:
         except ImageFault as fault:
             return fault
 
-    def _opened(self) -> "list[_Parquet | _Tar]":
+    def _opened(self) -> list[ParquetSource | TarSource]:
         with self._lock:
             if self._sources is None:
-                self._sources = [_source(path) for path in self.paths]
+                kept = RowGroups()
+                self._sources = [open_source(path, kept) for path in self.paths]
             return self._sources
 
     def _member(self, path: Path, member: str) -> bytes:
         with self._lock:
             if path not in self._tars:
-                self._tars[path] = _Tar(path)
+                self._tars[path] = open_source(path, RowGroups())
             tar = self._tars[path]
         place = tar.places.get(f"{path.name}::{member}")
         if place is None:
@@ -249,114 +245,3 @@ def _file(path: Path) -> bytes:
     if content is None or len(content) > MOST_BYTES:
         raise ImageFault(f"more than {MOST_BYTES:,} bytes")
     return content
-
-
-def _source(path: Path) -> "_Parquet | _Tar":
-    try:
-        with path.open("rb") as stream:
-            kept_in_parquet = stream.read(4) == b"PAR1"
-        return _Parquet(path) if kept_in_parquet else _Tar(path)
-    except (pa.ArrowException, tarfile.TarError, EOFError, OSError) as error:
-        said = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read ({said}); deliver it again") from None
-
-
-class _Parquet:
-    """places: name -> row x columns + column. The last row groups read stay in memory."""
-
-    def __init__(self, path: Path):
-        self.path, self.file = path, pq.ParquetFile(path)
-        schema = self.file.schema_arrow
-        there = set(schema.names)
-        self.columns = [pair for pair in COLUMNS if there.issuperset(pair)]
-        for field in schema:  # the hub's image columns: a path and bytes in one cell
-            if pa.types.is_struct(field.type) and {"path", "bytes"} <= {f.name for f in field.type}:
-                self.columns.append((f"{field.name}.path", f"{field.name}.bytes"))
-        rows = [self.file.metadata.row_group(k).num_rows for k in range(self.file.num_row_groups)]
-        self.starts = np.concatenate([[0], np.cumsum(rows)])
-        self.places: dict[str, Any] = {}
-        for column, (name, _) in enumerate(self.columns):
-            named = _flat(self.file.read([name]), name).to_pylist()
-            for row, each in enumerate(named):
-                if each is not None:
-                    self.places.setdefault(str(each), row * len(self.columns) + column)
-        self.lock = threading.Lock()
-        self.kept: dict[tuple[int, int], Any] = {}
-
-    def at(self, place: int) -> bytes:
-        row, column = divmod(place, len(self.columns))
-        group = int(np.searchsorted(self.starts, row, side="right")) - 1
-        with self.lock:
-            if (group, column) not in self.kept:
-                while len(self.kept) >= 2 * len(self.columns):
-                    del self.kept[next(iter(self.kept))]
-                name = self.columns[column][1]
-                try:
-                    held = self.file.read_row_group(group, [name])
-                except (pa.ArrowException, OSError) as error:
-                    said = str(error).splitlines()[0]
-                    raise ImageFault(f"{self.path} cannot be read ({said})") from None
-                self.kept[group, column] = _flat(held, name)
-            found = self.kept[group, column][row - self.starts[group]].as_py()
-        found = found.get("bytes") if isinstance(found, dict) else found
-        if not isinstance(found, bytes):
-            raise ImageFault("the table has no bytes for it")
-        return found
-
-
-def _flat(table: pa.Table, name: str) -> Any:
-    """Return a column, or a field of a struct by `column.field`."""
-    column = table.column(0)
-    if "." in name and pa.types.is_struct(column.type):
-        return pa.chunked_array([part.field(name.rpartition(".")[2]) for part in column.chunks])
-    return column
-
-
-class _Tar:
-    """places: `file.tar::member`, and the uid that a member's sample tells -> (offset, size)."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        with tarfile.open(path, "r:") as archive:
-            members = [member for member in archive.getmembers() if member.isfile()]
-            uids = _uids(archive, members)
-        self.places: dict[str, Any] = {}
-        for member in members:
-            place = (member.offset_data, member.size)
-            self.places[f"{path.name}::{member.name}"] = place
-            sample, column = _sample(member.name)
-            if column in ("jpg_0", "jpg_1") and (uid := uids.get((sample, column[-1]))):
-                self.places.setdefault(uid, place)
-        self.stream = path.open("rb")
-
-    def at(self, place: tuple[int, int]) -> bytes:
-        offset, size = place
-        if size > MOST_BYTES:
-            raise ImageFault(f"more than {MOST_BYTES:,} bytes")
-        return os.pread(self.stream.fileno(), size, offset)
-
-
-def _uids(archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> dict[tuple[str, str], str]:
-    """Return (sample, 0 or 1) -> uid, from the members that tell it."""
-    found: dict[tuple[str, str], str] = {}
-    for member in members:
-        sample, column = _sample(member.name)
-        if column not in ("json", "image_0_uid", "image_1_uid"):
-            continue
-        stream = archive.extractfile(member)
-        text = (stream.read(MOST_BYTES) if stream else b"").decode("utf-8", "replace").strip()
-        try:
-            record = json.loads(text) if column == "json" else {column: text}
-        except ValueError:
-            continue  # the votes' reader has rejected this sample
-        for side in "01" if isinstance(record, dict) else "":
-            if uid := record.get(f"image_{side}_uid"):
-                found[sample, side] = str(uid)
-    return found
-
-
-def _sample(member: str) -> tuple[str, str]:
-    """Return (sample, column) of a webdataset member."""
-    folder, _, name = member.rpartition("/")
-    key, _, extension = name.partition(".")
-    return f"{folder}/{key}", extension.split(".")[0]

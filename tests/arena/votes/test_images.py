@@ -254,6 +254,23 @@ def test_images_are_read_by_name_from_any_source_and_any_thread(tmp_path):
     assert dict(images.contents([*many, *elsewhere])) == many | dict.fromkeys(elsewhere, RED)
     with pytest.raises(ImageFault, match=r"has no 8\.jpg_0"):
         images.read("shard.tar::8.jpg_0")
+    with pytest.raises(ImageFault, match=r"cannot be read .*by_path\.png"):
+        images.read("by_path.png::x")
+
+
+def test_row_groups_leave_the_memory_again(tmp_path, monkeypatch):
+    contents = [bytes([k]) * 1000 for k in range(20)]
+    for part in "ab":
+        names = [f"{part}{k}" for k in range(20)]
+        table = pl.DataFrame({"image": names, "bytes": contents})
+        table.write_parquet(tmp_path / f"{part}.parquet", row_group_size=2)
+    monkeypatch.setattr("arena.votes.image_sources.KEPT", 5000)
+    images = Images([tmp_path / "a.parquet", tmp_path / "b.parquet"])
+    for k in range(20):
+        assert images.content(f"a{k}") == images.content(f"b{k}") == contents[k]
+    kept = images._opened()[0].kept
+    assert kept is images._opened()[1].kept
+    assert len(kept.held) == 2
 
 
 def test_a_source_that_cannot_be_read_is_named(tmp_path):
