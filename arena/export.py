@@ -17,8 +17,8 @@ from pathlib import Path
 
 import polars as pl
 
+from arena.escape import printable
 from arena.layouts import LAYOUTS, TOGETHER, Pair, Stored
-from arena.report.escape import printable
 from arena.votes.image_fault import ImageFault
 from arena.votes.images import THREADS, Images
 

@@ -18,11 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
+from arena.escape import unformatted
 from arena.prediction.calibration import predict, reliability
 from arena.prediction.held_out import BASELINES, Evaluation
 from arena.ratings.comparisons import A_WINS, TIE, Comparisons
 from arena.ratings.table import Ratings
-from arena.report.escape import unformatted
 from arena.report.tables import interval_sd
 
 COLOURS = ("#2a6f97", "#e07a5f", "#5b8e55", "#8d6a9f", "#c9a227", "#6c757d")

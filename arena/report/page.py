@@ -2,7 +2,7 @@
 
 `write_report` fills a folder with report.html (one file, images inside, nothing loaded from
 elsewhere), the same figures as PNGs, and held_out.csv, the scores of every method by block of time.
-How the page looks and what it says is in report.html.jinja; here is what fills it.
+How the page looks and what it says is in report.html; here is what fills it.
 """
 
 import base64
@@ -13,16 +13,15 @@ import jinja2
 import polars as pl
 
 from arena.atomic import replacing
+from arena.escape import printable
 from arena.gaps.joint import joint_gaps
 from arena.gaps.pairwise import pairwise_gaps
 from arena.prediction.held_out import BASELINES, Evaluation, evaluate
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.table import ESTIMATORS, Estimator, Ratings, estimator
 from arena.report import figures, tables, text
-from arena.report.escape import printable
-from arena.report.summary import summary
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def write_report(votes: pl.DataFrame, ratings: Ratings, out: Path) -> str:
@@ -93,12 +92,15 @@ def _tone(gain: str) -> str:
 
 
 def _facts(votes: pl.DataFrame) -> str:
-    found = summary(votes)
-    counts = {"rater": found.raters, "image": found.images, "prompt": found.prompts}
-    said = [f"{found.votes:,} votes over {found.models:,} models"]
-    said.append(f"{found.ties / found.votes:.1%} ties")
-    said += [f"{n:,} {what}{'s' * (n != 1)}" for what, n in counts.items() if n]
-    said += [found.days] if found.days else []
+    models = pl.concat([votes["model_a"], votes["model_b"]]).n_unique()
+    said = [f"{votes.height:,} votes over {models:,} models"]
+    said.append(f"{(votes['outcome'] == 'tie').sum() / votes.height:.1%} ties")
+    images = pl.concat([votes["image_a"], votes["image_b"]])
+    for what, column in {"rater": votes["rater"], "image": images}.items():
+        if n := column.drop_nulls().n_unique():
+            said.append(f"{n:,} {what}{'s' * (n != 1)}")
+    days = votes["created_at"].drop_nulls().sort().dt.strftime("%Y-%m-%d")
+    said += [f"{days[0]} to {days[-1]}"] if len(days) else []
     sources = [printable(source) for source in votes["source"].unique().sort()]
     said.append("from " + ", ".join(sources[:5]) + (", …" if len(sources) > 5 else ""))
     return "; ".join(said) + "."

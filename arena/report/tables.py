@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from arena.escape import printable
 from arena.ratings.table import Ratings
-from arena.report.escape import printable
 
 if TYPE_CHECKING:  # it loads scipy, which `fit` has no use for
     from arena.prediction.held_out import Evaluation

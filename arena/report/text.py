@@ -1,15 +1,14 @@
-"""Ratings, held-out scores and votes files said in text, for the terminal."""
+"""Ratings, gaps and votes files said in text, for the terminal."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from arena.escape import printable
 from arena.ratings.comparisons import groups, pairs_table
 from arena.ratings.table import Ratings
 from arena.report import tables
-from arena.report.escape import printable
-from arena.report.summary import summary
 from arena.votes.inspect import lines_of
 from arena.votes.open import Reading
 
@@ -54,7 +53,7 @@ def held_out_table(evaluation: "Evaluation") -> str:
 def describe(reading: Reading) -> str:
     """Return what `python -m arena inspect` prints: what the files hold, what was rejected."""
     votes = reading.votes
-    lines = [f"{printable(file)}: {kind}" for file, kind in reading.formats.items()]
+    lines = [f"{file}: {kind}" for file, kind in reading.formats.items()]
     lines.append(
         f"{_count(reading.rows, 'row')} = {reading.accepted:,} accepted + "
         f"{reading.rejected.height:,} rejected + {_count(reading.duplicates, 'exact duplicate')}"
@@ -62,21 +61,28 @@ def describe(reading: Reading) -> str:
     lines += _rejections(reading.rejected)
     if votes.is_empty():
         return "\n".join(lines)
-    found = summary(votes)
-    lines.append(f"models: {found.models:,}, {_count(found.pairs, 'pair')} of them compared")
-    lines.append(f"ties: {found.ties:,} ({found.ties / found.votes:.1%})")
-    if found.same_model:
+    pairs = pairs_table(votes)
+    models = pl.concat([votes["model_a"], votes["model_b"]]).unique()
+    ties = (votes["outcome"] == "tie").sum()
+    itself = (votes["model_a"] == votes["model_b"]).sum()
+    lines.append(f"models: {len(models):,}, {_count(pairs.height, 'pair')} of them compared")
+    lines.append(f"ties: {ties:,} ({ties / votes.height:.1%})")
+    if itself:
+        lines.append(f"a model against itself: {itself:,} (kept for training, not for ratings)")
+    raters = votes["rater"].drop_nulls().n_unique()
+    lines.append(f"raters: {raters:,}" if raters else "raters: not named")
+    images = pl.concat([votes["image_a"], votes["image_b"]]).drop_nulls()
+    if len(images):
         lines.append(
-            f"a model against itself: {found.same_model:,} (kept for training, not for ratings)"
+            f"images: {images.n_unique():,}, {len(images) / images.n_unique():.2f} votes each"
         )
-    lines.append(f"raters: {found.raters:,}" if found.raters else "raters: not named")
-    if found.images:
-        lines.append(f"images: {found.images:,}, {found.shown / found.images:.2f} votes each")
-    lines.append(f"prompts: {found.prompts:,}" if found.prompts else "prompts: not named")
-    if found.first and found.last:
-        lines.append(f"time: {found.first:%Y-%m-%d %H:%M} to {found.last:%Y-%m-%d %H:%M} UTC")
-    lines += [printable(line) for line in lines_of(reading)]
-    lines.append(_groups(pairs_table(votes), votes))
+    prompts = votes["prompt"].fill_null(votes["prompt_id"]).drop_nulls().n_unique()
+    lines.append(f"prompts: {prompts:,}" if prompts else "prompts: not named")
+    times = votes["created_at"].drop_nulls().sort().dt.strftime("%Y-%m-%d %H:%M")
+    if len(times):
+        lines.append(f"time: {times[0]} to {times[-1]} UTC")
+    lines += lines_of(reading)
+    lines.append(_groups(sorted(models), pairs))
     return "\n".join(lines)
 
 
@@ -86,30 +92,29 @@ def _rejections(rejected: pl.DataFrame) -> list[str]:
         pl.len(), pl.first("row"), pl.first("value")
     )
     return [
-        printable(
-            f"rejected: {kind['len']:,} in {kind['file']}, first in row {kind['row']}: "
-            f"{(kind['column'] + ' ') if kind['column'] else ''}{kind['reason']}"
-            + (f" ({kind['value']!r})" if kind["value"] else "")
-        )
+        f"rejected: {kind['len']:,} in {kind['file']}, first in row {kind['row']}: "
+        f"{(kind['column'] + ' ') if kind['column'] else ''}{kind['reason']}"
+        + (f" ({kind['value']!r})" if kind["value"] else "")
         for kind in kinds.iter_rows(named=True)
     ]
 
 
-def _groups(pairs: pl.DataFrame, votes: pl.DataFrame) -> str:
-    models = pl.concat([votes["model_a"], votes["model_b"]]).unique().sort().to_list()
+def _groups(models: list[str], pairs: pl.DataFrame) -> str:
     place = {name: k for k, name in enumerate(models)}
     compared = np.zeros((len(models), len(models)))
     for a, b, *counts in pairs.iter_rows():
         compared[place[a], place[b]] = sum(counts)
     label = groups(compared)
-    apart = int(label.max()) + 1
-    if apart == 1:
+    sizes = np.bincount(label)
+    if len(sizes) == 1:
         return "groups: 1, every model is connected to every other by votes"
-    lines = [f"groups never compared with each other: {apart}"]
-    for k in range(apart):
-        members = (printable(m) for m, at in zip(models, label, strict=True) if at == k)
-        lines.append(f"  {k}: {', '.join(members)}")
-    return "\n".join(lines)
+    members = [
+        ", ".join(m for m, at in zip(models, label, strict=True) if at == k)
+        for k in range(len(sizes))
+    ]
+    return f"groups never compared with each other: {len(sizes)}\n" + "\n".join(
+        f"  {k}: {names}" for k, names in enumerate(members)
+    )
 
 
 def _count(n: int, what: str) -> str:

@@ -4,7 +4,6 @@ import base64
 import io
 import math
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from arena.escape import printable, unformatted
 from arena.gaps.pairwise import UnratedModelError
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.table import Ratings, estimator
-from arena.report.escape import printable, unformatted
 from arena.report.figures import gap_histogram, leaderboard, png
 from arena.report.page import as_fitted, write_report
-from arena.report.summary import Summary, summary
 from arena.report.tables import as_text, interval_sd, leaderboard_tables, places
 from arena.report.text import leaderboard as leaderboard_text
 from arena.schema import VOTES
@@ -202,24 +200,3 @@ def test_intervals_are_from_the_group_s_mean_where_the_covariance_is_known():
     assert votes == 5
     assert first["mu, 95%"].to_list() == ["27.000 ± 1.386", "23.000 ± 1.386"]
     assert as_text(first)[1].split() == ["1", "1", "a", "27.000", "±", "1.386", "5", "3", "1", "1"]
-
-
-def test_the_summary_counts_each_thing_once():
-    votes = pl.DataFrame(
-        {
-            "model_a": ["x", "y", "x", "z"],
-            "model_b": ["y", "x", "z", "z"],
-            "outcome": ["a", "tie", "b", "a"],
-            "image_a": ["1", None, "2", "1"],
-            "image_b": ["2", "3", "1", None],
-            "rater": ["r", None, "r", "s"],
-            "prompt": ["p", None, None, None],
-            "prompt_id": ["7", "8", None, "8"],
-            "created_at": [datetime(2024, 2, 12, tzinfo=UTC), None, None, None],
-        },
-        schema_overrides={"created_at": pl.Datetime("us", "UTC")},
-    )
-    first = datetime(2024, 2, 12, tzinfo=UTC)
-    right = Summary(4, 1, 3, 2, 1, 2, 3, 6, 2, first, first)
-    assert summary(votes) == summary(votes.lazy()) == right
-    assert summary(votes.head(0)).first is None

@@ -1,6 +1,6 @@
-"""Names of models come from strangers: what makes one harmless wherever it is shown.
+"""Names come from strangers: what makes one harmless wherever it is shown.
 
-HTML needs no function here, because the page's template escapes every value; it does get
+HTML needs no function here, because the report's template escapes every value; it does get
 `printable` text, since a bidirectional override reorders a page too.
 """
 
