@@ -1,8 +1,8 @@
 """Compiled functions, whose machine code is kept between runs and never outlives its sources.
 
 numba looks at the file of a function and not at those that it calls, so after a change of
-`gaussian` alone the old code would go on running in `sweeps`. So where any source of this package is
-newer than the kept code, that is removed before the first function is compiled.
+`gaussian` alone the old code would go on running in `sweeps`. Where any source of this package is
+newer than the kept code, that code is removed before the first function is compiled.
 """
 
 import os

@@ -2,39 +2,26 @@
 
 `write_report` fills a folder with report.html (one file, images inside, nothing loaded from
 elsewhere), the same figures as PNGs, and held_out.csv, the scores of every method by block of time.
-How the page looks is in `html`.
+How the page looks and what it says is in report.html; here is what fills it.
 """
 
+import base64
 import math
 from pathlib import Path
 
-import numpy as np
+import jinja2
 import polars as pl
 
 from arena.atomic import replacing
+from arena.escape import printable
 from arena.gaps.joint import joint_gaps
 from arena.gaps.pairwise import pairwise_gaps
-from arena.prediction.held_out import Evaluation, evaluate
+from arena.prediction.held_out import BASELINES, Evaluation, evaluate
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.table import ESTIMATORS, Estimator, Ratings, estimator
-from arena.report import figures, page_figures
-from arena.report.html import Section, gap_rows, held_out_rows, html_page, ratings_rows
-from arena.report.text import held_out_table
+from arena.report import figures, tables, text
 
-GAPS_TEXT = (
-    "Pairwise: by the two models and the outcome alone. Joint: by every vote that the two images "
-    "received; below 0 where the others say that this vote was a slip. An upset is a win of the "
-    "model with the lower mu (pairwise), or a vote that the others made less likely than not "
-    "(joint)."
-)
-HELD_OUT_TEXT = (
-    "The votes are split in time: each block of later votes is predicted from everything before it "
-    "(frozen), or each vote from everything before it (online, where a method can follow along). "
-    "Log-loss counts, in nats a vote, how surprising the outcomes were: win, loss or tie. "
-    "Calibration error is the mean distance between predicted and observed win rates. A baseline "
-    "that knows only how often sides win and tie, and Elo with K = 24, are in italics; ± is a 95% "
-    "interval of the difference from the better of them."
-)
+TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def write_report(votes: pl.DataFrame, ratings: Ratings, out: Path) -> str:
@@ -49,89 +36,74 @@ def write_report(votes: pl.DataFrame, ratings: Ratings, out: Path) -> str:
     comparisons = Comparisons.of(votes)
     name = f"{ratings.estimator}, as fitted"
     evaluation, refusal = _evaluation(comparisons, ratings, name)
-    pictures = {
+    drawn = {
         "leaderboard": figures.leaderboard(ratings),
         "win_rates": figures.win_rates(comparisons, ratings),
-        "win_matrix": page_figures.win_matrix(comparisons, ratings),
+        "win_matrix": figures.win_matrix(comparisons, ratings),
         "gaps": figures.gap_histogram(gaps),
-        "comparisons": page_figures.comparison_graph(comparisons, ratings),
     }
     if evaluation is not None:
-        pictures["held_out"] = page_figures.held_out(evaluation)
-        pictures["calibration"] = page_figures.calibration(evaluation, name)
-    images = {name: figures.png(figure) for name, figure in pictures.items()}
-    parameters = ", ".join(f"{key} {value:.4g}" for key, value in ratings.parameters.items())
-    sections = [
-        Section(
-            "Ratings",
-            f"By {ratings.estimator} ({parameters}). The bar is a 95% interval.",
-            [("Best at the top.", images["leaderboard"])],
-            ratings_rows(ratings),
-        ),
-        Section(
-            "Win rates",
-            "Ratings are right when the pairs lie along the diagonal: a pair far from it, beyond "
-            "its interval, is one that a single number a model cannot explain.",
-            [
-                ("Each point is a pair of models; area is votes.", images["win_rates"]),
-                ("What the votes say, without any model of them.", images["win_matrix"]),
-            ],
-        ),
-        _held_out_section(evaluation, refusal, images),
-        Section(
-            "Gaps",
-            f"How much better the winner is: what training uses. {GAPS_TEXT} {gap_note}".strip(),
-            [("Dashed: the mean.", images["gaps"])],
-            gap_rows(_gap_summary(gaps)),
-        ),
-        Section(
-            "Who was compared with whom",
-            "Ratings are comparable along chains of votes; thin chains make wide intervals.",
-            [("", images["comparisons"])],
-        ),
-    ]
-    page = html_page("Arena report", _facts(votes, ratings), _warnings(ratings), sections)
-    files = {f"{name}.png": content for name, content in images.items()}
+        drawn["held_out"] = figures.held_out(evaluation)
+        drawn["calibration"] = figures.calibration(evaluation, name)
+    pngs = {name: figures.png(figure) for name, figure in drawn.items()}
+    boards = tables.leaderboard_tables(ratings)
+    several = len(boards) > 1
+    page = _template().render(
+        facts=_facts(votes),
+        groups=[table["model"].to_list() for _, _, table in boards] if several else [],
+        fit=f"{ratings.estimator} ({text.parameters(ratings)})",
+        boards=[(f"group {group}" if several else "", table) for group, _, table in boards],
+        refusal=refusal,
+        scores=tables.held_out_table(evaluation) if evaluation else None,
+        gaps=tables.gap_table(gaps),
+        gap_note=gap_note,
+        pngs={name: base64.b64encode(content).decode() for name, content in pngs.items()},
+    )
+    files = {f"{name}.png": content for name, content in pngs.items()}
     files["report.html"] = page.encode()
     if evaluation is not None:
         files["held_out.csv"] = evaluation.table.write_csv().encode()
     for file, content in files.items():
         with replacing(out / file) as aside:
             aside.write_bytes(content)
-    said = held_out_table(evaluation) if evaluation is not None else refusal
+    said = text.held_out_table(evaluation) if evaluation is not None else refusal
     return f"{said}\nreport: {out / 'report.html'}"
 
 
-def _facts(votes: pl.DataFrame, ratings: Ratings) -> str:
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals |= {
+        "words": tables.WORDS,
+        "gain": tables.GAIN,
+        "baselines": BASELINES,
+        "tone": _tone,
+    }
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+
+
+def _tone(gain: str) -> str:
+    """Return the class of a printed gain: better or worse where its interval leaves 0 out."""
+    value, _, half = gain.partition(" ± ")
+    if not half or abs(float(value)) <= float(half):
+        return "even"
+    return "better" if float(value) > 0.0 else "worse"
+
+
+def _facts(votes: pl.DataFrame) -> str:
     models = pl.concat([votes["model_a"], votes["model_b"]]).n_unique()
     said = [f"{votes.height:,} votes over {models:,} models"]
     said.append(f"{(votes['outcome'] == 'tie').sum() / votes.height:.1%} ties")
-    if raters := votes["rater"].drop_nulls().n_unique():
-        said.append(f"{raters:,} rater" + "s" * (raters != 1))
-    images = pl.concat([votes["image_a"], votes["image_b"]]).drop_nulls()
-    if len(images):
-        said.append(f"{images.n_unique():,} images")
+    images = pl.concat([votes["image_a"], votes["image_b"]])
+    for what, column in {"rater": votes["rater"], "image": images}.items():
+        if n := column.drop_nulls().n_unique():
+            said.append(f"{n:,} {what}{'s' * (n != 1)}")
     days = votes["created_at"].drop_nulls().sort().dt.strftime("%Y-%m-%d")
-    if len(days):
-        said.append(f"{days[0]} to {days[-1]}")
-    sources = votes["source"].unique().sort().to_list()
+    said += [f"{days[0]} to {days[-1]}"] if len(days) else []
+    sources = [printable(source) for source in votes["source"].unique().sort()]
     said.append("from " + ", ".join(sources[:5]) + (", …" if len(sources) > 5 else ""))
     return "; ".join(said) + "."
-
-
-def _warnings(ratings: Ratings) -> list[str]:
-    groups = ratings.table.group_by("group").agg(pl.col("model").sort()).sort("group")
-    if groups.height == 1:
-        return []
-    lines = [
-        f"{groups.height} groups of models were never compared with each other: a rating says "
-        "nothing about a model of another group."
-    ]
-    for group, members in groups.head(8).iter_rows():
-        lines.append(f"{group}: {', '.join(members[:12])}" + (", …" if len(members) > 12 else ""))
-    if groups.height > 8:
-        lines.append(f"and {groups.height - 8} more")
-    return ["\n".join(lines)]
 
 
 def as_fitted(ratings: Ratings, comparisons: Comparisons) -> Estimator:
@@ -162,19 +134,6 @@ def _evaluation(
         return None, f"Not measured: {error}."
 
 
-def _held_out_section(
-    evaluation: Evaluation | None, refusal: str, images: dict[str, bytes]
-) -> Section:
-    title = "Does the arena predict votes that it has not seen?"
-    if evaluation is None:
-        return Section(title, refusal)
-    shown = [
-        ("Every method on the same votes.", images["held_out"]),
-        ("On the dashed line predictions are as sure as they should be.", images["calibration"]),
-    ]
-    return Section(title, HELD_OUT_TEXT, shown, held_out_rows(evaluation))
-
-
 def _gaps(votes: pl.DataFrame, ratings: Ratings) -> tuple[dict[str, pl.DataFrame], str]:
     """Return the gaps by estimator, and a remark on the joint one."""
     gaps = {"pairwise": pairwise_gaps(votes, ratings)}
@@ -191,16 +150,3 @@ def _gaps(votes: pl.DataFrame, ratings: Ratings) -> tuple[dict[str, pl.DataFrame
         f"The joint inference {arrived} in {found.sweeps} sweeps; an image's own spread is "
         f"{found.settings.rho:.0%} of the variance of one performance."
     )
-
-
-def _gap_summary(gaps: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    rows = []
-    for name, table in gaps.items():
-        strict = table.filter(pl.col("outcome") != "tie")
-        gap = strict["gap"].to_numpy()
-        if len(gap):
-            upsets = float((strict["probability"] < 0.5).mean())  # type: ignore[arg-type]
-            below = float(np.mean(gap < 0.0))
-            rows.append((name, len(gap), float(gap.mean()), float(gap.std()), upsets, below))
-    columns = ["gap", "strict", "mean", "sd", "upsets", "below_zero"]
-    return pl.DataFrame(rows, columns, orient="row")

@@ -1,106 +1,189 @@
-"""The images that votes are about, wherever they are: one way to their bytes, one to their pixels.
+"""The images that votes are about: one reader for the check, the trainer, the scorers and the page.
 
-An image is named by a path, a URL, a member of a tar (`samples.tar::7.jpg_0`) or an id that a
-parquet or a tar of the votes knows. The arena never comes here; a training set does, and loses the
-votes of an image that is broken. Nothing is fetched over the network unless that is asked for.
+    images = Images(["images.parquet"], root="study/")
+    images.read("7f3a")             # a PIL image: RGB, upright, transparency over white
+    images.content("7f3a")          # the bytes as they are stored
+    images.faults(["7f3a", ...])    # name -> what is wrong, for each that cannot be trained on
+
+An image is named by an id that a source knows (a parquet with `image` and `bytes`, Pick-a-Pic's
+own columns, the hub's image columns, a tar), by a member of a tar (`samples.tar::7.jpg_0`), by a
+path or by a URL. Nothing is fetched over the network unless that is asked for. The arena's
+statistics never come here: the votes of a broken image stay in the arena and leave the training.
 """
 
 import io
-import json
-import tarfile
+import os
+import stat
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from arena.votes.columnar import PARQUET
 from arena.votes.fetching import fetch
 from arena.votes.image_fault import MOST_BYTES, ImageFault
-from arena.votes.samples import is_image
+from arena.votes.image_sources import ParquetSource, RowGroups, TarSource, open_source
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MOST_PIXELS = 1 << 26  # 8192 x 8192
-# Where a parquet keeps an image's name and where its bytes.
-COLUMNS = (("image", "bytes"), ("image_0_uid", "jpg_0"), ("image_1_uid", "jpg_1"))
+# Raster formats that Pillow decodes by itself: PostScript, for one, would run another program.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+TOGETHER = 64  # images read or decoded at a time
+THREADS = 8
+QUIET = threading.Lock()
 
 Content = bytes | ImageFault
 
-# What Pillow's decoders raise on bytes that are not what they say.
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, TypeError)
 
+class Images:
+    """Images by name, from any thread. Every source is opened and indexed once, at its first use.
 
-def contents(
-    names: Sequence[str], sources: Sequence[Path] = (), *, network: bool = False
-) -> Iterator[tuple[str, Content]]:
-    """Yield every name once with its bytes, or with what is wrong with it.
-
-    sources: parquets (`image` and `bytes`, or Pick-a-Pic's columns) and tars, searched first; of a
-    parquet only the row groups that hold a wanted image are read. network: whether a URL may be
-    fetched.
+    sources: parquets and uncompressed tars, searched first and in this order. root: the folder that
+    relative paths are told from, the working folder by default. network: whether URLs are fetched.
+    Raises ValueError, at the first use, for a source that cannot be read.
     """
-    left = dict.fromkeys(names)
-    for source in sources:
-        with source.open("rb") as stream:
-            kept_in_parquet = stream.read(4) == PARQUET
-        for name, content in (_in_parquet if kept_in_parquet else _in_tar)(source, left):
-            if name in left:
+
+    def __init__(
+        self,
+        sources: Iterable[Path | str] = (),
+        root: Path | str | None = None,
+        *,
+        network: bool = False,
+    ):
+        self.paths = [Path(source) for source in sources]
+        self.root = Path(root or ".")
+        self.network = network
+        self._lock = threading.Lock()
+        self._sources: list[ParquetSource | TarSource] | None = None
+        self._tars: dict[Path, ParquetSource | TarSource] = {}
+
+    def content(self, name: str) -> bytes:
+        """Return the bytes of an image as they are stored; they need not be a picture.
+
+        Raises ImageFault where there are none.
+        """
+        for source in self._opened():
+            if name in source.places:
+                return source.at(source.places[name])
+        if name.startswith(("http://", "https://")):
+            if not self.network:
+                raise ImageFault("a URL, and fetching over the network was not asked for")
+            return fetch(name)
+        container, _, member = name.partition("::")
+        try:
+            if member and (self.root / container).is_file():
+                return self._member(self.root / container, member)
+            return _file(self.root / name)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ImageFault):
+                raise
+            said = getattr(error, "strerror", None) or error
+            raise ImageFault(f"cannot be read ({said})") from None
+
+    def read(self, name: str) -> "Image.Image":
+        """Return the picture: RGB, upright, 8 bits per channel, transparency over white.
+
+        Raises ImageFault for one that is missing, too large, cut off, animated, or no picture.
+        """
+        return decoded(self.content(name))
+
+    def contents(self, names: Iterable[str]) -> Iterator[tuple[str, Content]]:
+        """Yield every name once with its bytes, or with what is wrong with it.
+
+        The order is the sources' own, so that each row group of a parquet is read once.
+        """
+        left = dict.fromkeys(names)
+        for source in self._opened():
+            for name in sorted(left.keys() & source.places.keys(), key=source.places.__getitem__):
                 del left[name]
-                yield name, content
-    for name in left:
-        yield name, _alone(name, network)
+                yield name, self._content(name)
+        for batch, found in _in_threads(self._content, list(left)):
+            yield from zip(batch, found, strict=True)
+
+    def faults(self, names: Iterable[str]) -> dict[str, str]:
+        """Return name -> what is wrong, for every image that cannot be trained on."""
+        found = {}
+        for batch, told in _in_threads(_fault, self.contents(names)):
+            found.update({name: said for (name, _), said in zip(batch, told, strict=True) if said})
+        return found
+
+    def _content(self, name: str) -> Content:
+        try:
+            return self.content(name)
+        except ImageFault as fault:
+            return fault
+
+    def _opened(self) -> list[ParquetSource | TarSource]:
+        with self._lock:
+            if self._sources is None:
+                kept = RowGroups()
+                self._sources = [open_source(path, kept) for path in self.paths]
+            return self._sources
+
+    def _member(self, path: Path, member: str) -> bytes:
+        with self._lock:
+            if path not in self._tars:
+                self._tars[path] = open_source(path, RowGroups())
+            tar = self._tars[path]
+        place = tar.places.get(f"{path.name}::{member}")
+        if place is None:
+            raise ImageFault(f"{path} has no {member}")
+        return tar.at(place)
 
 
 def decoded(content: bytes) -> "Image.Image":
-    """Return the picture as RGB, upright, 8 bits a channel, transparency over white.
+    """Return the picture as RGB, upright, 8 bits per channel, transparency over white.
 
     Raises ImageFault for what is too large, cut off, animated, or no picture.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if not content:
+        raise ImageFault("an empty file")
     if len(content) > MOST_BYTES:
         raise ImageFault(f"{len(content):,} bytes, more than {MOST_BYTES:,}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture = Image.open(io.BytesIO(content))
-            width, height = picture.size
-            if width * height > MOST_PIXELS:
-                raise ImageFault(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
-            frames = getattr(picture, "n_frames", 1)
-            if frames > 1:
-                raise ImageFault(f"an animation of {frames} frames")
-            picture.load()
-            return _as_rgb(ImageOps.exif_transpose(picture))
+        with _quiet():
+            picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        width, height = picture.size
+        if width * height > MOST_PIXELS:
+            raise ImageFault(f"{width} x {height} pixels, more than {MOST_PIXELS:,}")
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1 and picture.format != "MPO":  # a camera's JPEG with its preview behind it
+            raise ImageFault(f"an animation of {frames} frames")
+        picture.load()
+        with _quiet():
+            picture.getexif()
+        return _as_rgb(ImageOps.exif_transpose(picture))
     except ImageFault:
         raise
     except Image.DecompressionBombError:
         raise ImageFault(f"more than {MOST_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise ImageFault("no picture of a known format") from None
-    except BROKEN as error:
+    except Exception as error:  # whatever a decoder raises is that image's fault
         said = (str(error).splitlines() or ["cut off"])[0]
         raise ImageFault(f"cannot be decoded ({said})") from None
+
+
+def contents(
+    names: Sequence[str], sources: Sequence[Path] = (), *, network: bool = False
+) -> Iterator[tuple[str, Content]]:
+    """Yield every name once with its bytes or its fault: `Images.contents`."""
+    return Images(sources, network=network).contents(names)
 
 
 def faults(
     names: Sequence[str], sources: Sequence[Path] = (), *, network: bool = False
 ) -> dict[str, str]:
-    """Return name -> what is wrong, for every image that cannot be trained on."""
-    found = {}
-    for name, content in contents(names, sources, network=network):
-        try:
-            if isinstance(content, ImageFault):
-                raise content
-            decoded(content)
-        except ImageFault as fault:
-            found[name] = str(fault)
-    return found
+    """Return what is wrong by name: `Images.faults`."""
+    return Images(sources, network=network).faults(names)
 
 
 def _as_rgb(picture: "Image.Image") -> "Image.Image":
@@ -121,99 +204,44 @@ def _as_rgb(picture: "Image.Image") -> "Image.Image":
     return picture.convert("RGB")
 
 
-def _alone(name: str, network: bool) -> Content:
-    """Return the bytes of a URL or of a file."""
-    if name.startswith(("http://", "https://")):
-        if not network:
-            return ImageFault("a URL, and fetching over the network was not asked for")
-        try:
-            return fetch(name)
-        except ImageFault as fault:
-            return fault
-    container, _, member = name.partition("::")
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings (a large image, odd EXIF) from stderr; faults say what matters.
+
+    Python's filter of warnings is global, hence the lock: only quick steps belong inside.
+    """
+    with QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _fault(named: tuple[str, Content]) -> str | None:
+    content = named[1]
     try:
-        if member and Path(container).is_file():
-            found = dict(_in_tar(Path(container), {f"{Path(container).name}::{member}": None}))
-            return next(iter(found.values()), ImageFault(f"{container} has no {member}"))
-        if Path(name).stat().st_size > MOST_BYTES:
-            return ImageFault(f"more than {MOST_BYTES:,} bytes")
-        return Path(name).read_bytes()
-    except (OSError, ValueError) as error:
-        return ImageFault(f"cannot be read ({getattr(error, 'strerror', None) or error})")
+        if isinstance(content, ImageFault):
+            raise content
+        decoded(content)
+    except ImageFault as fault:
+        return str(fault)
+    return None
 
 
-def _in_parquet(path: Path, wanted: dict[str, None]) -> Iterator[tuple[str, Content]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            there = set(file.schema_arrow.names)
-            columns = [pair for pair in COLUMNS if there.issuperset(pair)]
-            if not columns:
-                return
-            for group in range(file.num_row_groups):
-                named = file.read_row_group(group, [name for name, _ in columns])
-                for name, content in columns:
-                    rows = [i for i, each in enumerate(named[name].to_pylist()) if each in wanted]
-                    if not rows:
-                        continue
-                    held = file.read_row_group(group, [content])[content].take(rows).to_pylist()
-                    for row, found in zip(rows, held, strict=True):
-                        yield named[name][row].as_py(), _bytes(found)
-    except (pa.ArrowException, OSError) as error:
-        said = str(error).splitlines()[0]
-        raise ValueError(f"{path}: cannot be read ({said}); deliver it again") from None
+def _in_threads(work: Any, items: Iterable[Any]) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Yield (batch, results) of batches small enough that their images fit in memory."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := [item for _, item in zip(range(TOGETHER), waiting, strict=False)]:
+            yield batch, list(pool.map(work, batch))
 
 
-def _bytes(value: Any) -> Content:
-    """Return what a cell holds: bytes, or the hub's struct of bytes and path."""
-    value = value.get("bytes") if isinstance(value, dict) else value
-    return value if isinstance(value, bytes) else ImageFault("the table has no bytes for it")
-
-
-def _in_tar(path: Path, wanted: dict[str, None]) -> Iterator[tuple[str, Content]]:
-    """Find images by member or by the uid that their sample tells."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            members = [member for member in archive.getmembers() if member.isfile()]
-            uids = _uids(archive, members)
-            for member in members:
-                if not is_image(member.name):
-                    continue
-                sample, column = _sample(member.name)
-                uid = uids.get((sample, f"image_{column[-1]}_uid"))
-                for name in (uid, f"{path.name}::{member.name}"):
-                    if name in wanted:
-                        stream = archive.extractfile(member)
-                        content = stream.read(MOST_BYTES + 1) if stream else b""
-                        yield str(name), content
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read ({error}); deliver it again") from None
-
-
-def _uids(archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> dict[tuple[str, str], str]:
-    found: dict[tuple[str, str], str] = {}
-    for member in members:
-        sample, column = _sample(member.name)
-        if column not in ("json", "image_0_uid", "image_1_uid"):
-            continue
-        stream = archive.extractfile(member)
-        text = (stream.read() if stream else b"").decode("utf-8", "replace").strip()
-        if column != "json":
-            found[sample, column] = text
-            continue
-        try:
-            record = json.loads(text)
-        except ValueError:
-            continue  # the votes' reader has rejected this sample
-        if isinstance(record, dict):
-            told = {
-                key: str(record[key]) for key in ("image_0_uid", "image_1_uid") if key in record
-            }
-            found.update({(sample, key): uid for key, uid in told.items()})
-    return found
-
-
-def _sample(member: str) -> tuple[str, str]:
-    """Return (sample, column) of a webdataset member."""
-    folder, _, name = member.rpartition("/")
-    key, _, extension = name.partition(".")
-    return f"{folder}/{key}", extension.split(".")[0]
+def _file(path: Path) -> bytes:
+    """Return a regular file's bytes; a pipe would be waited for, a device has no end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise ImageFault("not a regular file")
+        content = file.read(MOST_BYTES + 1) if about.st_size <= MOST_BYTES else None
+    if content is None or len(content) > MOST_BYTES:
+        raise ImageFault(f"more than {MOST_BYTES:,} bytes")
+    return content

@@ -33,7 +33,7 @@ def test_fit_prints_intervals_and_groups_for_every_estimator(votes, tmp_path, ca
         assert main(["fit", str(votes), "--out", str(out), "--estimator", name]) == 0
         text = capsys.readouterr().out
         assert text.count("±") == 5 * (2 if name == "bradley_terry" else 1)
-        assert ("elo" in text) == (name == "bradley_terry")
+        assert ("Elo, 95%" in text) == (name == "bradley_terry")
         assert "2 groups were never compared" in text
         assert Ratings.read(out).estimator == name
 

@@ -2,38 +2,50 @@
 
 import base64
 import io
+import math
 import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
+from arena.escape import printable, unformatted
 from arena.gaps.pairwise import UnratedModelError
 from arena.ratings.comparisons import Comparisons
-from arena.ratings.table import estimator
-from arena.report.figures import gap_histogram, png
+from arena.ratings.table import Ratings, estimator
+from arena.report.figures import gap_histogram, leaderboard, png
 from arena.report.page import as_fitted, write_report
+from arena.report.tables import as_text, interval_sd, leaderboard_tables, places
+from arena.report.text import leaderboard as leaderboard_text
+from arena.schema import VOTES
 from arena.votes.read import read_votes
+
+# A model may be called anything: markup, mathematics, a terminal's commands, a line turned around.
+HOSTILE = ["<script>x</script>", "a$b_{$c^", "\x1b[2J![](x)\x9b", "\u202egro.live\u2028{{ 7*7 }}"]
+SPELT = [r"\x1b[2J![](x)\x9b", r"\u202egro.live\u2028{{ 7*7 }}"]
 
 
 @pytest.fixture
-def votes(tmp_path):
+def votes():
     """Two groups of models, images, ties, and names that are markup and mathematics."""
     rng = np.random.default_rng(0)
-    models = ["<script>x</script>", "a$b$c", "plain & simple", "lone_1", "lone_2"]
+    models = [*HOSTILE, "plain & simple", "lone_1", "lone_2"]
     rows = []
-    for k in range(400):
-        i, j = rng.choice(3, 2, replace=False) if k % 5 else rng.permutation([3, 4])
+    for k in range(300):
+        i, j = rng.choice(5, 2, replace=False) if k % 5 else rng.permutation([5, 6])
         outcome = rng.choice(["a", "b", "tie"], p=[0.5, 0.3, 0.2])
         images = [f"{model}-{rng.integers(12)}" for model in (i, j)]
         rows.append((models[i], models[j], outcome, *images))
     columns = ["model_a", "model_b", "outcome", "image_a", "image_b"]
-    pl.DataFrame(rows, columns, orient="row").write_csv(tmp_path / "votes.csv")
-    return read_votes([tmp_path / "votes.csv"]).votes
+    made = pl.DataFrame(rows, columns, orient="row").with_row_index("vote_id")
+    made = made.with_columns(pl.col("vote_id").cast(pl.String), source=pl.lit("<b>votes.csv"))
+    absent = {name: pl.lit(None, kind) for name, kind in VOTES.items() if name not in made.columns}
+    return made.with_columns(**absent).select(list(VOTES))
 
 
-@pytest.mark.parametrize("name", ["trueskill", "thurstone", "bradley_terry"])
+@pytest.mark.parametrize("name", ["trueskill", "bradley_terry"])
 def test_the_page_is_whole_and_says_what_it_must(votes, tmp_path, name):
     made = estimator(name, **({"draw_probability": "auto"} if name == "trueskill" else {}))
     said = write_report(votes, made.fit(votes), tmp_path / "out")
@@ -41,6 +53,9 @@ def test_the_page_is_whole_and_says_what_it_must(votes, tmp_path, name):
     assert "<script" not in page
     assert "&lt;script&gt;x&lt;/script&gt;" in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert all(name in page for name in SPELT)
+    assert not any(name in page for name in (HOSTILE[0], *HOSTILE[2:]))
+    assert "<b>" not in page
     assert "2 groups of models were never compared" in page
     assert ("Elo, 95%" in page) == (name == "bradley_terry")
     assert f"{name}, as fitted" in said
@@ -49,13 +64,14 @@ def test_the_page_is_whole_and_says_what_it_must(votes, tmp_path, name):
     inlined = {base64.b64decode(code) for code in re.findall(r"base64,([^\"]+)", page)}
     files = {path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
     assert inlined == files
-    assert len(files) == 7
+    assert len(files) == 6
     for content in files:
         picture = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
         assert min(picture.shape) > 300
         assert picture.std() > 5
         assert (picture[0] == 255).all()  # nothing is cut off at the top
         assert (picture[:, 0] == 255).all()
+    assert re.search(r"<td class=text><i>constant</i>", page)
     table = pl.read_csv(tmp_path / "out" / "held_out.csv")
     assert {"constant", "elo, K=24", f"{name}, as fitted"} <= set(table["method"])
 
@@ -101,3 +117,86 @@ def test_the_ticks_of_the_gap_histogram_stand_where_they_say():
     for place, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True):
         if low <= place <= high:
             assert float(label.get_text().rstrip("%")) / 100 == pytest.approx(place)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Modèle 模型 🎨", "Modèle 模型 🎨"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\x9b2J", r"\x9b2J"),
+        ("two\nlines", r"two\nlines"),
+        ("\u202eabc\u2066", r"\u202eabc\u2066"),
+        ("\ud800", r"\ud800"),
+        ("👩\u200d🎨", "👩\u200d🎨"),
+    ],
+)
+def test_what_moves_a_cursor_or_turns_a_line_is_spelt_out(text, shown):
+    assert printable(text) == shown
+    assert printable(text).encode()
+
+
+def test_a_dollar_sign_begins_no_formula(votes):
+    figure = leaderboard(estimator("thurstone").fit(votes))
+    labels = {label.get_text() for label in figure.axes[0].get_yticklabels()}
+    others = ["plain & simple", "lone_1", "lone_2"]
+    assert labels == {unformatted(name) for name in [*HOSTILE, *others]}
+    for label in figure.axes[0].get_yticklabels():
+        drawn, is_formula = label._preprocess_math(label.get_text())
+        assert not is_formula
+        assert "$" not in drawn or drawn == HOSTILE[1]
+
+
+def test_the_terminal_s_table_has_no_control_character(votes):
+    text = leaderboard_text(estimator("bradley_terry").fit(votes))
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "group 1: 2 models" in text
+
+
+def genai_arena():
+    path = Path(__file__).parents[3] / ".." / "shared" / "data" / "genai_arena"
+    if not path.is_dir():
+        pytest.skip("no ../shared/data/genai_arena")
+    return read_votes([path / "clean_battle_20240220.json"]).votes
+
+
+def test_places_by_interval_on_genai_arena_s_votes():
+    """Counted by hand from the published votes' Elo and intervals (shared/cases)."""
+    (_, votes, table), *_ = leaderboard_tables(estimator("bradley_terry").fit(genai_arena()))
+    assert votes == 1977
+    assert table["place"].to_list() == ["1", "2", "2", "4", "5", "5"]
+    assert table["by mean"].to_list() == ["1", "2", "3", "4", "5", "6"]
+    elo = [cell.split(" ± ")[0] for cell in table["Elo, 95%"]]
+    assert elo == ["1151", "1070", "1035", "969", "906", "868"]
+
+
+def test_models_in_a_circle_share_the_first_place():
+    circle = pl.DataFrame(
+        {"model_a": list("ABC") * 9, "model_b": list("BCA") * 9, "outcome": ["a"] * 27}
+    )
+    assert places(estimator("bradley_terry").fit(circle)).tolist() == [1, 1, 1]
+
+
+def test_intervals_are_from_the_group_s_mean_where_the_covariance_is_known():
+    """One shared level of variance 9 is no uncertainty of an order; 1/2 remains of each 1."""
+    table = pl.DataFrame(
+        {
+            "model": ["a", "b", "far"],
+            "mu": [27.0, 23.0, 25.0],
+            "sigma": [math.sqrt(10.0)] * 3,
+            "votes": [5, 5, 5],
+            "wins": [3, 1, 0],
+            "losses": [1, 3, 0],
+            "ties": [1, 1, 5],
+            "group": [0, 0, 1],
+        }
+    )
+    covariance = np.array([[10.0, 9.0, 0.0], [9.0, 10.0, 0.0], [0.0, 0.0, 10.0]])
+    ratings = Ratings(table, "thurstone", {"beta": 4.0}, covariance)
+    assert interval_sd(ratings) == pytest.approx([math.sqrt(0.5), math.sqrt(0.5), 0.0])
+    assert places(ratings).tolist() == [1, 2, 1]
+    assert interval_sd(Ratings(table, "trueskill", {})) == pytest.approx([math.sqrt(10.0)] * 3)
+    (_, votes, first), _ = leaderboard_tables(ratings)
+    assert votes == 5
+    assert first["mu, 95%"].to_list() == ["27.000 ± 1.386", "23.000 ± 1.386"]
+    assert as_text(first)[1].split() == ["1", "1", "a", "27.000", "±", "1.386", "5", "3", "1", "1"]
