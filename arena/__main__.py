@@ -144,6 +144,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     gaps.set_defaults(run=run_gaps)
 
+    export = _command(
+        commands,
+        "export",
+        "Write pairs with their margins in the layout that another trainer reads.",
+        "export votes.csv --ratings ratings.parquet --to diffusers --out pairs",
+    )
+    export.add_argument("--ratings", type=Path, required=True, help="what `fit` wrote")
+    export.add_argument(
+        "--to",
+        required=True,
+        metavar="TRAINER",
+        help="diffusers, flow-factory, simpletuner, verl-omni",
+    )
+    export.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
+    export.add_argument(
+        "--estimator", choices=["pairwise", "joint", "capability"], default="pairwise"
+    )
+    export.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="SOURCE",
+        help="parquets or tars that hold the images by id, where they are no files or URLs",
+    )
+    export.add_argument("--network", action="store_true", help="fetch images that are URLs")
+    export.set_defaults(run=run_export)
+
     inspect = _command(
         commands, "inspect", "Say what is in votes files, and what is wrong.", "inspect votes.csv"
     )
@@ -248,6 +276,21 @@ def run_gaps(options: argparse.Namespace) -> None:
         )
     print(summary)
     print(f"gaps: {options.out}")
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """Write the pairs and print how many there are."""
+    from arena.export import export_pairs
+    from arena.gaps.table import gaps_by
+    from arena.ratings.table import Ratings
+    from arena.votes.images import Images
+    from arena.votes.read import read_votes
+
+    reading = read_votes(options.votes, _options(options))
+    _say(reading)
+    gaps, _ = gaps_by([options.estimator], reading.votes, Ratings.read(options.ratings))
+    images = Images(options.images, reading.folder, network=options.network)
+    print(export_pairs(reading.votes, gaps, options.to, options.out, images))
 
 
 def run_inspect(options: argparse.Namespace) -> None:
