@@ -114,12 +114,14 @@ def _diffusers(folder: Path, out: Path, split: str, pairs: Iterator[Pair]) -> st
             "caption": pair.prompt,
             "jpg_0": sides[0].content,
             "jpg_1": sides[1].content,
+            "image_0_uid": sides[0].name,
+            "image_1_uid": sides[1].name,
             "label_0": float(pair.first),
             "label_1": float(not pair.first),
             "has_label": True,
             "model_0": models[0],
             "model_1": models[1],
-            "ranking_id": pair.vote_id,
+            "vote_id": pair.vote_id,
             **_numbers(pair),
         }
 

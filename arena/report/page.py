@@ -51,7 +51,7 @@ def write_report(votes: pl.DataFrame, ratings: Ratings, out: Path) -> str:
     page = _template().render(
         facts=_facts(votes),
         groups=[table["model"].to_list() for _, _, table in boards] if several else [],
-        fit=f"{ratings.estimator} ({text.parameters(ratings)})",
+        fit=text.fit(ratings),
         boards=[(f"group {group}" if several else "", table) for group, _, table in boards],
         refusal=refusal,
         scores=tables.held_out_table(evaluation) if evaluation else None,
@@ -131,7 +131,7 @@ def _evaluation(
     try:
         return evaluate(comparisons, {name: as_fitted(ratings, comparisons), **others}), ""
     except ValueError as error:
-        return None, f"Not measured: {error}."
+        return None, printable(f"Not measured: {error}.")
 
 
 def _gaps(votes: pl.DataFrame, ratings: Ratings) -> tuple[dict[str, pl.DataFrame], str]:
@@ -142,7 +142,7 @@ def _gaps(votes: pl.DataFrame, ratings: Ratings) -> tuple[dict[str, pl.DataFrame
     try:
         gaps["joint"], found = joint_gaps(votes, ratings, signed=True)
     except ValueError as error:
-        return gaps, f"No joint gap: {error}."
+        return gaps, printable(f"No joint gap: {error}.")
     arrived = (
         "converged" if found.converged else f"did NOT converge (last change {found.change:.2g})"
     )

@@ -33,7 +33,9 @@ def interval_sd(ratings: Ratings) -> np.ndarray:
     variance = np.empty(len(sigma))
     for members in (np.flatnonzero(group == each) for each in np.unique(group)):
         inside = ratings.covariance[np.ix_(members, members)]
-        variance[members] = np.diag(inside) - 2.0 * inside.mean(1) + inside.mean()
+        variance[members] = np.diag(inside)
+        if len(members) > 1:  # a lone model has nobody to be apart from
+            variance[members] += inside.mean() - 2.0 * inside.mean(1)
     return np.sqrt(np.maximum(variance, 0.0))
 
 

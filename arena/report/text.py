@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # it loads scipy, which `fit` has no use for
 def leaderboard(ratings: Ratings) -> str:
     """Return the ratings as text, one block for each group of models that were compared."""
     parts = tables.leaderboard_tables(ratings)
-    lines = [f"{ratings.estimator}: {parameters(ratings)}"]
+    lines = [fit(ratings)]
     for group, votes, table in parts:
         title = f"group {group}: " if len(parts) > 1 else ""
         lines += ["", f"{title}{_count(len(table), 'model')}, {_count(votes, 'vote')}"]
@@ -27,9 +27,10 @@ def leaderboard(ratings: Ratings) -> str:
     return "\n".join(lines)
 
 
-def parameters(ratings: Ratings) -> str:
-    """Return the parameters of a fit, such as "beta 4.167, epsilon 0.74"."""
-    return ", ".join(f"{printable(key)} {value:.4g}" for key, value in ratings.parameters.items())
+def fit(ratings: Ratings) -> str:
+    """Return what made the ratings, such as "trueskill: beta 4.167, epsilon 0.7404"."""
+    said = ", ".join(f"{key} {value:.4g}" for key, value in ratings.parameters.items())
+    return printable(f"{ratings.estimator}: {said}")
 
 
 def held_out_table(evaluation: "Evaluation") -> str:

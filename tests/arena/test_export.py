@@ -121,6 +121,9 @@ def test_diffusers_reads_bytes_a_label_and_a_caption_by_split(votes, gaps, image
     assert examples["margin"] == [1.5, 0.5]
     assert examples["gap"] == [3.0, 1.0]
     assert examples["model_0"] == ["M", "M"]
+    # The file is a source of images itself, for whoever starts from an export.
+    again = Images([tmp_path / "out" / "data" / files[0]])
+    assert again.content(examples["image_1_uid"][1]) == examples["jpg_1"][1]
 
 
 def test_a_trainer_that_knows_no_exif_sees_the_picture_upright(votes, gaps, images, tmp_path):

@@ -193,7 +193,7 @@ def test_intervals_are_from_the_group_s_mean_where_the_covariance_is_known():
     )
     covariance = np.array([[10.0, 9.0, 0.0], [9.0, 10.0, 0.0], [0.0, 0.0, 10.0]])
     ratings = Ratings(table, "thurstone", {"beta": 4.0}, covariance)
-    assert interval_sd(ratings) == pytest.approx([math.sqrt(0.5), math.sqrt(0.5), 0.0])
+    assert interval_sd(ratings) == pytest.approx([math.sqrt(0.5), math.sqrt(0.5), math.sqrt(10)])
     assert places(ratings).tolist() == [1, 2, 1]
     assert interval_sd(Ratings(table, "trueskill", {})) == pytest.approx([math.sqrt(10.0)] * 3)
     (_, votes, first), _ = leaderboard_tables(ratings)
