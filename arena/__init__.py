@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from arena.ratings.thurstone import Thurstone
     from arena.ratings.trueskill import TrueSkill
     from arena.votes.faults import VotesError
+    from arena.votes.images import Images
     from arena.votes.read import read_votes
     from arena.votes.reading import Options, Reading
 
 _HOMES = {
     "BradleyTerry": "arena.ratings.bradley_terry",
+    "Images": "arena.votes.images",
     "Options": "arena.votes.reading",
     "Ratings": "arena.ratings.table",
     "Reading": "arena.votes.reading",
@@ -43,6 +45,7 @@ _HOMES = {
 
 __all__ = [
     "BradleyTerry",
+    "Images",
     "Options",
     "Ratings",
     "Reading",
