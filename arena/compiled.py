@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def _remove_stale() -> None:
-    kept = [path for path in HERE.rglob("__pycache__/*.nbi")]
+    kept = list(HERE.rglob("__pycache__/*.nbi"))
     if not kept or "NUMBA_CACHE_DIR" in os.environ:
         return
     newest = max(path.stat().st_mtime_ns for path in HERE.rglob("*.py"))
