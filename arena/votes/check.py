@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from arena.schema import OUTCOMES, REJECTED, VOTES
+from arena.schema import OUTCOMES, REJECTED, REQUIRED, VOTES
+from arena.votes.coding import EXACT, as_texts, categories, coded, recoded
 from arena.votes.faults import SHOWN, VotesError
+from arena.votes.outcomes import NO_WORDS, outcome_of
+from arena.votes.text_tables import as_text
 from arena.votes.times import LAST_YEAR, in_utc
 
 # No model's name is longer, and none is spread over lines: a quote went wrong there.
@@ -21,35 +24,11 @@ CONTROL = r"[\x00-\x1f\x7f]"
 # How spreadsheets, databases and libraries write that there is no value.
 NOTHING = ("", "nan", "null", "none", "\\n", "na", "n/a", "<na>", "nat")
 
-# The words that arenas and labelling tools have for an outcome, in lower case.
-WORDS = {
-    **dict.fromkeys(("a", "model_a", "left", "leftvote", "image_1", "image_a"), "a"),
-    **dict.fromkeys(("b", "model_b", "right", "rightvote", "image_2", "image_b"), "b"),
-    **dict.fromkeys(
-        (
-            "tie",
-            "tievote",
-            "tie (bothbad)",
-            "both_bad",
-            "bothbad",
-            "bothbad_vote",
-            "both_good",
-            "bothgood_vote",
-            "both",
-            "neither",
-            "equal",
-        ),
-        "tie",
-    ),
-}
-NO_WORDS: Mapping[str, str] = {}
-
-# A whole number above this has lost digits where it was stored as a float.
-EXACT = 2.0**53
 IDS = ("vote_id", "prompt_id", "rater", "image_a", "image_b")
 COUNTS = ("votes_a", "votes_b", "votes_tie", "count")
 MOST_VOTES = 10**9  # in one row; more is a mistake, or somebody's wish
 
+UNCLEAR = "may be a side, and is the other model's name; say which by --outcomes"
 LOST_DIGITS = "a float above 2^53 has lost digits; export ids as text or as whole numbers"
 
 
@@ -107,14 +86,13 @@ def check(
     """Split rows into votes and rejections.
 
     rows: `row` and columns of `schema.VOTES` of any type, and `count`. names: what the file calls a
-    column, for what is said of it. outcomes: further words for a, b and tie, in lower case.
-    Raises VotesError for a column that holds neither text nor numbers.
+    column, for what is said of it. outcomes: further words for a, b and tie, by `plain`.
+    Raises VotesError where models or outcome hold neither text nor numbers.
     """
-    for name, given_kind in rows.schema.items():
-        if given_kind.is_nested() or given_kind == pl.Binary:
-            called = names.get(name, name)
-            raise VotesError(f"column {called} holds {given_kind}; it must hold text or numbers")
+    rows, unreadable = _flat(rows, names)
     found = _Rows(rows, names)
+    for name, where in unreadable.items():
+        found.doubt(name, "bytes, not text", where)
     columns: dict[str, pl.Series] = {}
     for name, kind in VOTES.items():
         if name not in rows.columns:
@@ -130,7 +108,12 @@ def check(
             columns[name] = _ids(found, name, given)
         elif name not in ("outcome", *COUNTS):
             columns[name] = _text(given) if kind == pl.String else _flag(given)
-    columns["outcome"] = _outcome(found, rows, columns, outcomes)
+    absent = pl.Series([None], dtype=pl.String).new_from_index(0, rows.height)
+    given = rows.get_column("outcome", default=absent)
+    columns["outcome"], unclear = outcome_of(given, columns, outcomes)
+    found.reject("outcome", UNCLEAR, unclear.to_numpy())
+    told = "not a, b or tie" + ("" if not outcomes else f", nor one of {', '.join(outcomes)}")
+    found.reject("outcome", told, columns["outcome"].is_null().to_numpy())
     columns |= _counts(found, rows, columns["outcome"])
     there = {name: columns[name] for name in VOTES if name in columns}
     votes = pl.DataFrame({"row": rows["row"].cast(pl.Int64)} | there)
@@ -138,6 +121,24 @@ def check(
         votes = votes.filter(pl.Series(~found.bad))
     empty = pl.DataFrame(schema=REJECTED)
     return Checked(votes, pl.concat([empty, *found.rejected]), pl.concat([empty, *found.doubts]))
+
+
+def _flat(
+    rows: pl.DataFrame, names: Mapping[str, str]
+) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+    """Return (the rows with nested values as JSON, column -> where it holds bytes)."""
+    unreadable = {}
+    for name, kind in rows.schema.items():
+        if not kind.is_nested() and kind != pl.Binary:
+            continue
+        if name in REQUIRED:
+            called = names.get(name, name)
+            raise VotesError(f"column {called} holds {kind}; it must hold text or numbers")
+        if kind == pl.Binary:
+            unreadable[name] = rows[name].is_not_null().to_numpy()
+        texts = [None if kind == pl.Binary else as_text(value) for value in rows[name].to_list()]
+        rows = rows.with_columns(pl.Series(name, texts, dtype=pl.String))
+    return rows, unreadable
 
 
 def _absent(column: pl.Series) -> pl.Series:
@@ -161,21 +162,9 @@ def _is_nothing(text: pl.Series) -> pl.Series:
 def _text(column: pl.Series) -> pl.Series:
     """Return values as trimmed text; what stands for nothing is null."""
     if column.dtype.is_float():
-        return _numbers(column)
+        return as_texts(column)
     text = column.cast(pl.String).str.strip_chars()
     return text.to_frame().select(pl.when(~_absent(text)).then(text)).to_series()
-
-
-def _numbers(column: pl.Series) -> pl.Series:
-    """Return floats as text; a whole one is the integer that it was."""
-    whole = column.is_finite() & (column == column.round()) & (column.abs() <= EXACT)
-    texts = pl.select(
-        pl.when(whole.fill_null(False))
-        .then(column.cast(pl.Int64, strict=False).cast(pl.String))
-        .when(column.is_not_nan())
-        .then(column.cast(pl.String))
-    )
-    return texts.to_series()
 
 
 def _flag(column: pl.Series) -> pl.Series:
@@ -191,7 +180,7 @@ def _ids(found: _Rows, name: str, column: pl.Series) -> pl.Series:
     """Return ids as text; a whole float is the integer that it was, also where a csv spells it."""
     if column.dtype.is_float():
         lost = (column.abs() > EXACT).fill_null(False)
-        text = _numbers(column)
+        text = as_texts(column)
     else:
         text = _text(column)
         lost = pl.Series([False]).new_from_index(0, len(column))
@@ -199,47 +188,12 @@ def _ids(found: _Rows, name: str, column: pl.Series) -> pl.Series:
         if not column.dtype.is_integer() and spelled.any():
             number = text.cast(pl.Float64, strict=False)
             lost = spelled & (number.abs() > EXACT).fill_null(False)
-            whole = _numbers(number)
+            whole = as_texts(number)
             text = pl.select(pl.when(spelled).then(whole).otherwise(text)).to_series()
     if lost.any():
         (found.reject if name == "vote_id" else found.doubt)(name, LOST_DIGITS, lost.to_numpy())
         text = pl.select(pl.when(~lost).then(text)).to_series()
     return text
-
-
-def coded(column: pl.Series) -> pl.Series:
-    """Return a column of few distinct texts as pl.Enum of the texts that it has."""
-    if isinstance(column.dtype, pl.Enum):
-        return column
-    text = _numbers(column) if column.dtype.is_float() else column.cast(pl.String)
-    return text.cast(pl.Enum(text.drop_nulls().unique().sort()))
-
-
-def categories(column: pl.Series) -> pl.Series:
-    """Return the texts of an Enum column."""
-    assert isinstance(column.dtype, pl.Enum)
-    return column.dtype.categories
-
-
-def recoded(column: pl.Series, names: pl.Series, kind: pl.Enum | None = None) -> pl.Series:
-    """Return an Enum column with its k-th category replaced by the k-th of `names`, or by null.
-
-    kind: the Enum to return, by default that of the names in use.
-    """
-    kind = kind or pl.Enum(names.drop_nulls().unique(maintain_order=True))
-    if kind.categories.equals(names) and kind == column.dtype:
-        return column
-    place = {name: k for k, name in enumerate(kind.categories)}
-    # polars codes an Enum by the smallest integer that holds its categories.
-    width = np.uint8 if len(place) < 256 else np.uint16 if len(place) < 65536 else np.uint32
-    code = np.array([place.get(name, 0) for name in names] or [0], width)
-    codes = column.to_physical().fill_null(0).to_numpy()
-    found = pl.Series(column.name, code[codes])
-    known = names.is_not_null().to_numpy()
-    if column.null_count() or not known.all():
-        good = column.is_not_null() & pl.Series(known[codes] if len(known) else codes > 0)
-        found = pl.select(pl.when(good).then(found)).to_series().alias(column.name)
-    return found.cat.to(kind)
 
 
 def _models(found: _Rows, name: str, column: pl.Series) -> pl.Series:
@@ -260,37 +214,6 @@ def _models(found: _Rows, name: str, column: pl.Series) -> pl.Series:
     unusable = pl.select(pl.any_horizontal(pl.lit(False), *faults.values())).to_series()
     clean = pl.select(pl.when(~unusable).then(bare)).to_series()
     return recoded(column, clean)
-
-
-def _outcome(
-    found: _Rows,
-    rows: pl.DataFrame,
-    columns: Mapping[str, pl.Series],
-    outcomes: Mapping[str, str],
-) -> pl.Series:
-    """Return a, b or tie: by the words for them, or by the name of the model that won."""
-    nothing = pl.Series([None], dtype=pl.String).new_from_index(0, rows.height)
-    given = coded(rows["outcome"] if "outcome" in rows.columns else nothing)
-    words = {**WORDS, **outcomes}
-
-    bare = (name.strip().lower() for name in categories(given))
-    meant = pl.Series([words.get(name) for name in bare], dtype=pl.String)
-    outcome = recoded(given, meant, pl.Enum(OUTCOMES))
-    unknown = outcome.is_null()
-    if unknown.any():
-        said, a, b = (s.cast(pl.String) for s in (given, columns["model_a"], columns["model_b"]))
-        said = said.str.strip_chars()
-        by_name = (
-            pl.when(unknown & (said == a) & (a != b))
-            .then(pl.lit("a"))
-            .when(unknown & (said == b) & (a != b))
-            .then(pl.lit("b"))
-        )
-        outcome = pl.select(by_name.otherwise(outcome.cast(pl.String))).to_series()
-        outcome = outcome.cast(pl.Enum(OUTCOMES))
-        told = "not a, b or tie" + ("" if not outcomes else f", nor one of {', '.join(outcomes)}")
-        found.reject("outcome", told, outcome.is_null().to_numpy())
-    return outcome.alias("outcome")
 
 
 def _counts(found: _Rows, rows: pl.DataFrame, outcome: pl.Series) -> dict[str, pl.Series]:

@@ -24,9 +24,6 @@ class Columnar:
         self.path, self.broken = path, Broken()
         self.fields = {field.name: field.type for field in self._schema()}
         self.columns = list(self.fields)
-        for name, kind in self.fields.items():
-            if _is_image(kind):
-                self.columns.append(f"{name}.path")
 
     def _schema(self) -> pa.Schema:
         raise NotImplementedError
@@ -52,8 +49,8 @@ class Columnar:
         for batch in self._read(columns, coded):
             made = {"row": pl.int_range(row, row + len(batch), eager=True)}
             for field, column in zip(batch.schema, batch.columns, strict=True):
-                if pa.types.is_struct(field.type) and f"{field.name}.path" in columns:
-                    made[f"{field.name}.path"] = pl.Series(column.field("path"))
+                if _is_image(field.type):
+                    made[field.name] = pl.Series(column.field("path"))
                 elif pa.types.is_dictionary(field.type):
                     made[field.name] = _enum(column)
                 else:
@@ -63,9 +60,14 @@ class Columnar:
 
     def records(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the rows as Python objects."""
-        small = [name for name in columns if not is_large(self.fields.get(name))]
+        small = [name for name in columns if name in self.fields and self._is_small(name)]
         rows = (row for batch in self._read(small, ()) for row in batch.to_pylist())
         yield from enumerate(rows, start=1)
+
+
+    def _is_small(self, name: str) -> bool:
+        """Tell whether a column can be read without the images in it."""
+        return not is_large(self.fields[name])
 
 
 class Parquet(Columnar):
@@ -77,8 +79,13 @@ class Parquet(Columnar):
         return pq.read_schema(self.path)
 
     def _batches(self, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
+        # Of an image only what is no bytes is read.
+        parts = [part for name in columns for part in _small_parts(name, self.fields[name])]
         with pq.ParquetFile(self.path, read_dictionary=coded or None) as file:
-            yield from file.iter_batches(batch_size=ROWS, columns=columns)
+            yield from file.iter_batches(batch_size=ROWS, columns=parts)
+
+    def _is_small(self, name: str) -> bool:
+        return bool(_small_parts(name, self.fields[name])) and not _is_bytes(self.fields[name])
 
 
 class Arrow(Columnar):
@@ -98,24 +105,33 @@ class Arrow(Columnar):
 
     def _batches(self, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
         del coded
-        names = list(dict.fromkeys(name.removesuffix(".path") for name in columns))
         with self._open() as reader:
             batches = reader
             if hasattr(reader, "num_record_batches"):
                 batches = map(reader.get_batch, range(reader.num_record_batches))
             for batch in batches:
-                yield batch.select(names)
+                yield batch.select(columns)
 
 
-def is_large(kind: pa.DataType | None) -> bool:
+def is_large(kind: pa.DataType) -> bool:
     """Tell whether a column holds images: bytes, alone or in a struct."""
-    if kind is None:
-        return False
     if pa.types.is_struct(kind):
         return any(is_large(field.type) for field in kind)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
     )
+
+
+def _small_parts(name: str, kind: pa.DataType) -> list[str]:
+    """Return what to read of a column: all of it, or of a struct with images the rest."""
+    if not pa.types.is_struct(kind) or not is_large(kind):
+        return [name]
+    small = (field for field in kind if not _is_bytes(field.type))
+    return [part for field in small for part in _small_parts(f"{name}.{field.name}", field.type)]
 
 
 def _is_image(kind: pa.DataType) -> bool:

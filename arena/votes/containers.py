@@ -24,8 +24,10 @@ NO_TABLES = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull`",
     b"<!doctype html": "a web page, not a file of votes; download the file itself",
     b"<html": "a web page, not a file of votes; download the file itself",
-    b"\x80\x04": "a Python pickle, which can run code; save it as csv or parquet",
-    b"\x80\x05": "a Python pickle, which can run code; save it as csv or parquet",
+    **dict.fromkeys(
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        "a Python pickle, which can run code; save it as csv or parquet",
+    ),
     b"%pdf": "a PDF; export the table as csv or parquet",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the sheet as csv (UTF-8)",
     b"\x89png": "an image, not a file of votes",
@@ -41,8 +43,11 @@ class Table(Protocol):
     """
 
     kind: str
-    columns: list[str]
     broken: Broken
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the names of the file's columns."""
 
     def frames(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
         """Yield `row` (the first data row is 1) and the named columns that the file has.
@@ -58,24 +63,29 @@ class Table(Protocol):
 def open_table(path: Path) -> Table:
     """Return a file's rows. Raises VotesError where it is no table, saying what it is instead."""
     with saying(path):
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "is no file"
-            raise VotesError(f"{path}: {what}; check the path")
         start = head(path)
         lowered = start.lstrip()[:32].lower()
         for magic, what in NO_TABLES.items():
             if start.startswith(magic) or lowered.startswith(magic.lower()):
                 raise VotesError(f"{path}: this is {what}")
-        if start.startswith(PARQUET):
-            return Parquet(path)
-        if start.startswith((ARROW_FILE, ARROW_STREAM)):
-            return Arrow(path)
-        if start[257:262] == b"ustar":
-            return Samples(path)
+        if (kind := _typed(start)) is not None:
+            with path.open("rb") as stream:
+                if stream.read(4) != start[: 4]:
+                    raise VotesError(f"{path}: a packed {kind.kind} file; unpack it")
+            return kind(path)
         text = _decoded(start, path).lstrip("\ufeff \r\n\t")
         if not text:
             raise VotesError(f"{path}: the file is empty; give a file of votes")
         return Json(path) if text[0] in "[{" else Csv(path)
+
+
+def _typed(start: bytes) -> type[Parquet | Arrow | Samples] | None:
+    """Return the reader of a file that is no text, by its first bytes."""
+    if start.startswith(PARQUET):
+        return Parquet
+    if start.startswith((ARROW_FILE, ARROW_STREAM)):
+        return Arrow
+    return Samples if start[257:262] == b"ustar" else None
 
 
 def _decoded(start: bytes, path: Path) -> str:

@@ -4,7 +4,7 @@ import csv
 import json
 import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,9 @@ def rejections(
     return pl.DataFrame(cut, schema=REJECTED, orient="row")
 
 
-def named(columns: list[str]) -> str:
-    """Return a file's column names for a sentence, without what may be data in a header's place."""
-    like_names = [name for name in columns if len(name) <= 48 and "@" not in name]
-    if len(like_names) < len(columns) or not columns:
-        return f"{len(columns)} columns; is its header line missing?"
+def named(columns: Sequence[str], known: Container[str]) -> str:
+    """Return a file's column names for a sentence; where none is known, they may be data."""
+    if not any(name.lower() in known for name in columns):
+        return f"{len(columns)} columns, none of them known; is its header line missing?"
     more = f" and {len(columns) - 16} more" if len(columns) > 16 else ""
     return ", ".join(columns[:16]) + more

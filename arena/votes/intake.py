@@ -15,7 +15,9 @@ from arena.atomic import replacing
 from arena.schema import RANKINGS
 from arena.votes.deliveries import fingerprint
 from arena.votes.faults import VotesError
-from arena.votes.read import AS_THEY_ARE, Options, Reader, with_pairs
+from arena.votes.read import with_pairs
+from arena.votes.reader import Reader
+from arena.votes.reading import AS_THEY_ARE, Options
 from arena.votes.sources import File, staged
 
 FILES: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """What a format is: which columns of a file are which of the schema, and what is special to it."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from arena.votes.faults import Broken
 
 Record = tuple[int, dict[str, Any]]  # row, the columns that it has
 NO_NAMES: Mapping[str, str] = {}
+PICTURE = re.compile(r"\.(png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|jxl)$", re.IGNORECASE)
 
 # Both sides of a comparison are named by one habit: a file's names are taken together.
 SIDES = (("model_a", "model_b"), ("image_a", "image_b"), ("votes_a", "votes_b"))
@@ -71,6 +73,8 @@ class Format:
             both = next((p for p in zip(*options, strict=False) if spelled.keys() >= set(p)), None)
             if both:
                 found |= {side: spelled[name] for side, name in zip(pair, both, strict=True)}
+            else:
+                names |= dict(zip(pair, options, strict=True))
         for ours, theirs in names.items():
             name = next((spelled[name] for name in theirs if name in spelled), None)
             if name is not None and name not in found.values():
@@ -86,3 +90,10 @@ def has(*names: str) -> Callable[[set[str]], bool]:
 def first(values: Iterable[Any]) -> Any:
     """Return the first value, None where there is none."""
     return next(iter(values), None)
+
+
+def is_path(name: str) -> bool:
+    """Tell whether an image's name is a path: not a URL, not a tar's member, not a bare id."""
+    if re.match(r"^[a-z][a-z0-9+.-]*://", name) or "::" in name or len(name) > 4096:
+        return False
+    return "/" in name or "\\" in name or bool(PICTURE.search(name))

@@ -55,6 +55,9 @@ def unpacked(path: Path) -> io.BufferedReader:
 
     Raises VotesError where it cannot be opened; a stream that is cut off raises OSError later.
     """
+    if path.exists() and not path.is_file():  # opening a pipe or a device may never end
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise VotesError(f"{path}: is {what}; check the path")
     try:
         with path.open("rb") as stream:
             magic = stream.read(8)

@@ -3,15 +3,14 @@
 import hashlib
 import hmac
 import os
-import re
 from pathlib import Path
 
 import polars as pl
 
+from arena.votes.layout import is_path
 from arena.votes.reading import Options
 
 IMAGES = ("image_a", "image_b", "images")
-PICTURE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|tiff?|avif|jxl)$", re.IGNORECASE)
 
 
 def with_images_placed(
@@ -55,13 +54,6 @@ def hashed_raters(table: pl.DataFrame, salt: str) -> pl.DataFrame:
         for name in table["rater"].drop_nulls().unique()
     }
     return table.with_columns(pl.col("rater").replace(digest)) if digest else table
-
-
-def is_path(name: str) -> bool:
-    """Tell whether an image's name is a path: not a URL, not a tar's member, not a bare id."""
-    if re.match(r"^[a-z][a-z0-9+.-]*://", name) or "::" in name or len(name) > 4096:
-        return False
-    return "/" in name or bool(PICTURE.search(name))
 
 
 def _is_file(path: Path) -> bool:

@@ -51,7 +51,8 @@ class Options:
         """Return the format that is asked for, or the one that the columns tell."""
         if self.format is not None:
             return FORMATS[self.format]
-        return FORMATS["table"] if self.columns else format_of(table.columns)
+        told = "outcome" in self.columns
+        return FORMATS["table"] if told else format_of([*table.columns, *self.columns])
 
 
 AS_THEY_ARE = Options()

@@ -126,7 +126,7 @@ def fetched(url: str, folder: Path) -> Path:
         columns = []
         for name, kind in lazy.collect_schema().items():
             if isinstance(kind, pl.Struct) and "path" in [field.name for field in kind.fields]:
-                columns.append(pl.col(name).struct.field("path").alias(f"{name}.path"))
+                columns.append(pl.col(name).struct.field("path").alias(name))
             elif not _has_bytes(kind):
                 columns.append(pl.col(name))
         lazy.select(columns).sink_parquet(path)

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from arena.schema import UNNAMED, VOTES
-from arena.votes.placing import is_path
+from arena.votes.layout import is_path
 from arena.votes.reading import FileReading, Reading, commonest
 
 # A rater who gave fewer votes tells little about itself.

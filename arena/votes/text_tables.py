@@ -1,11 +1,14 @@
 """Text tables: delimited fields under a header, and JSON however people nest rows in it."""
 
+import ast
 import csv
 import io
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,11 @@ from arena.votes.faults import Broken, VotesError, saying, shown
 from arena.votes.packed import encoding_of, head, unpacked
 
 ROWS = 1 << 18  # in one frame
-PEEKED = 1000  # JSON records whose keys are taken for the columns
+UNCLOSED = "a quote before it is never closed"
+# JSON can spell half of a character, which is no text.
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+# How JSON wraps one text: the hub's images, and MongoDB's times and ids.
+WRAPPED = ("path", "src", "$date", "$oid", "$numberLong")
 DELIMITERS = ",;\t|"
 
 # The longest field is judged by `check`, row by row; the csv module would give up on the file.
@@ -29,14 +36,15 @@ class Csv:
 
     def __init__(self, path: Path) -> None:
         self.path, self.broken = path, Broken()
-        records = self._records()
-        self.columns = next(records, [])
-        twice = {name for name in self.columns if name and self.columns.count(name) > 1}
-        if twice:
-            raise VotesError(f"{path}: two columns are called {min(twice)}; rename one")
+        self.columns = next((fields for fields, _ in self._records()), [])
+        if len({name for name in self.columns if name}) < sum(map(bool, self.columns)):
+            raise VotesError(f"{path}: two columns have one name; rename one")
 
-    def _records(self) -> Iterator[list[str]]:
-        """Yield the header, its names trimmed, and every filled line's fields."""
+    def _records(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield (the header, its names trimmed) and every filled line's fields.
+
+        With the fields come the lines that a quote took in which is never closed, else none.
+        """
         encoding = encoding_of(head(self.path))
         with (
             unpacked(self.path) as stream,
@@ -50,15 +58,34 @@ class Csv:
             mark = max(
                 DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), []))
             )
-            lines = csv.reader(itertools.chain([first], text), delimiter=mark)
-            yield [name.strip() for name in next(lines, [])]
-            # csv.reader skips nothing: an empty line is an empty list, and no row.
-            yield from (fields for fields in lines if fields)
+            since: list[str] = []  # the lines of the record that is being read
+
+            def watched() -> Iterator[str]:
+                for line in itertools.chain([first], text):
+                    since.append(line)
+                    yield line
+
+            lines = csv.reader(watched(), delimiter=mark)
+            yield [name.strip() for name in next(lines, [])], []
+            held: list[str] = []
+            of_held: list[str] = []
+            since.clear()
+            for fields in lines:
+                if held:
+                    yield held, []
+                # csv.reader skips nothing: an empty line is an empty list, and no row.
+                held, of_held = fields, since.copy()
+                since.clear()
+            if held:
+                yield held, of_held if _is_unclosed(of_held, mark) else []
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         width = len(self.columns)
-        for row, fields in enumerate(itertools.islice(self._records(), 1, None), start=1):
-            if len(fields) == width:
+        for row, (fields, taken) in enumerate(itertools.islice(self._records(), 1, None), start=1):
+            if taken:
+                for k, line in enumerate(taken):
+                    self.broken.append((row + k, "", UNCLOSED, shown(line.strip())))
+            elif len(fields) == width:
                 yield row, fields
             else:
                 reason = f"{len(fields)} fields where the header has {width}"
@@ -83,13 +110,23 @@ class Csv:
             yield row, {name: _cell(fields[k]) for name, k in wanted if fields[k]}
 
 
+def _is_unclosed(lines: list[str], mark: str) -> bool:
+    """Tell whether the last record ends inside a quote."""
+    try:
+        list(csv.reader(lines, delimiter=mark, strict=True))
+    except csv.Error as error:
+        return "end of data" in str(error)
+    return False
+
+
 def _cell(text: str) -> Any:
-    """Return a csv cell; a list or an object is written as JSON."""
+    """Return a csv cell; a list or an object is written as JSON, or as Python shows it."""
     if text[:1] in "[{":
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            return text
+        for read in (json.loads, ast.literal_eval):
+            try:
+                return read(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
     return text
 
 
@@ -100,11 +137,28 @@ class Json:
 
     def __init__(self, path: Path) -> None:
         self.path, self.broken = path, Broken()
-        peeked = list(itertools.islice(self._objects(), PEEKED))
-        self.columns = list(dict.fromkeys(key for _, record in peeked for key in record))
-        self.broken = Broken()
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Return the keys of all objects, in the order in which they first appear."""
+        keys: dict[str, None] = {}
+        for _, record in self._objects():
+            if not keys.keys() >= record.keys():
+                keys |= dict.fromkeys(record)
+        self.broken.clear()
+        return list(keys)
 
     def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the objects that are whole, and note the others."""
+        for row, value in enumerate(self._values(), start=1):
+            if isinstance(value, _NoJson):
+                self.broken.append((row, "", value.reason, value.text))
+            elif isinstance(value, dict):
+                yield row, value
+            else:
+                self.broken.append((row, "", "not a JSON object", shown(value)))
+
+    def _values(self) -> Iterator[Any]:
         encoding = encoding_of(head(self.path))
         with unpacked(self.path) as stream, saying(self.path):
             text = io.TextIOWrapper(stream, encoding=encoding)
@@ -112,7 +166,7 @@ class Json:
             while not first.strip():
                 first = text.readline()
             if first.lstrip()[0] == "[":
-                yield from self._checked(_items(first + text.read()))
+                yield from _items(first + text.read())
                 return
             try:
                 record = json.loads(first)
@@ -121,22 +175,11 @@ class Json:
             second = next((each for each in text if each.strip()), "")
             if second and (record is not None or second.lstrip()[0] == "{"):
                 lines = itertools.chain([first, second], text)
-                yield from self._checked(map(_parsed, (each for each in lines if each.strip())))
+                yield from map(_parsed, (each for each in lines if each.strip()))
             else:
-                whole = record if record is not None else json.loads(first + second + text.read())
-                yield from self._checked(iter(_unnested(whole)))
-
-    def _checked(self, values: Iterator[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the objects that are whole, and note the others."""
-        for row, value in enumerate(values, start=1):
-            if isinstance(value, _NoJson):
-                self.broken.append((row, "", value.reason, value.text))
-            elif not isinstance(value, dict):
-                self.broken.append((row, "", "not a JSON object", shown(value)))
-            elif _is_text(value):
-                yield row, value
-            else:
-                self.broken.append((row, "", "not text (half of a character)", None))
+                whole = first if record is not None else first + second + text.read()
+                half = HALF.search(whole) is not None
+                yield from (_judged(each, half) for each in _unnested(json.loads(whole)))
 
     def records(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield every object, whole."""
@@ -153,28 +196,39 @@ class Json:
 class _NoJson:
     """A line that is no JSON: what is wrong with it, and how it begins."""
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: str, text: str = "") -> None:
         self.reason, self.text = reason, shown(text)
 
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return _judged(json.loads(text), HALF.search(text) is not None)
     except (ValueError, RecursionError) as error:
         said = error.msg if isinstance(error, json.JSONDecodeError) else "a number or nesting"
         return _NoJson(f"not JSON ({said})", text.strip())
+
+
+def _judged(value: Any, half: bool) -> Any:
+    """Return a value, unless it holds half of a character; half: whether its file may."""
+    if half:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError):
+            return _NoJson("not text (half of a character)")
+    return value
 
 
 def _items(text: str) -> Iterator[Any]:
     """Yield the items of a JSON list one after another, so that one at a time is in memory."""
     decoder = json.JSONDecoder()
     skip = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]
+    half = HALF.search(text) is not None
     place = skip(text, text.index("[") + 1).end()
     if text[place : place + 1] == "]":
         return
     while True:
         value, place = decoder.raw_decode(text, place)
-        yield value
+        yield _judged(value, half)
         place = skip(text, place).end()
         mark = text[place : place + 1]
         if mark == "]":
@@ -187,8 +241,8 @@ def _items(text: str) -> Iterator[Any]:
 def _unnested(document: Any) -> list[Any]:
     """Return the rows of one JSON object, else the object itself.
 
-    The hub's viewer has `rows` of `row`; pandas has orientations: split, table and columns;
-    GenAI-Bench has an object of prompts, each with its `models`.
+    The hub's viewer has `rows` of `row`; pandas has orientations: split, table, index and columns;
+    GenAI-Bench has an object of prompts, each with its `models`; others wrap a list under one key.
     """
     if not isinstance(document, dict):
         return [document]
@@ -197,34 +251,36 @@ def _unnested(document: Any) -> list[Any]:
         return [each["row"] for each in rows]
     if isinstance(data, list) and isinstance(names, list):
         return [dict(zip(names, row, strict=False)) for row in data]
-    if isinstance(data, list) and "schema" in document:
-        return data
     inner = list(document.values())
-    if inner and all(isinstance(each, dict) and "models" in each for each in inner):
+    listed = data if "schema" in document else inner[0] if len(inner) == 1 else None
+    if isinstance(listed, list) and all(isinstance(each, dict) for each in listed):
+        return listed
+    if not inner or not all(isinstance(each, dict) and each for each in inner):
+        return [document]
+    if all("models" in each for each in inner):
         return [{"prompt_id": key, **each} for key, each in document.items()]
-    if len(inner) > 1 and all(isinstance(each, dict) and each for each in inner):
-        index = list(inner[0])
-        by_row = all(key.isdigit() for key in index) and all(list(each) == index for each in inner)
-        if by_row:
-            return [{name: document[name][key] for name in document} for key in index]
-    return [document]
-
-
-def _is_text(record: dict[str, Any]) -> bool:
-    """Tell whether no text of a record is half a character, which JSON can spell."""
-    try:
-        repr(record).encode()
-        json.dumps(record, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError):
-        return False
-    return True
+    index = list(inner[0])
+    if all(key.isdigit() for key in index) and all(list(each) == index for each in inner):
+        return [{name: document[name][key] for name in document} for key in index]
+    return inner if all(key.isdigit() for key in document) else [document]
 
 
 def as_text(value: Any) -> str | None:
     """Return a JSON value as text; an empty one and NaN are null, as in every csv."""
-    if value is None or value == "" or value != value:
+    if isinstance(value, str):
+        return value or None
+    if value is None or value != value:
         return None
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, dict):
+        inner = next((value[key] for key in WRAPPED if value.get(key)), None)
+        if isinstance(inner, str | int | dict):
+            return as_text(inner)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        try:
+            return json.dumps(value, default=str)
+        except (RecursionError, ValueError):
+            return "(nested too deeply)"
+    return repr(value)
 
 
 def frame_of(records: Sequence[tuple[int, dict[str, Any]]], columns: Sequence[str]) -> pl.DataFrame:

@@ -14,8 +14,8 @@ from arena.votes.formats.kwise import IMAGEREWARD, KSORT, RANKINGS
 from arena.votes.formats.label_studio import LABEL_STUDIO
 from arena.votes.formats.likert import LIKERT
 from arena.votes.formats.pickapic import PICKAPIC
-from arena.votes.formats.rapidata import COUNTS, ORDER, SHARES
-from arena.votes.formats.tables import BATTLES, GENAI_BENCH, IMGSYS, TABLE
+from arena.votes.formats.rapidata import COUNTED, COUNTS, ORDER, SHARES
+from arena.votes.formats.tables import BATTLES, BATTLES_ONE_HOT, GENAI_BENCH, IMGSYS, TABLE
 from arena.votes.layout import Format
 
 # The first that knows a file's columns reads it; the votes table is asked last, and by default.
@@ -33,6 +33,7 @@ FORMATS = {
         BATTLE_LOG,
         PICKAPIC,
         COUNTS,
+        COUNTED,
         SHARES,
         ORDER,
         GENAI_BENCH,
@@ -40,6 +41,7 @@ FORMATS = {
         IMAGE_RANKER,
         TABLE,
         BATTLES,
+        BATTLES_ONE_HOT,
         IMGSYS,
     )
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from arena.votes.layout import Format, Found, Record, first
+from arena.votes.text_tables import as_text
 
 RESPONSES, USERS, STATUS = ".responses", ".responses.users", ".responses.status"
 
@@ -29,8 +30,8 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
         shared = {
             "model_a": record.get("model_1"),
             "model_b": record.get("model_2"),
-            "image_a": images.get("image_1"),
-            "image_b": images.get("image_2"),
+            "image_a": as_text(images.get("image_1")),
+            "image_b": as_text(images.get("image_2")),
             "prompt": images.get("prompt") or record.get("prompt"),
             "prompt_id": record.get("id"),
         }

@@ -6,6 +6,7 @@ they must agree, as FastChat's own clean_battle_data.py demands (lm-sys/FastChat
 fastchat/serve/monitor/clean_battle_data.py).
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,24 +22,22 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
             found.skip("events that are no votes")
             continue
         states = event.get("states")
-        states = states if isinstance(states, list) else []
-        hidden = [s.get("model_name") if isinstance(s, dict) else None for s in states]
-        given = event.get("models")
-        public = [_bare(name) for name in given] if isinstance(given, list) else []
-        names = hidden if not any(public) else public
+        states = [each if isinstance(each, dict) else {} for each in _listed(states)]
+        hidden = [_bare(state.get("model_name")) for state in states]
+        public = [_bare(name) for name in _listed(event.get("models"))]
+        names = public if any(public) else hidden
         if len(names) != 2:
             found.fault(row, "models", f"{len(names)} models where two are compared")
-        elif any(public) and any(hidden) and public != hidden:
+        elif any(public) and all(hidden) and hidden and public != hidden:
             found.fault(row, "models", "models and states name different models")
         else:
-            first = states[0] if states and isinstance(states[0], dict) else {}
             yield (
                 row,
                 {
                     "model_a": names[0],
                     "model_b": names[1],
                     "outcome": kind,
-                    "prompt": first.get("prompt"),
+                    "prompt": states[0].get("prompt") if states else None,
                     "rater": event.get("ip"),
                     "created_at": event.get("tstamp"),
                     "anonymous": not any(public),
@@ -46,12 +45,14 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
             )
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _bare(name: Any) -> str:
-    """Return a name without the heading that the page shows it under."""
-    text = str(name or "").strip().removeprefix("###").strip()
-    for heading in ("Model A:", "Model B:"):
-        text = text.removeprefix(heading).strip()
-    return text
+    """Return a name without the heading that the page shows it under; a hidden one is empty."""
+    text = re.sub(r"</?h3>", "", str(name or "")).removeprefix("###").strip()
+    return re.sub(r"^Model [AB](:|$)", "", text).strip()
 
 
 BATTLE_LOG = Format(

@@ -1,7 +1,7 @@
 """Pairs of image paths, winner and loser, as small ranking tools write them: `Winner,Loser`.
 
-An image's folder is its model; a pair that was skipped has no winner and is no vote. Layout:
-QuentinWach/image-ranker, comparisons.csv.
+An image's folder is its model, and names that are no paths are the models themselves; a pair that
+was skipped has no winner and is no vote. Layout: QuentinWach/image-ranker, comparisons.csv.
 """
 
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from arena.schema import UNNAMED
 from arena.votes.check import NOTHING
-from arena.votes.layout import Format, Found, Record, has
+from arena.votes.layout import Format, Found, Record, has, is_path
 
 
 def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
@@ -19,8 +19,11 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
         if winner.lower() in NOTHING or loser.lower() in NOTHING:
             found.skip("pairs that were skipped")
             continue
-        images = {"image_a": winner, "image_b": loser}
-        yield row, {"model_a": _model(winner), "model_b": _model(loser), "outcome": "a"} | images
+        pair = {"model_a": winner, "model_b": loser, "outcome": "a"}
+        if is_path(winner) and is_path(loser):
+            pair |= {"image_a": winner, "image_b": loser}
+            pair |= {"model_a": _model(winner), "model_b": _model(loser)}
+        yield row, pair
 
 
 def _model(image: str) -> str:

@@ -14,6 +14,8 @@ from arena.votes.formats.tables import IMAGES, MODELS
 from arena.votes.layout import Format, Found, Record, first
 
 SIDES = MODELS | IMAGES
+# What a task is about, which is no answer whatever it says.
+DATA = {"prompt", *(name for names in SIDES.values() for name in names)}
 ANSWERS = ("left", "right", "tie", "both", "neither", "equal")
 
 
@@ -22,7 +24,11 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
         if isinstance(task.get("annotations"), list):
             yield from _of_task(row, task, found)
         elif task.get("annotation_id") is not None:
-            answers = (v for v in task.values() if isinstance(v, str) and v.lower() in ANSWERS)
+            answers = (
+                value
+                for name, value in task.items()
+                if name not in DATA and isinstance(value, str) and value.lower() in ANSWERS
+            )
             yield (
                 row,
                 _sides(task, ())
@@ -84,8 +90,8 @@ def _sides(data: dict[str, Any], images: Any) -> dict[str, Any]:
 
 
 def _user(value: Any) -> Any:
-    """Return the number of a user, who is told as a number or as an object."""
-    return value.get("id") if isinstance(value, dict) else value
+    """Return the number of a user, else the address, who is told as either or as an object."""
+    return value.get("id") or value.get("email") if isinstance(value, dict) else value
 
 
 LABEL_STUDIO = Format(

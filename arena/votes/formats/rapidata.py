@@ -8,18 +8,21 @@ are not named: their country and score are no name.
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 
 from arena.votes.faults import VotesError
+from arena.votes.formats.tables import COLUMNS, OUTCOMES
 from arena.votes.layout import Format, Found, Record, has
 
 SIDES = {
     "model_a": ("model1",),
     "model_b": ("model2",),
-    "image_a": ("image1_path", "image1.path", "image1"),
-    "image_b": ("image2_path", "image2.path", "image2"),
+    "image_a": ("image1_path", "image1"),
+    "image_b": ("image2_path", "image2"),
     "prompt": ("prompt",),
 }
 SHARE = re.compile(r"^weighted_results?_image([12])_(\w+)$")
@@ -31,9 +34,15 @@ TIES = ("both", "neither", "tie", "equal")
 def _majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
     """Say who got more votes."""
     del dimension
-    one, two = (pl.col(side).cast(pl.Int64, strict=False) for side in ("votes_a", "votes_b"))
-    outcome = pl.when(one > two).then(pl.lit("a")).when(one < two).then(pl.lit("b"))
-    return rows.with_columns(outcome=outcome.when(one == two).then(pl.lit("tie")))
+    sides = ("votes_a", "votes_b", "votes_tie")
+    counts = (
+        pl.col(name).cast(pl.Float64, strict=False) if name in rows.columns else pl.lit(None)
+        for name in sides
+    )
+    one, two, tied = counts
+    tie = ((tied > one) & (tied > two)) | (one == two)
+    outcome = pl.when(tie).then(pl.lit("tie")).when(one > two).then(pl.lit("a"))
+    return rows.with_columns(outcome=outcome.when(one < two).then(pl.lit("b")))
 
 
 COUNTS = Format(
@@ -41,6 +50,15 @@ COUNTS = Format(
     "Rapidata/700k_Human_Preference_Dataset_FLUX_SD3_MJ_DALLE3, train_*.parquet",
     has("votes_image1", "votes_image2", "model1", "model2"),
     {**SIDES, "votes_a": ("votes_image1",), "votes_b": ("votes_image2",)},
+    needs=("model_a", "model_b", "votes_a", "votes_b"),
+    frame=_majority,
+)
+# The same under the schema's names: a table of counts without an outcome.
+COUNTED = Format(
+    "counted",
+    "design.md, section 3: votes_a and votes_b without an outcome",
+    lambda there: there.issuperset({"votes_a", "votes_b"}) and not there & set(OUTCOMES),
+    {name: names for name, names in COLUMNS.items() if name != "outcome"},
     needs=("model_a", "model_b", "votes_a", "votes_b"),
     frame=_majority,
 )
@@ -96,25 +114,41 @@ def _orders(records: Iterator[Record], found: Found) -> Iterator[Record]:
 
 def _of_assets(result: dict[str, Any], assets: list[str], counts: dict[str, Any]) -> dict[str, Any]:
     a, b = assets
-    tied = [counts[name] for name in counts if name not in assets]
+    tied = sum(counts[name] for name in counts if name not in assets and _is_count(counts[name]))
     one, two = counts[a], counts[b]
-    numbers = isinstance(one, int) and isinstance(two, int)
+    outcome = None
+    if _is_count(one) and _is_count(two):
+        outcome = "tie" if one == two or tied > max(one, two) else "a" if one > two else "b"
+    model_a, model_b = _models(a, b)
     return {
-        "model_a": _model(a),
-        "model_b": _model(b),
+        "model_a": model_a,
+        "model_b": model_b,
         "image_a": a,
         "image_b": b,
         "prompt": result.get("context"),
         "votes_a": one,
         "votes_b": two,
-        "votes_tie": sum(each for each in tied if isinstance(each, int)) or None,
-        "outcome": ("a" if one > two else "b" if one < two else "tie") if numbers else None,
+        "votes_tie": tied or None,
+        "outcome": outcome,
     }
 
 
-def _model(asset: str) -> str:
-    match = ASSET.match(asset)
-    return match[1] if match else re.split(r"[_/.]", asset)[0]
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _models(*assets: str) -> list[str]:
+    """Return the models of two assets: what stands before their numbers, or else their prefixes."""
+    names = [PurePosixPath(urlsplit(asset).path).name for asset in assets]
+    found = [ASSET.match(asset) for asset in (assets if "://" not in assets[0] else names)]
+    if all(found):
+        return [match[1] for match in found if match]
+    prefixes = [re.split(r"[_/.]", name)[0] for name in names]
+    folders = [PurePosixPath(urlsplit(asset).path).parent.name for asset in assets]
+    stems = [PurePosixPath(name).stem for name in names]
+    # Names that tell the two apart, the shortest first.
+    kinds = (folders if all(folders) and "://" not in assets[0] else prefixes, prefixes, stems)
+    return next((kind for kind in kinds if kind[0] != kind[1]), prefixes)
 
 
 ORDER = Format(

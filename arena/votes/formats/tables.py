@@ -6,58 +6,93 @@ A team's own csv is the commonest case: any of the names below is known, and `--
 
 import polars as pl
 
+from arena.votes.check import NOTHING
 from arena.votes.layout import Format, has
 
 MODELS = {
-    "model_a": ("model_a", "model_1", "model1", "left_model", "model_left", "model_0"),
-    "model_b": ("model_b", "model_2", "model2", "right_model", "model_right", "model_1"),
+    "model_a": (
+        *("model_a", "model_1", "model1", "left_model", "model_left", "model_0"),
+        *("modela", "a_model", "model_a_name", "model_l"),
+    ),
+    "model_b": (
+        *("model_b", "model_2", "model2", "right_model", "model_right", "model_1"),
+        *("modelb", "b_model", "model_b_name", "model_r"),
+    ),
 }
 IMAGES = {
-    "image_a": ("image_a", "image_1", "image1", "left_image", "image_left", "img_a", "img1"),
-    "image_b": ("image_b", "image_2", "image2", "right_image", "image_right", "img_b", "img2"),
+    "image_a": (
+        *("image_a", "image_1", "image1", "left_image", "image_left", "img_a", "img1"),
+        *("image_a_path", "image_a_url", "image_path_a", "path_a", "image_0"),
+    ),
+    "image_b": (
+        *("image_b", "image_2", "image2", "right_image", "image_right", "img_b", "img2"),
+        *("image_b_path", "image_b_url", "image_path_b", "path_b", "image_1"),
+    ),
+}
+OUTCOMES = ("outcome", "winner", "choice", "vote", "preference", "preferred")
+COLUMNS = {
+    **MODELS,
+    **IMAGES,
+    "outcome": OUTCOMES,
+    "vote_id": ("vote_id",),
+    "source": ("source",),
+    "prompt_id": ("prompt_id", "question_id"),
+    "prompt": ("prompt", "caption"),
+    "rater": (
+        *("rater", "rater_id", "user_id", "user", "annotator", "annotator_id", "worker_id"),
+        *("judge", "user_hash", "client_ip"),
+    ),
+    "created_at": ("created_at", "timestamp", "tstamp", "time", "date", "datetime"),
+    "split": ("split",),
+    "dimension": ("dimension",),
+    "votes_a": ("votes_a",),
+    "votes_b": ("votes_b",),
+    "votes_tie": ("votes_tie",),
+    "count": ("count",),
+    "anonymous": ("anonymous", "anony"),
 }
 
 TABLE = Format(
     "table",
     "design.md, section 3: the votes table of this project",
     has("model_a", "model_b", "outcome"),
-    {
-        **MODELS,
-        **IMAGES,
-        "outcome": ("outcome", "winner", "choice", "vote", "preference"),
-        "vote_id": ("vote_id",),
-        "source": ("source",),
-        "prompt_id": ("prompt_id",),
-        "prompt": ("prompt", "caption"),
-        "rater": ("rater", "rater_id", "user_id", "annotator", "worker_id", "judge"),
-        "created_at": ("created_at", "timestamp", "tstamp", "time", "date"),
-        "split": ("split",),
-        "dimension": ("dimension",),
-        "votes_a": ("votes_a",),
-        "votes_b": ("votes_b",),
-        "votes_tie": ("votes_tie",),
-        "count": ("count",),
-        "anonymous": ("anonymous", "anony"),
-    },
+    COLUMNS,
 )
 
-# GenAI-Arena's and Chatbot Arena's battles (a JSON list), and LMArena's exports (parquet): winner
-# is model_a, model_b, tie, "tie (bothbad)" or both_bad.
-# huggingface.co/datasets/lmarena-ai/arena-human-preference-140k, TIGER-Lab/GenAI-Arena-Bench
+# The battles of Chatbot Arena, GenAI-Arena (a JSON list) and LMArena (parquet): winner is model_a,
+# model_b, tie, "tie (bothbad)" or both_bad. A `question_id` is a conversation's, and the same in
+# many rows of lmsys/mt_bench_human_judgments; LMArena's `id` is one vote's.
+LMARENA = {**COLUMNS, "vote_id": ("vote_id", "id")}
 BATTLES = Format(
     "battles",
-    "lmarena-ai/arena-human-preference-140k and GenAI-Arena's clean_battle_*.json",
-    has("model_a", "model_b", "winner"),
-    {
-        "model_a": ("model_a",),
-        "model_b": ("model_b",),
-        "outcome": ("winner",),
-        "vote_id": ("question_id", "id"),
-        "prompt": ("prompt",),
-        "rater": ("judge",),
-        "created_at": ("tstamp", "timestamp"),
-        "anonymous": ("anony",),
-    },
+    "lmarena-ai/arena-human-preference-140k and -100k, GenAI-Arena's clean_battle_*.json",
+    lambda there: (
+        there.issuperset({"model_a", "model_b", "winner"})
+        and bool({"anony", "judge", "tstamp", "evaluation_order", "conversation_a"} & there)
+    ),
+    {**LMARENA, "outcome": ("winner",)},
+)
+ONE_HOT = ("winner_model_a", "winner_model_b", "winner_tie")
+
+
+def _one_hot(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+    """Turn the three columns, of which one is 1, into an outcome."""
+    del dimension
+    a, b, tie = (pl.col(name).cast(pl.Float64, strict=False) == 1 for name in ONE_HOT)
+    outcome = pl.when(a & ~b & ~tie).then(pl.lit("a")).when(b & ~a & ~tie).then(pl.lit("b"))
+    outcome = outcome.when(tie & ~a & ~b).then(pl.lit("tie"))
+    told = pl.format("{}, {}, {}", *(pl.col(n).cast(pl.String).fill_null("none") for n in ONE_HOT))
+    return rows.with_columns(outcome=outcome.otherwise(told))
+
+
+BATTLES_ONE_HOT = Format(
+    "battles_one_hot",
+    "lmsys/lmsys-arena-human-preference-55k, train.csv",
+    has("model_a", "model_b", *ONE_HOT),
+    {name: names for name, names in LMARENA.items() if name != "outcome"},
+    also=lambda columns: [name for name in ONE_HOT if name in columns],
+    needs=("model_a", "model_b", *ONE_HOT),
+    frame=_one_hot,
 )
 
 # GenAI-Bench's pairs: vote_type is leftvote, rightvote, tievote or bothbad_vote.
@@ -65,37 +100,25 @@ GENAI_BENCH = Format(
     "genai_bench",
     "TIGER-Lab/GenAI-Bench, image_generation",
     has("left_model", "right_model", "vote_type"),
-    {
-        "model_a": ("left_model",),
-        "model_b": ("right_model",),
-        "outcome": ("vote_type",),
-        "prompt": ("prompt",),
-        "image_a": ("left_image",),
-        "image_b": ("right_image",),
-    },
+    {**COLUMNS, "outcome": ("vote_type",)},
 )
 
 
 def _imgsys(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
-    """Turn the preference into an outcome: 0 is a, 1 is b, anything else a tie."""
+    """Turn the preference into an outcome: 0 is a, 1 is b, another number or nothing a tie."""
     del dimension
-    side = pl.col("outcome").cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
+    told = pl.col("outcome").cast(pl.String).str.strip_chars()
+    side = told.cast(pl.Float64, strict=False)
+    nothing = told.is_null() | told.str.to_lowercase().is_in(NOTHING)
     outcome = pl.when(side == 0).then(pl.lit("a")).when(side == 1).then(pl.lit("b"))
-    return rows.with_columns(outcome=outcome.otherwise(pl.lit("tie")))
+    outcome = outcome.when(side.is_not_null() | nothing).then(pl.lit("tie"))
+    return rows.with_columns(outcome=outcome.otherwise(told))
 
 
 IMGSYS = Format(
     "imgsys",
     "fal/imgsys-results, and the rows of its database",
     has("model_a", "model_b", "preference"),
-    {
-        "model_a": ("model_a",),
-        "model_b": ("model_b",),
-        "outcome": ("preference",),
-        "vote_id": ("id",),
-        "prompt": ("prompt",),
-        "rater": ("client_ip",),
-        "created_at": ("created_at",),
-    },
+    {**LMARENA, "outcome": ("preference",)},
     frame=_imgsys,
 )
