@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "fit",
         "Rate every model and print the leaderboard.",
-        "fit votes.csv --out ratings.parquet --draw-probability auto",
+        "fit votes.csv --out ratings.parquet",
     )
     fit.add_argument("--out", type=Path, required=True, help="ratings.parquet to write")
     fit.add_argument("--estimator", choices=list(ESTIMATORS), default="trueskill")
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--draw-probability",
         type=_draw_probability,
         metavar="P|auto",
-        help="how often two equals tie, or auto: the share of ties (default 0.10)",
+        help="how often two equals tie, or auto: the most likely for these votes (the default)",
     )
     fit.add_argument(
         "--from",
@@ -143,35 +143,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
+    from arena.ratings.comparisons import Comparisons
     from arena.ratings.table import Ratings, estimator
+    from arena.ratings.trueskill import order_note
     from arena.report.text import leaderboard
-    from arena.votes.stream import read_ballots, read_comparisons
+    from arena.votes.stream import read_ballots
 
     given = {name: getattr(options, name) for name in PARAMETERS}
-    chosen = estimator(
-        options.estimator, **{name: value for name, value in given.items() if value is not None}
-    )
+    given = {name: value for name, value in given.items() if value is not None}
     more: dict[str, Any] = {}
     if options.prior is not None:
         if options.estimator != "trueskill":
             raise ValueError("--from needs --estimator trueskill: the others have no order of time")
         more["prior"] = Ratings.read(options.prior)
-    votes: Any
-    if options.estimator == "trueskill":
-        votes, more["rankings"], rejected = read_ballots(options.votes)
-    else:
-        votes, rejected = read_comparisons(options.votes)
-    ratings = chosen.fit(votes, **more)
+        if more["prior"].estimator == "trueskill":  # others are refused, or a leaderboard
+            given = {**more["prior"].estimate_as().__dict__, **given}
+    chosen = estimator(options.estimator, **given)
+    votes, rankings, rejected = read_ballots(options.votes)
+    comparisons = Comparisons.of(votes, rankings)
+    ratings = chosen.fit(comparisons, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
-    table, p = ratings.table, ratings.parameters["draw_probability"]
-    tied = int(table["ties"].sum()) / max(int(table["votes"].sum()), 1)
-    if options.prior is None and not 0.5 * p <= tied <= 2.0 * p:
-        print(
-            f"arena: {tied:.1%} of the votes are ties where the draw probability is {p:.4g}; "
-            "--draw-probability auto, or `python -m arena tune`, would fit them better",
-            file=sys.stderr,
-        )
+    if note := order_note(comparisons, chosen):
+        print(f"arena: {note}", file=sys.stderr)
     if rejected:
         print(
             f"{rejected:,} rows were rejected; `python -m arena inspect` names them",
@@ -222,10 +216,11 @@ def run_report(options: argparse.Namespace) -> None:
 def run_tune(options: argparse.Namespace) -> None:
     """Print the parameters that the evidence prefers, and how later votes agree."""
     from arena.prediction.tune import later_votes, tune
+    from arena.ratings.comparisons import Comparisons
     from arena.report.text import held_out_table
-    from arena.votes.stream import read_comparisons
+    from arena.votes.stream import read_ballots
 
-    comparisons, _ = read_comparisons(options.votes)
+    comparisons = Comparisons.of(*read_ballots(options.votes)[:2])
     found = tune(comparisons, options.estimator)
     print(found)
     print(f"\n{held_out_table(later_votes(comparisons, options.estimator))}")

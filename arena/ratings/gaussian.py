@@ -43,7 +43,8 @@ def erfcx(x: float) -> float:
         return _exp_square(abs(x), 1.0) * math.erfc(x)
     # erfc would underflow; seven terms of the asymptotic series are exact from here.
     s = 0.5 / (x * x)
-    series = 1.0 - s * (1.0 - 3.0 * s * (1.0 - 5.0 * s * (1.0 - 7.0 * s * (1.0 - 9.0 * s * (1.0 - 11.0 * s)))))
+    series = 1.0 - 7.0 * s * (1.0 - 9.0 * s * (1.0 - 11.0 * s))
+    series = 1.0 - s * (1.0 - 3.0 * s * (1.0 - 5.0 * s * series))
     return INVERSE_SQRT_PI / x * series
 
 

@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from arena.gaps.pairwise import UnratedModelError
-from arena.ratings.comparisons import Comparisons
 from arena.ratings.table import estimator
 from arena.report.figures import gap_histogram, png
-from arena.report.page import as_fitted, write_report
+from arena.report.page import write_report
 from arena.votes.open import read_votes
 
 
@@ -81,14 +80,6 @@ def test_without_images_only_the_pairwise_gap_is_shown(votes, tmp_path):
     bare = votes.with_columns(image_a=pl.lit(None, pl.String))
     write_report(bare, estimator("thurstone").fit(bare), tmp_path)
     assert "The joint gap needs both images" in (tmp_path / "report.html").read_text()
-
-
-def test_as_fitted_takes_from_the_past_what_the_votes_chose(votes):
-    comparisons = Comparisons.of(votes)
-    chosen = estimator("trueskill", draw_probability="auto", tau=0.5)
-    assert as_fitted(chosen.fit(votes), comparisons) == chosen
-    fixed = estimator("trueskill", draw_probability=0.3)
-    assert as_fitted(fixed.fit(votes), comparisons) == fixed
 
 
 def test_the_ticks_of_the_gap_histogram_stand_where_they_say():
