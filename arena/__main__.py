@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "fit",
         "Rate every model and print the leaderboard.",
-        "fit votes.csv --out ratings.parquet --draw-probability auto",
+        "fit votes.csv --out ratings.parquet",
     )
     fit.add_argument("--out", type=Path, required=True, help="ratings.parquet to write")
     fit.add_argument("--estimator", choices=list(ESTIMATORS), default="trueskill")
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--draw-probability",
         type=_draw_probability,
         metavar="P|auto",
-        help="how often two equals tie, or auto: the share of ties (default 0.10)",
+        help="how often two equals tie, or auto: the most likely for these votes (the default)",
     )
     fit.add_argument(
         "--from",
@@ -221,39 +221,30 @@ def _say(reading: "Reading") -> None:
 
 def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
-    import polars as pl
-
+    from arena.ratings.comparisons import Comparisons
     from arena.ratings.table import Ratings, estimator
+    from arena.ratings.trueskill import order_note
     from arena.report.text import leaderboard
-    from arena.votes.rankings import pairs_of
     from arena.votes.read import read_ballots
 
     given = {name: getattr(options, name) for name in PARAMETERS}
-    chosen = estimator(
-        options.estimator, **{name: value for name, value in given.items() if value is not None}
-    )
+    given = {name: value for name, value in given.items() if value is not None}
     more: dict[str, Any] = {}
     if options.prior is not None:
         if options.estimator != "trueskill":
             raise ValueError("--from needs --estimator trueskill: the others have no order of time")
         more["prior"] = Ratings.read(options.prior)
+        if more["prior"].estimator == "trueskill":  # others are refused, or a leaderboard
+            given = {**more["prior"].estimate_as().__dict__, **given}
+    chosen = estimator(options.estimator, **given)
     ballots, reading = read_ballots(options.votes, _options(options))
     _say(reading)
-    if options.estimator == "trueskill":
-        more["rankings"] = reading.rankings
-    else:
-        ballots = pl.concat([ballots, pairs_of(reading.rankings)], how="diagonal_relaxed")
-    ratings = chosen.fit(ballots, **more)
+    comparisons = Comparisons.of(ballots, reading.rankings)
+    ratings = chosen.fit(comparisons, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
-    table, p = ratings.table, ratings.parameters["draw_probability"]
-    tied = int(table["ties"].sum()) / max(int(table["votes"].sum()), 1)
-    if options.prior is None and not 0.5 * p <= tied <= 2.0 * p:
-        print(
-            f"arena: {tied:.1%} of the votes are ties where the draw probability is {p:.4g}; "
-            "--draw-probability auto, or `python -m arena tune`, would fit them better",
-            file=sys.stderr,
-        )
+    if note := order_note(comparisons, chosen):
+        print(f"arena: {note}", file=sys.stderr)
     print(f"ratings: {options.out}")
 
 
@@ -319,11 +310,11 @@ def run_tune(options: argparse.Namespace) -> None:
     from arena.prediction.tune import later_votes, tune
     from arena.ratings.comparisons import Comparisons
     from arena.report.text import held_out_table
-    from arena.votes.read import read_votes
+    from arena.votes.read import read_ballots
 
-    reading = read_votes(options.votes, _options(options))
+    ballots, reading = read_ballots(options.votes, _options(options))
     _say(reading)
-    comparisons = Comparisons.of(reading.votes)
+    comparisons = Comparisons.of(ballots, reading.rankings)
     found = tune(comparisons, options.estimator)
     print(found)
     print(f"\n{held_out_table(later_votes(comparisons, options.estimator))}")

@@ -22,12 +22,12 @@ import numpy as np
 from scipy.special import expit, ndtr
 
 from arena.prediction.baselines import constant, constant_online
-from arena.prediction.calibration import between_models, score
+from arena.prediction.calibration import score
 from arena.prediction.held_out import FIRST, block_edges, evaluate
 from arena.prediction.tune import tune
 from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
+from arena.ratings.gaussian import draw_margin
 from arena.ratings.table import estimator
-from arena.ratings.trueskill import draw_margin
 from arena.votes.read import read_votes
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
@@ -94,7 +94,7 @@ def choix_package(votes: Comparisons, start: int) -> np.ndarray:
     """Choix's Bradley-Terry (alpha 0.01) of the strict votes before each block."""
     choix = importlib.import_module("choix")
     found = []
-    edges = block_edges(len(votes))
+    edges = block_edges(votes)
     for i, j in pairwise(edges):
         past, future = votes.part(0, i), votes.part(i, j)
         strict = past.only(past.outcome != TIE)
@@ -117,12 +117,12 @@ PEERS: dict[str, tuple[str, Callable[[Comparisons, int], np.ndarray]]] = {
 
 def table(name: str, votes: Comparisons) -> None:
     """Print one table in markdown, the best first."""
-    votes = between_models(votes)
-    start = block_edges(len(votes))[0]
+    votes = votes.between_models()
+    start = block_edges(votes)[0]
     past = votes.part(0, round(len(votes) * FIRST))
     ours = {
         "trueskill, default": estimator("trueskill"),
-        "trueskill, draws auto": estimator("trueskill", draw_probability="auto"),
+        "trueskill, draws 0.10": estimator("trueskill", draw_probability=0.10),
         "trueskill, tuned": tune(past).estimator,
         "thurstone, default": estimator("thurstone"),
         "thurstone, tuned": tune(past, "thurstone").estimator,

@@ -1,6 +1,6 @@
 """What an estimator has to beat: the outcomes' shares, and Elo as on the early leaderboards.
 
-Both come frozen, from past votes alone, and online, where every vote is predicted from all before
+Both come frozen, from past votes only, and online, where every vote is predicted from all before
 it. Every function returns (n, 3): the probability of a, b and tie.
 """
 
@@ -14,13 +14,14 @@ K = 24.0
 
 def constant(past: Comparisons, n: int) -> np.ndarray:
     """Return the past shares of wins, losses and ties, whoever plays, for n votes."""
-    share = np.bincount(past.outcome, minlength=3) + 1.0  # one more of each: none is impossible
+    _, outcome = past.single_votes()
+    share = np.bincount(outcome, minlength=3) + 1.0  # one more of each: none is impossible
     return np.tile(share / share.sum(), (n, 1))
 
 
 def constant_online(votes: Comparisons, start: int) -> np.ndarray:
     """Return `constant` of all votes before each one from position start on."""
-    happened = np.eye(3)[votes.outcome]
+    happened = np.eye(3)[votes.outcome] if votes.tally is None else votes.tally
     share = np.cumsum(happened, axis=0)[start:] - happened[start:] + 1.0
     return share / share.sum(1, keepdims=True)
 

@@ -1,23 +1,20 @@
-"""Whether the arena can be believed: it predicts votes that it has not seen.
+"""How well probabilities met outcomes, and what ratings say of a vote.
 
 A vote has three outcomes (a, b, tie), so log-loss, Brier score and accuracy are those of three
-classes; a prediction that ignores ties cannot win by it. `held_out` splits the votes once in time
-and judges an estimator beside the same baselines, so that a number means something; `time_splits`
-does so several times, for several estimators, and vote by vote.
+classes; a prediction that ignores ties cannot win by it. What is predicted from what is the work of
+`held_out`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import polars as pl
 from scipy.special import ndtr
 
-from arena.prediction.baselines import constant, elo
-from arena.ratings.bradley_terry import BradleyTerry, with_maximum
 from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
-from arena.ratings.table import Estimator, Ratings
+from arena.ratings.table import HALF, Ratings
 
 # A probability is never taken below this: one impossible outcome must not decide everything.
 FLOOR = 1e-6
@@ -27,7 +24,7 @@ FLOOR = 1e-6
 class Score:
     """How well probabilities met outcomes.
 
-    log_loss: nats a vote. brier: the sum over three classes. accuracy: how often the likeliest
+    log_loss: nats per vote. brier: the sum over three classes. accuracy: how often the likeliest
     outcome happened. calibration_error: the mean distance between predicted and observed win rates,
     over bins of equal count (`reliability`).
     """
@@ -38,110 +35,26 @@ class Score:
     calibration_error: float
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """An estimator's score on votes after its time, and those of the baselines on the same votes.
-
-    votes: how many were predicted; a vote between a model and itself is not. probability: (n, 3),
-    what was given to a, b and tie. outcome: (n,).
-    """
-
-    score: Score
-    baselines: dict[str, Score]
-    votes: int
-    probability: np.ndarray
-    outcome: np.ndarray
-
-    @property
-    def log_loss(self) -> float:
-        """The estimator's log-loss a vote, in nats."""
-        return self.score.log_loss
-
-    @property
-    def baseline_log_loss(self) -> float:
-        """The best baseline's log-loss."""
-        return min(score.log_loss for score in self.baselines.values())
-
-
-def held_out(
-    votes: pl.DataFrame | Comparisons, estimator: Estimator, share: float = 0.2
-) -> HeldOut:
-    """Fit to the earlier votes and score the last `share` of them in time.
-
-    The ratings stay as they were at the split: this asks whether they hold for what comes. Raises
-    ValueError where either part would be empty.
-    """
-    comparisons = between_models(votes)
-    split = round(len(comparisons) * (1.0 - share))
-    if not 0 < split < len(comparisons):
-        raise ValueError(
-            f"{len(comparisons)} votes between different models cannot be split at {share:.0%}"
-        )
-    past, future = comparisons.part(0, split), comparisons.part(split, len(comparisons))
-    probability, _ = foretell(estimator, past, future)
-    return HeldOut(
-        score=score(probability, future.outcome),
-        baselines={
-            "constant": score(constant(past, len(future)), future.outcome),
-            "elo, K=24": score(elo(past, future), future.outcome),
-        },
-        votes=len(future),
-        probability=probability,
-        outcome=future.outcome,
-    )
-
-
-def between_models(votes: pl.DataFrame | Comparisons) -> Comparisons:
-    """Return the votes between two different models, in time order."""
-    comparisons = Comparisons.of(votes)
-    return comparisons.only(comparisons.a != comparisons.b)
-
-
-def foretell(
-    estimator: Estimator, past: Comparisons, future: Comparisons
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (the probabilities (n, 3) of future votes by ratings of the past, unrated (n,)).
-
-    A model first seen in the future has the prior. Bradley-Terry has none: it rates the models for
-    which the past has a finite maximum, and a vote with any other, or between two parts that it
-    cannot compare, is unrated. Such a vote gets the past shares of outcomes, as if nobody were
-    known, so that every method is scored on the same votes.
-    """
-    if isinstance(estimator, BradleyTerry):
-        known = with_maximum(past)
-        if not len(known):
-            return constant(past, len(future)), np.ones(len(future), bool)
-        ratings = estimator.fit(known)
-    else:
-        ratings = estimator.fit(past)
-    probability = predict(ratings, future)
-    unrated = np.isnan(probability).any(1)
-    probability[unrated] = constant(past, int(unrated.sum()))
-    return probability, unrated
-
-
-def predict(ratings: Ratings, votes: Comparisons) -> np.ndarray:
+def predict(ratings: Ratings, votes: Any) -> np.ndarray:
     """Return (n, 3): the probability of a, b and tie for every comparison.
 
-    With c^2 = 2 beta^2 + sigma_a^2 + sigma_b^2 the performances differ by N(mu_a - mu_b, c^2), and
-    a difference within epsilon is a tie. A model that the ratings do not hold has the prior that
-    they started from. Ratings without a prior (bradley_terry) say nothing of such a model, nor of
-    two models that no chain of votes links: NaN.
+    With c^2 = 2 beta^2 + Var(difference) the performances differ by N(mu_a - mu_b, c^2), and a
+    difference within epsilon is a tie. A model that the ratings do not hold has the prior that they
+    started from.
     """
-    beta, epsilon = ratings.parameters["beta"], ratings.parameters["epsilon"]
-    prior = ratings.parameters["mu"], ratings.parameters.get("sigma", math.nan), -1
-    known = {
-        name: values
-        for name, *values in ratings.table.select("model", "mu", "sigma", "group").iter_rows()
-    }
-    mu, sigma, group = np.array([known.get(name, prior) for name in votes.models]).reshape(-1, 3).T
-    delta = mu[votes.a] - mu[votes.b]
-    c = np.sqrt(2.0 * beta**2 + sigma[votes.a] ** 2 + sigma[votes.b] ** 2)
+    votes = Comparisons.of(votes)
+    beta, epsilon, mu, sigma = (ratings.parameters[n] for n in ("beta", "epsilon", "mu", "sigma"))
+    place = {name: k for k, name in enumerate(ratings.table["model"])}
+    row = np.array([place.get(name, -1) for name in votes.models], np.int64)
+    own_mu = np.append(ratings.table["mu"].to_numpy(), mu)  # row -1: a model never seen
+    own_variance = np.append(ratings.table["sigma"].to_numpy() ** 2, sigma**2)
+    a, b = row[votes.a], row[votes.b]
+    delta, variance = own_mu[a] - own_mu[b], own_variance[a] + own_variance[b]
+    rated = (a >= 0) & (b >= 0)
+    variance[rated] = ratings.difference(a[rated], b[rated])[1]
+    c = np.sqrt(2.0 * beta**2 + variance)
     wins, losses = ndtr((delta - epsilon) / c), ndtr((-delta - epsilon) / c)
-    probability = np.stack([wins, losses, np.maximum(1.0 - wins - losses, 0.0)], axis=1)
-    if "sigma" not in ratings.parameters:
-        probability[group[votes.a] != group[votes.b]] = math.nan
-    return probability
+    return np.stack([wins, losses, np.maximum(1.0 - wins - losses, 0.0)], axis=1)
 
 
 def log_losses(probability: np.ndarray, outcome: np.ndarray) -> np.ndarray:
@@ -184,6 +97,6 @@ def reliability(
     for part in np.array_split(order, min(bins, max(1, len(order) // 20))):
         if len(part):
             rate = float(won[part].mean())
-            half = 1.96 * math.sqrt(max(rate * (1 - rate), 0.25 / len(part)) / len(part))
+            half = HALF * math.sqrt(max(rate * (1 - rate), 0.25 / len(part)) / len(part))
             points.append((float(p[part].mean()), rate, half, len(part)))
     return points

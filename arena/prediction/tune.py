@@ -11,18 +11,17 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import ndtr
 
-from arena.prediction.calibration import between_models
 from arena.prediction.evidence import log_evidence
 from arena.prediction.held_out import FIRST, Evaluation, evaluate
 from arena.ratings.comparisons import TIE, Comparisons
-from arena.ratings.table import Estimator
-from arena.ratings.thurstone import Thurstone, log_likelihood, posterior
-from arena.ratings.trueskill import TrueSkill, draw_margin
+from arena.ratings.gaussian import draw_margin, draw_probability
+from arena.ratings.thurstone import Thurstone, likely_draw_probability, log_likelihood, posterior
+from arena.ratings.trueskill import AUTHORS_DRAW_PROBABILITY, TrueSkill
 
 LEAST_VOTES = 20
 # The several starts climb on so many first votes, and the best of them then on all.
@@ -79,10 +78,11 @@ class Tuned:
         return "\n".join(lines)
 
 
-def tune(votes: Comparisons, estimator: str = "trueskill") -> Tuned:
+def tune(votes: Any, estimator: str = "trueskill") -> Tuned:
     """Return the parameters of `trueskill` or `thurstone` that the votes prefer.
 
-    Raises ValueError for an estimator that has none, and for fewer votes than `LEAST_VOTES`.
+    votes: see `Comparisons.of`. Raises ValueError for an estimator that has none, and for fewer
+    votes than `LEAST_VOTES`.
     """
     tuners = {"trueskill": _tune_trueskill, "thurstone": _tune_thurstone}
     if estimator not in tuners:
@@ -90,7 +90,7 @@ def tune(votes: Comparisons, estimator: str = "trueskill") -> Tuned:
             f"{estimator} has nothing to tune: its ratings are the likelihood's one maximum; "
             f"choose from {', '.join(tuners)}"
         )
-    votes = between_models(votes)
+    votes = Comparisons.of(votes).between_models()
     if len(votes) < LEAST_VOTES:
         raise ValueError(
             f"{len(votes)} votes between different models are too few to choose parameters by; "
@@ -99,37 +99,30 @@ def tune(votes: Comparisons, estimator: str = "trueskill") -> Tuned:
     return tuners[estimator](votes)
 
 
-def later_votes(votes: Comparisons, estimator: str = "trueskill") -> Evaluation:
-    """Tune on the votes before all blocks of `time_splits`, and score that on the blocks.
+def later_votes(votes: Any, estimator: str = "trueskill") -> Evaluation:
+    """Tune on the votes before all blocks of `held_out`, and score that on the blocks.
 
     The evidence is one judge, votes that no tuning saw are another.
     """
-    votes = between_models(votes)
+    votes = Comparisons.of(votes).between_models()
     tuned = tune(votes.part(0, round(len(votes) * FIRST)), estimator).estimator
-    compared: dict[str, Estimator] = {
-        f"{estimator}, tuned": tuned,
-        f"{estimator}, default": type(tuned)(),
-    }
-    if estimator == "trueskill":
-        compared["trueskill, draws auto"] = TrueSkill(draw_probability="auto")
-    return evaluate(votes, compared)
+    return evaluate(
+        votes, {f"{estimator}, tuned": tuned, f"{estimator}, default": type(tuned)()}
+    )
 
 
 def sequential_evidence(votes: Comparisons, chosen: TrueSkill) -> float:
     """Return log p(votes) under TrueSkill with these parameters."""
-    if chosen.draw_probability == "auto":
-        p = chosen.fit(votes).parameters["draw_probability"]
-    else:
-        p = float(chosen.draw_probability)
-    margin = draw_margin(p, chosen.beta)
-    return log_evidence(votes, chosen.sigma, chosen.beta, chosen.tau, margin)
+    p = chosen.fit(votes).parameters
+    return log_evidence(votes, *(p[name] for name in ("sigma", "beta", "tau", "epsilon")))
 
 
 def _tune_trueskill(votes: Comparisons) -> Tuned:
     sigma = TrueSkill().sigma
     margin = {}
     if (votes.outcome == TIE).any():
-        margin = {"epsilon": min(draw_margin(votes.tie_rate(), 1.0), BOUNDS["epsilon"][1])}
+        p = likely_draw_probability(*votes.counts(), sigma, TrueSkill().beta)
+        margin = {"epsilon": min(draw_margin(p, 1.0), BOUNDS["epsilon"][1])}
 
     def objective(votes: Comparisons) -> Objective:
         def evidence(at: Mapping[str, float]) -> float:
@@ -150,18 +143,18 @@ def _tune_trueskill(votes: Comparisons) -> Tuned:
     chosen = TrueSkill(
         beta=_six(sigma * best["beta"]),
         tau=_six(sigma * best.get("tau", 0.0)),
-        draw_probability=_six(_probability(best.get("epsilon", 0.0))),
+        draw_probability=_six(draw_probability(best.get("epsilon", 0.0), 1.0)),
     )
     scale: dict[str, Callable[[float], float]] = {
         "beta": lambda x: sigma * x,
         "tau": lambda x: sigma * x,
-        "epsilon": _probability,
+        "epsilon": lambda x: draw_probability(x, 1.0),
     }
     sure = curvature_intervals(all_votes, best)
     compared = {
         "tuned": chosen,
-        "draws auto": TrueSkill(draw_probability="auto"),
         "default": TrueSkill(),
+        "authors' draws, 0.10": TrueSkill(draw_probability=AUTHORS_DRAW_PROBABILITY),
     }
     return Tuned(
         estimator=chosen,
@@ -262,11 +255,6 @@ def curvature_intervals(evidence: Objective, best: Point) -> dict[str, tuple[flo
 
 def _said(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.6g}"
-
-
-def _probability(epsilon: float) -> float:
-    """Return how often two equals tie; epsilon in units of beta."""
-    return float(2.0 * ndtr(epsilon / math.sqrt(2.0)) - 1.0)
 
 
 def _six(value: float) -> float:

@@ -1,18 +1,37 @@
 """Votes as an estimator sees them: who met whom, in which order, and who won.
 
 A vote needs nine bytes here whatever its prompt, images and rater weigh, so a hundred million of
-them fit in a gigabyte. Estimators take `Comparisons`, or a votes table that becomes one.
+them fit in a gigabyte. Estimators take `Comparisons`, or a votes table that becomes one:
+
+    comparisons = Comparisons.of(votes)                 # a polars or pandas frame
+    comparisons = Comparisons.of(votes, rankings)       # and K-wise votes beside them
+
+This is the one place where K-wise votes and rows that sum several raters are told from single
+votes, so every command rates, tunes and predicts the same thing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
-from numba import njit
 
-from arena.schema import OUTCOMES, PAIRS
+from arena.compiled import compiled
+from arena.schema import OUTCOMES, PAIRS, REQUIRED
 
 A_WINS, B_WINS, TIE = 0, 1, 2
+SINGLE = -1  # the ranking of a vote that belongs to none
+
+
+def as_frame(table: Any) -> pl.DataFrame:
+    """Return a polars frame of a polars frame, a lazy one, or a pandas frame (NaN is null)."""
+    if isinstance(table, pl.DataFrame):
+        return table
+    if isinstance(table, pl.LazyFrame):
+        return table.collect()
+    if type(table).__module__.partition(".")[0] == "pandas":
+        return pl.from_pandas(table)
+    raise TypeError(f"a polars or pandas frame is needed, not {type(table).__name__}")
 
 
 @dataclass(frozen=True)
@@ -20,33 +39,72 @@ class Comparisons:
     """Votes in time order as integer codes.
 
     models: M names, sorted. a, b: (n,) int32, positions in `models`. outcome: (n,) int8, one of
-    A_WINS, B_WINS, TIE. A model compared with itself keeps its row, and tells no estimator
-    anything.
+    A_WINS, B_WINS, TIE; where a row sums several raters, the majority's. A model compared with
+    itself keeps its row, and tells no estimator anything.
+
+    tally: (n, 3) int32, how many raters said each outcome, or None where every row is one vote.
+    ranking: (n,) int32, the number of the K-wise vote that implies the pair (its pairs stand
+    together), SINGLE for others, or None without any. timed: whether every vote has its time; where
+    not, the order is that of the file. ids: (n,) the votes' vote_id, where the table had them.
     """
 
     models: list[str]
     a: np.ndarray
     b: np.ndarray
     outcome: np.ndarray
+    tally: np.ndarray | None = None
+    ranking: np.ndarray | None = None
+    timed: bool = True
+    ids: pl.Series | None = None
 
     @staticmethod
-    def of(votes: "pl.DataFrame | Comparisons") -> "Comparisons":
-        """Return the votes' comparisons by `created_at` (unknown times last), then by position."""
+    def of(votes: Any = None, rankings: Any = None) -> "Comparisons":
+        """Return the votes' comparisons by `created_at` (unknown times last), then by position.
+
+        votes: a frame with model_a, model_b and outcome (a, b or tie); optional are created_at,
+        votes_a, votes_b, votes_tie, ranking and vote_id, as in `schema.VOTES`. Comparisons are
+        returned as they are. rankings: K-wise votes, a frame with the lists models and ranks (equal
+        ranks tie) and perhaps created_at; pairs of them among the votes, by `ranking`, are not
+        counted twice. At one time a pairwise vote comes before a K-wise one. Raises ValueError for
+        a missing column, a null and an outcome that is none, naming the row.
+        """
         if isinstance(votes, Comparisons):
+            if rankings is not None:
+                raise ValueError("give the votes as a table to rate them together with rankings")
             return votes
-        votes = in_time_order(votes)
-        sides = (votes[name].unique().cast(pl.String) for name in ("model_a", "model_b"))
-        names = pl.concat(sides).unique().sort()
+        table = as_frame(votes) if votes is not None else pl.DataFrame(schema=_NAMES)
+        _refuse_faults(table)
+        if rankings is not None:
+            pairs = pairs_of(as_frame(rankings))
+            if "ranking" in table.columns:
+                again = pl.col("ranking").is_in(pairs["ranking"].unique().implode())
+                table = table.filter(~again.fill_null(False))
+            table = pl.concat([table, pairs], how="diagonal_relaxed") if len(table) else pairs
+        table = in_time_order(table)
+        names = pl.concat([table["model_a"].unique(), table["model_b"].unique()]).unique().sort()
         models = pl.Enum(names)
+        ranking = _numbered(table)
+        if ranking is not None:
+            # The pairs of a K-wise vote are rated together: where its first one stands.
+            row, known = pl.col("row"), pl.col("ranking").is_not_null()
+            first = pl.when(known).then(row.min().over("ranking")).otherwise(row)
+            table = table.with_row_index("row").sort(first, maintain_order=True).drop("row")
+            ranking = _numbered(table)
 
         def codes(column: str, kind: pl.Enum) -> np.ndarray:
-            return votes[column].cast(kind).to_physical().cast(pl.Int32).to_numpy()
+            return table[column].cast(kind).to_physical().cast(pl.Int32).to_numpy()
 
+        outcome = codes("outcome", pl.Enum(OUTCOMES)).astype(np.int8)
+        timed = "created_at" in table.columns and not table["created_at"].null_count()
         return Comparisons(
             models=names.to_list(),
             a=codes("model_a", models),
             b=codes("model_b", models),
-            outcome=codes("outcome", pl.Enum(OUTCOMES)).astype(np.int8),
+            outcome=outcome,
+            tally=_tally(table, outcome),
+            ranking=ranking,
+            timed=timed or table.is_empty(),
+            ids=table["vote_id"] if "vote_id" in table.columns else None,
         )
 
     def __len__(self) -> int:
@@ -54,35 +112,161 @@ class Comparisons:
 
     def part(self, start: int, stop: int) -> "Comparisons":
         """Return the comparisons from position start up to stop (exclusive), in time order."""
-        span = slice(start, stop)
-        return Comparisons(self.models, self.a[span], self.b[span], self.outcome[span])
+        return self._rows(slice(start, stop))
 
     def only(self, kept: np.ndarray) -> "Comparisons":
         """Return the comparisons where kept (n,) is true, in the same order."""
-        return Comparisons(self.models, self.a[kept], self.b[kept], self.outcome[kept])
+        return self._rows(kept)
+
+    def between_models(self) -> "Comparisons":
+        """Return the comparisons of two different models: those that tell something."""
+        return self._rows(self.a != self.b)
+
+    def _rows(self, rows: Any) -> "Comparisons":
+        return replace(
+            self,
+            a=self.a[rows],
+            b=self.b[rows],
+            outcome=self.outcome[rows],
+            tally=None if self.tally is None else self.tally[rows],
+            ranking=None if self.ranking is None else self.ranking[rows],
+            ids=None,
+        )
+
+    def recoded(self, models: list[str]) -> "Comparisons":
+        """Return the same with codes as positions in `models`, sorted names that hold theirs."""
+        if self.models == models:
+            return self
+        code = np.searchsorted(models, self.models).astype(np.int32)
+        return replace(self, models=models, a=code[self.a], b=code[self.b])
+
+    def single_votes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (row (N,), outcome (N,)) of every rater's own vote, in the order of the rows.
+
+        The votes that a row sums are mixed evenly, as nothing tells their order.
+        """
+        if self.tally is None:
+            return np.arange(len(self)), self.outcome
+        row = np.repeat(np.arange(len(self)), self.tally.sum(1))
+        outcome = np.repeat(np.tile(np.arange(3, dtype=np.int8), len(self)), self.tally.ravel())
+        count = self.tally.ravel()
+        first = np.repeat(np.cumsum(count) - count, count)
+        turn = (np.arange(len(row)) - first + 0.5) / np.repeat(count, count)
+        order = np.lexsort((outcome, turn, row))
+        return row, outcome[order]
+
+    def each_rater(self) -> "Comparisons":
+        """Return the comparisons with every rater's own vote as a row."""
+        row, outcome = self.single_votes()
+        return replace(self._rows(row), outcome=outcome, tally=None)
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (wins, ties), both (M, M) int64: wins[i, j] times i beat j; ties is symmetric.
 
-        The diagonal (a model that met itself) is zero.
+        A row that sums several raters counts each of them. The diagonal (a model that met itself)
+        is zero.
         """
-        return _counts(len(self.models), self.a, self.b, self.outcome)
-
-    def tie_rate(self) -> float:
-        """Return the share of ties among comparisons of two different models (0 without any)."""
-        wins, ties = self.counts()
-        tied = ties.sum() / 2
-        total = wins.sum() + tied
-        return float(tied / total) if total else 0.0
+        tally = self.tally if self.tally is not None else np.empty((0, 3), np.int32)
+        return _counts(len(self.models), self.a, self.b, self.outcome, tally)
 
 
-@njit(cache=True, nogil=True)
+_NAMES = dict.fromkeys(REQUIRED, pl.String)
+
+
+def _refuse_faults(table: pl.DataFrame) -> None:
+    """Raise ValueError for a votes table that cannot be rated, naming column and row."""
+    for name in REQUIRED:
+        if name not in table.columns:
+            raise ValueError(f"the votes have no column {name}; needed are {', '.join(REQUIRED)}")
+        if table[name].null_count():
+            row = int(table[name].is_null().arg_true()[0]) + 1
+            raise ValueError(f"vote {row}: {name} is null; leave such votes out")
+    known = table["outcome"].cast(pl.String).is_in(OUTCOMES)
+    if not known.all():
+        row = int((~known).arg_true()[0])
+        said = table["outcome"][row]
+        raise ValueError(f"vote {row + 1}: outcome {said!r} is none of {', '.join(OUTCOMES)}")
+
+
+def _numbered(table: pl.DataFrame) -> np.ndarray | None:
+    """Return (n,) int32: the number of each row's K-wise vote, SINGLE without; None if all are."""
+    if "ranking" not in table.columns or table["ranking"].null_count() == len(table):
+        return None
+    number = table.select(
+        pl.when(pl.col("ranking").is_null()).then(SINGLE).otherwise(pl.col("ranking").rle_id())
+    )
+    return number.to_series().cast(pl.Int32).to_numpy()
+
+
+def _tally(table: pl.DataFrame, outcome: np.ndarray) -> np.ndarray | None:
+    """Return (n, 3) int32 of how many raters said each outcome; None where each row is a vote."""
+    names = [f"votes_{outcome}" for outcome in OUTCOMES]
+    given = [name for name in names if name in table.columns]
+    if not given or all(table[name].null_count() == len(table) for name in given):
+        return None
+    counts = table.select(
+        pl.col(name).cast(pl.Int64) if name in given else pl.lit(None, pl.Int64).alias(name)
+        for name in names
+    )
+    if bool(counts.select((pl.all() < 0).any()).row(0).count(True)):
+        raise ValueError("votes_a, votes_b and votes_tie are how many raters: 0 or more")
+    summed = ~counts.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
+    tally = counts.fill_null(0).to_numpy().astype(np.int32)
+    return np.where(summed[:, None], tally, np.eye(3, dtype=np.int32)[outcome])
+
+
+def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
+    """Return every pair of every K-wise vote: model_a, model_b, outcome, ranking and created_at.
+
+    rankings: the lists models and ranks; vote_id and created_at where there are. Raises ValueError
+    for a null, and for lists of different lengths, naming the vote.
+    """
+    for name in ("models", "ranks"):
+        if name not in rankings.columns:
+            raise ValueError(f"the K-wise votes have no column {name}; needed are models, ranks")
+    sizes = rankings.select(pl.col("models", "ranks").list.len().fill_null(0))
+    wrong = (sizes["models"] != sizes["ranks"]).arg_true()
+    if len(wrong):
+        m, r = sizes.row(wrong[0])
+        raise ValueError(f"K-wise vote {wrong[0] + 1}: {m} models but {r} ranks; give one each")
+    number = pl.int_range(pl.len()).cast(pl.String)
+    named = pl.coalesce("vote_id", number) if "vote_id" in rankings.columns else number
+    when = ["created_at"] if "created_at" in rankings.columns else []
+    images = (
+        rankings.select(*when, "models", "ranks", ranking=named, vote=pl.int_range(pl.len()))
+        .explode("models", "ranks")
+        .with_columns(place=pl.int_range(pl.len()).over("vote"))
+    )
+    nulls = images.filter(pl.col("models").is_null() | pl.col("ranks").is_null())
+    if len(nulls):
+        raise ValueError(f"K-wise vote {nulls['vote'][0] + 1}: a model or a rank is null")
+    pairs = images.join(images.select("vote", "models", "ranks", "place"), on="vote", suffix="_b")
+    rank, other = pl.col("ranks"), pl.col("ranks_b")
+    won = pl.when(rank < other).then(pl.lit("a")).when(rank > other).then(pl.lit("b"))
+    return (
+        pairs.filter(pl.col("place") < pl.col("place_b"))
+        .sort("vote", "place", "place_b")
+        .select(
+            *when,
+            "ranking",
+            model_a="models",
+            model_b="models_b",
+            outcome=won.otherwise(pl.lit("tie")),
+        )
+    )
+
+
+@compiled
 def _counts(
-    m: int, a: np.ndarray, b: np.ndarray, outcome: np.ndarray
+    m: int, a: np.ndarray, b: np.ndarray, outcome: np.ndarray, tally: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     seen = np.zeros((3, m, m), np.int64)
     for k in range(len(a)):
-        seen[outcome[k], a[k], b[k]] += 1
+        if len(tally):
+            for o in range(3):
+                seen[o, a[k], b[k]] += tally[k, o]
+        else:
+            seen[outcome[k], a[k], b[k]] += 1
     for i in range(m):
         seen[:, i, i] = 0
     return seen[A_WINS] + seen[B_WINS].T, seen[TIE] + seen[TIE].T
@@ -122,7 +306,7 @@ def in_time_order(votes: pl.DataFrame) -> pl.DataFrame:
     return votes.sort("created_at", nulls_last=True, maintain_order=True)
 
 
-def pairs_table(votes: "pl.DataFrame | Comparisons") -> pl.DataFrame:
+def pairs_table(votes: Any) -> pl.DataFrame:
     """Count wins and ties for every pair of models that met (columns: `schema.PAIRS`)."""
     comparisons = Comparisons.of(votes)
     wins, ties = comparisons.counts()

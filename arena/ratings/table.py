@@ -1,10 +1,17 @@
 """What an estimator returns, and the estimators by name.
 
+    ratings = estimator("trueskill").fit(votes)
+    print(ratings)                                # a small leaderboard
+    ratings.win_probability("sdxl", "sd1.5")      # of a vote between the two
+    ratings = ratings.with_vote("sdxl", "sd1.5", "tie")
+    ratings.write("ratings.parquet")
+
 A new estimator is one module with a dataclass of parameters and a `fit`, and one line in
 `ESTIMATORS`; nothing else needs to know it. It is imported when it is asked for.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +22,8 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
-from arena.ratings.comparisons import Comparisons, groups
+from arena.ratings.comparisons import as_frame, groups
+from arena.ratings.gaussian import Phi, draw_margin
 from arena.schema import RATINGS
 
 ESTIMATORS = {
@@ -23,69 +31,240 @@ ESTIMATORS = {
     "thurstone": ("arena.ratings.thurstone", "Thurstone"),
     "bradley_terry": ("arena.ratings.bradley_terry", "BradleyTerry"),
 }
+# Ratings that were read from a table of model, mu and sigma: a prior, by no estimator of ours.
+LEADERBOARD = "leaderboard"
 
 METADATA_KEY = b"arenapo"
+COVARIANCE = "covariance"
+# Every so many votes one id is kept with the ratings: a delivery made twice is noticed where it
+# holds one of them, so surely where it is a thousandth of all votes.
+MOST_IDS = 1000
+# Half the width of a 95% interval, in standard deviations.
+HALF = 1.96
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ratings:
     """A Gaussian capability N(mu, sigma^2) for every model.
 
     table: the columns of `schema.RATINGS`, sorted by mu, highest first; an estimator may add its
-    own after them. estimator: its name in `ESTIMATORS`. parameters: the values the fit used (after
-    `auto`), among them `beta` (spread of one performance) and `epsilon` (draw margin), both on the
-    scale of mu: the gaps need them. covariance: (M, M) between the capabilities in the order of the
-    table, None where an estimator keeps models independent.
+    own after them. sigma is relative to the mean of the model's group where the estimator is a
+    batch fit: the level of the whole board is never known. estimator: its name in `ESTIMATORS`, or
+    `LEADERBOARD`. parameters: the values the fit used (after `auto`), among them `beta` (spread of
+    one performance) and `epsilon` (draw margin), both on the scale of mu: the gaps need them.
+    covariance: (M, M) between the capabilities in the order of the table, None where an estimator
+    keeps models independent. settings: the estimator's parameters as they were given. ids: a sample
+    of the vote_ids that were rated.
     """
 
     table: pl.DataFrame
     estimator: str
     parameters: dict[str, float] = field(default_factory=dict)
     covariance: np.ndarray | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)
 
     def difference(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (mean, variance) of the difference of two capabilities, each (n,).
 
         a, b: (n,) integers, rows of `table`. The variance is V_aa + V_bb - 2 V_ab: a batch fit
         knows differences far better than the level of the whole board, so the sum of the two
-        marginals alone would be too large. A model's difference from itself has 2 V_aa: two
+        marginals alone would be too large. A model's difference from itself has 2 sigma^2: two
         independent images of it.
         """
         mu, sigma = (self.table[name].to_numpy() for name in ("mu", "sigma"))
         variance = sigma[a] ** 2 + sigma[b] ** 2
         if self.covariance is not None:
-            variance = variance - np.where(a == b, 0.0, 2.0 * self.covariance[a, b])
+            own = np.diag(self.covariance)
+            apart = np.maximum(own[a] + own[b] - 2.0 * self.covariance[a, b], 0.0)
+            variance = np.where(np.equal(a, b), variance, apart)
         return mu[a] - mu[b], variance
 
+    def win_probability(self, a: str, b: str) -> float:
+        """Return how likely model a wins a vote against b: P(x_a - x_b > epsilon).
+
+        With c^2 = 2 beta^2 + Var(difference) it is Phi((mu_a - mu_b - epsilon) / c); the rest is
+        b's wins and ties. Raises KeyError for a model without a rating.
+        """
+        (mean,), (variance,) = self.difference(*np.array([[self._row(a)], [self._row(b)]]))
+        c = math.sqrt(2.0 * self.parameters["beta"] ** 2 + variance)
+        return float(Phi((mean - self.parameters["epsilon"]) / c))
+
+    def _row(self, model: str) -> int:
+        found = self.table["model"].index_of(model)
+        if found is None:
+            raise KeyError(f"model {model!r} has no rating")
+        return found
+
+    @property
+    def conservative(self) -> pl.Series:
+        """Return mu - 3 sigma (M,): what a model is worth almost certainly, as TrueSkill ranks."""
+        return (self.table["mu"] - 3.0 * self.table["sigma"]).alias("conservative")
+
+    def places(self) -> pl.Series:
+        """Return (M,) places by interval within each group.
+
+        1 + how many models have a lower 95% bound above the upper one of this: places by mean alone
+        tell models apart that the votes do not.
+        """
+        mu, sigma, group = (self.table[name].to_numpy() for name in ("mu", "sigma", "group"))
+        above = (mu - HALF * sigma)[:, None] > (mu + HALF * sigma)[None, :]
+        return pl.Series("place", 1 + (above & (group[:, None] == group[None, :])).sum(0))
+
+    def estimate_as(self) -> "Estimator":
+        """Return the estimator that made these ratings, with its settings as they were given."""
+        if self.estimator == LEADERBOARD:
+            raise ValueError("a leaderboard was made by no estimator of this project")
+        return estimator(self.estimator, **self.settings)
+
+    def with_votes(self, votes: Any = None, rankings: Any = None) -> "Ratings":
+        """Return the ratings after more votes (trueskill): the earlier ones are not read again."""
+        from arena.ratings.trueskill import TrueSkill
+
+        known = TrueSkill.__dataclass_fields__
+        kept = {name: value for name, value in self.settings.items() if name in known}
+        if self.estimator != LEADERBOARD:
+            kept |= {name: value for name, value in self.parameters.items() if name in known}
+        return TrueSkill(**kept).fit(votes, prior=self, rankings=rankings)
+
+    def with_vote(self, model_a: str, model_b: str, outcome: str) -> "Ratings":
+        """Return the ratings after one vote more: outcome is a, b or tie."""
+        vote = {"model_a": [model_a], "model_b": [model_b], "outcome": [outcome]}
+        return self.with_votes(pl.DataFrame(vote))
+
+    def __repr__(self) -> str:
+        table, shown = self.table, 20
+        wide = max([len(name) for name in table["model"].head(shown)] + [len("model")])
+        votes = int(table["votes"].sum()) // 2
+        lines = [f"{self.estimator}: {len(table):,} models, {votes:,} votes"]
+        lines.append(f"{'place':>5}  {'model':<{wide}}  {'mu':>9}  {'95%':>8}  {'votes':>9}")
+        for place, row in zip(self.places(), table.head(shown).iter_rows(named=True), strict=False):
+            lines.append(
+                f"{place:>5}  {row['model']:<{wide}}  {row['mu']:9.3f}  "
+                f"±{HALF * row['sigma']:7.3f}  {row['votes']:9,}"
+            )
+        if len(table) > shown:
+            lines.append(f"  ... and {len(table) - shown:,} more")
+        return "\n".join(lines)
+
     def write(self, path: Path | str) -> None:
-        """Write the table as parquet, estimator and parameters in its metadata, atomically."""
-        note = json.dumps({"estimator": self.estimator, "parameters": self.parameters})
-        table = self.table.to_arrow()
-        table = table.replace_schema_metadata({METADATA_KEY: note.encode()})
+        """Write the table as parquet, atomically.
+
+        A covariance is a column of lists; what is not by model is in the file's metadata.
+        """
+        noted = ("estimator", "parameters", "settings", "ids")
+        note = {name: getattr(self, name) for name in noted}
+        table = self.table
+        if self.covariance is not None:
+            table = table.with_columns(pl.Series(COVARIANCE, self.covariance.tolist()))
+        arrow = table.to_arrow().replace_schema_metadata({METADATA_KEY: json.dumps(note).encode()})
         with replacing(Path(path)) as aside:
-            pq.write_table(table, aside)
+            pq.write_table(arrow, aside)
 
     @staticmethod
     def read(path: Path | str) -> "Ratings":
-        """Read what `write` wrote. Raises ValueError for a parquet that holds no ratings."""
-        table = pq.read_table(path)
-        missing = [name for name in RATINGS if name not in table.column_names]
-        note = (table.schema.metadata or {}).get(METADATA_KEY)
-        if missing or note is None:
-            what = f"the columns {', '.join(missing)}" if missing else "its parameters"
-            raise ValueError(
-                f"{path}: not a ratings file, it lacks {what}; write it with `python -m arena fit`"
+        """Read what `write` wrote, or a leaderboard: parquet, csv, json or jsonl (`as_ratings`).
+
+        Raises ValueError for a file that holds no ratings, naming the file.
+        """
+        try:
+            frame, note = _read(Path(path))
+            if note is None:
+                return as_ratings(frame)
+            covariance = None
+            if COVARIANCE in frame.columns:
+                covariance = np.array(frame[COVARIANCE].to_list()).reshape(len(frame), len(frame))
+            ids, settings = note.get("ids", []), note.get("settings", {})
+            return Ratings(
+                frame.drop(COVARIANCE, strict=False),
+                note["estimator"],
+                note["parameters"],
+                covariance,
+                settings,
+                ids,
             )
-        said = json.loads(note)
-        frame = pl.DataFrame(table)
-        return Ratings(frame, said["estimator"], said["parameters"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> tuple[pl.DataFrame, dict[str, Any] | None]:
+    """Return (the table of a file, the note that `Ratings.write` left, None in other files)."""
+    try:
+        with path.open("rb") as file:
+            parquet = file.read(4) == b"PAR1"
+        if parquet:
+            table = pq.read_table(path)
+            note = (table.schema.metadata or {}).get(METADATA_KEY)
+            return pl.DataFrame(table), json.loads(note) if note else None
+        suffix = path.suffix.lower()
+        if suffix == ".json":
+            return pl.read_json(path), None
+        return (pl.read_ndjson if suffix in (".jsonl", ".ndjson") else pl.read_csv)(path), None
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"no table of ratings (parquet, csv, json or jsonl): {said}") from error
+
+
+def as_ratings(table: Any) -> Ratings:
+    """Return ratings of a leaderboard: a frame with model, mu and sigma, or LMArena's layout.
+
+    Of another arena only these three are taken, on the scale of mu; tallies where it has them. The
+    parameters that gaps need are the authors' (beta 25/6, draw probability 0.10). Ratings are
+    returned as they are. Raises ValueError for a missing column, an absent or a second rating of a
+    model, and a sigma that is not above 0.
+    """
+    if isinstance(table, Ratings):
+        return table
+    from arena.ratings.reference import is_published, of_published
+    from arena.ratings.trueskill import AUTHORS_DRAW_PROBABILITY, TrueSkill
+
+    frame = as_frame(table)
+    if is_published(frame):
+        frame = of_published(frame)
+    missing = [name for name in ("model", "mu", "sigma") if name not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"not ratings, it lacks the columns {', '.join(missing)}; a leaderboard needs model, "
+            "mu and sigma, or is written by `python -m arena fit`"
+        )
+    tallies = ("votes", "wins", "losses", "ties", "group")
+    absent = [pl.lit(0).alias(name) for name in tallies if name not in frame.columns]
+    try:
+        frame = frame.with_columns(*absent).select(pl.col(n).cast(t) for n, t in RATINGS.items())
+    except pl.exceptions.PolarsError as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"not ratings, a column is of another type: {said}") from error
+    frame = frame.with_columns(pl.col("model").str.strip_chars(), pl.col(*tallies).fill_null(0))
+    known = pl.col("mu").is_finite() & pl.col("sigma").is_finite() & (pl.col("sigma") > 0.0)
+    wrong = frame.filter((pl.col("model").is_not_null() & known).fill_null(False).not_())
+    if len(wrong):
+        model, mu, sigma = wrong.row(0)[:3]
+        raise ValueError(f"model {model!r} has mu {mu} and sigma {sigma}: it needs both, sigma > 0")
+    twice = frame.filter(pl.col("model").is_duplicated())
+    if len(twice):
+        raise ValueError(f"model {twice['model'][0]!r} is rated twice")
+    chosen = TrueSkill()
+    numbers = {name: float(getattr(chosen, name)) for name in ("mu", "sigma", "beta", "tau")}
+    p = AUTHORS_DRAW_PROBABILITY
+    return Ratings(
+        table=frame.sort("mu", "model", descending=[True, False]),
+        estimator=LEADERBOARD,
+        parameters={**numbers, "draw_probability": p, "epsilon": draw_margin(p, chosen.beta)},
+    )
+
+
+def sampled(before: list[str], ids: pl.Series | None) -> list[str]:
+    """Return at most `MOST_IDS` of the vote_ids, at equal distances, after those kept before."""
+    new = pl.Series(dtype=pl.String) if ids is None else ids.drop_nulls().cast(pl.String)
+    every = [*before, *new.gather_every(max(1, -(-len(new) // MOST_IDS)))]
+    return every[:: -(-len(every) // MOST_IDS)] if every else []
 
 
 class Estimator(Protocol):
     """What every entry of `ESTIMATORS` can do."""
 
-    def fit(self, votes: pl.DataFrame | Comparisons) -> Ratings:
-        """Rate every model among the votes (columns model_a, model_b, outcome, created_at)."""
+    def fit(self, votes: Any = None, *, rankings: Any = None) -> Ratings:
+        """Rate every model among the votes and K-wise votes (see `Comparisons.of`)."""
 
 
 def estimator(name: str, **parameters: Any) -> Estimator:
@@ -107,17 +286,21 @@ def estimator(name: str, **parameters: Any) -> Estimator:
 
 
 def ratings_table(
-    comparisons: Comparisons, mu: np.ndarray, sigma: np.ndarray, **more: np.ndarray
+    models: list[str],
+    wins: np.ndarray,
+    ties: np.ndarray,
+    mu: np.ndarray,
+    sigma: np.ndarray,
+    **more: np.ndarray,
 ) -> pl.DataFrame:
     """Put M ratings in the order of `schema.RATINGS`, with each model's tallies and group.
 
-    mu, sigma and every further column: (M,), in the order of `comparisons.models`.
+    mu, sigma and every further column: (M,), in the order of models.
     """
-    wins, ties = comparisons.counts()
     won, lost, tied = wins.sum(1), wins.sum(0), ties.sum(1)
     table = pl.DataFrame(
         {
-            "model": comparisons.models,
+            "model": models,
             "mu": mu,
             "sigma": sigma,
             "votes": won + lost + tied,
@@ -129,3 +312,27 @@ def ratings_table(
         schema=RATINGS,
     ).with_columns(**{name: pl.Series(values) for name, values in more.items()})
     return table.sort("mu", "model", descending=[True, False])
+
+
+def batch_ratings(
+    models: list[str],
+    wins: np.ndarray,
+    ties: np.ndarray,
+    mu: np.ndarray,
+    covariance: np.ndarray,
+    **about: Any,
+) -> Ratings:
+    """Return the ratings of a batch fit, with sigma relative to the mean of each model's group.
+
+    mu (M,) and covariance (M, M) in the order of models. about: estimator, parameters, settings.
+    """
+    group = groups(wins + wins.T + ties)
+    together = (group[:, None] == group[None, :]).astype(np.float64)
+    centred = np.eye(len(models)) - together / together.sum(1, keepdims=True)
+    variance = np.einsum("ij,jk,ik->i", centred, covariance, centred, optimize=True)
+    sigma = np.sqrt(np.maximum(variance, 0.0))
+    alone = together.sum(1) == 1  # nobody to be relative to
+    sigma = np.where(alone, np.sqrt(np.diag(covariance)), sigma)
+    table = ratings_table(models, wins, ties, mu, sigma)
+    order = np.searchsorted(models, table["model"].to_list())
+    return Ratings(table, covariance=covariance[np.ix_(order, order)], **about)

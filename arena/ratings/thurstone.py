@@ -9,29 +9,30 @@ TrueSkill: with c = sqrt(2) beta and Delta = mu_i - mu_j,
 
 Only the table of wins and ties per pair of models is needed, so the fit costs the same for a
 thousand votes and for a hundred million. The log posterior is concave in (mu, epsilon) together
-(Prekopa), so Newton's method finds its one mode; the covariance is Laplace's. Models that change
-as time passes are `trueskill`'s.
+(Prekopa), so Newton's method finds its one mode; the covariance is Laplace's. The votes tell
+differences only: the level of the whole board is the prior's, with variance sigma_0^2 / M for ever,
+so two models are compared by the variance of their difference. Models that change as time passes
+are `trueskill`'s.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import polars as pl
-from scipy.linalg import cho_factor, cho_solve
-from scipy.special import ndtr
 
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.gaussian import (
     INVERSE_SQRT_2PI,
     compiled,
+    draw_margin,
+    draw_probability,
     log_between,
     log_Phi,
     v_w_draw,
     v_w_strict,
 )
-from arena.ratings.table import Ratings, ratings_table
-from arena.ratings.trueskill import draw_margin
+from arena.ratings.table import Ratings, batch_ratings
 
 STEPS = 100
 # A Newton step that promises less than this gain of the log posterior is the last one.
@@ -130,19 +131,32 @@ def posterior(
         gradient, hessian = slopes(wins, ties, x[:m], x[m])
         gradient[:m] -= weight * x[:m]
         hessian[np.arange(m), np.arange(m)] -= weight
-        factor = cho_factor(-hessian[:kept, :kept])
         step = np.zeros(m + 1)
-        step[:kept] = cho_solve(factor, gradient[:kept])
+        step[:kept] = np.linalg.solve(-hessian[:kept, :kept], gradient[:kept])
         gain = 0.5 * float(gradient @ step)
         if gain <= GAIN * max(1.0, abs(value)):
             x = x + step
-            covariance = cho_solve(factor, np.eye(kept))[:m, :m]
+            covariance = np.linalg.inv(-hessian[:kept, :kept])[:m, :m]
             return mu + c * x[:m], c * c * covariance, c * float(x[m])
         length = 1.0
         while (there := objective(x + length * step)) < value:
             length /= 2.0
         x, value = x + length * step, there
     raise ArithmeticError(f"the mode was not found in {STEPS} steps of Newton's method")
+
+
+def likely_draw_probability(
+    wins: np.ndarray, ties: np.ndarray, sigma: float, beta: float
+) -> float:
+    """Return how often two equals tie, the most likely given all wins and ties.
+
+    The share of ties is not it: most models are not equal, and tie less often. Above 0 and below 1
+    whatever the votes are, as if half a tie and half a win were seen besides.
+    """
+    total = wins.sum() + ties.sum() / 2.0
+    *_, epsilon = posterior(wins, ties, 0.0, sigma, beta, None)
+    least = 0.5 / (total + 1.0)
+    return min(max(draw_probability(epsilon, beta), least), 1.0 - least)
 
 
 @dataclass(frozen=True)
@@ -158,10 +172,11 @@ class Thurstone:
     beta: float = 25.0 / 6.0
     draw_probability: float | str = "auto"
 
-    def fit(self, votes: pl.DataFrame | Comparisons) -> Ratings:
-        """Rate the models by all votes at once.
+    def fit(self, votes: Any = None, *, rankings: Any = None) -> Ratings:
+        """Rate the models by all votes at once (see `Comparisons.of`).
 
-        Raises ValueError for parameters out of range, and for ties where draws have no probability.
+        A row that sums several raters is that many votes, and a K-wise vote its pairs. Raises
+        ValueError for parameters out of range, and for ties where draws have no probability.
         """
         for name in ("sigma", "beta"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0.0):
@@ -171,20 +186,21 @@ class Thurstone:
         p = self.draw_probability
         if p != "auto" and not (isinstance(p, int | float) and 0.0 <= p < 1.0):
             raise ValueError(f"draw_probability must be from 0 up to 1, or auto, not {p}")
-        comparisons = Comparisons.of(votes)
+        comparisons = Comparisons.of(votes, rankings)
         wins, ties = comparisons.counts()
         if p == 0.0 and ties.any():
             raise ValueError("the votes have ties, so draw_probability must be above 0, or auto")
         given = None if p == "auto" else draw_margin(float(p), self.beta)
         mode, covariance, epsilon = posterior(wins, ties, self.mu, self.sigma, self.beta, given)
-        return Ratings(
-            table=ratings_table(comparisons, mode, np.sqrt(np.diag(covariance))),
+        numbers = {name: float(getattr(self, name)) for name in ("mu", "sigma", "beta")}
+        p = draw_probability(epsilon, self.beta)
+        return batch_ratings(
+            comparisons.models,
+            wins,
+            ties,
+            mode,
+            covariance,
             estimator="thurstone",
-            parameters={
-                "mu": float(self.mu),
-                "sigma": float(self.sigma),
-                "beta": float(self.beta),
-                "draw_probability": float(2.0 * ndtr(epsilon / (math.sqrt(2.0) * self.beta)) - 1.0),
-                "epsilon": epsilon,
-            },
+            parameters={**numbers, "draw_probability": p, "epsilon": epsilon},
+            settings=asdict(self),
         )

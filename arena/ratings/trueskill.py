@@ -5,21 +5,37 @@ by the moments of a truncated Gaussian, so the order matters and going on from e
 the new votes alone gives what one pass over all of them gives. A K-wise vote (K-Sort Arena) is one
 free-for-all update: `free_for_all`. The ratings of estimators that do not depend on the order are
 in `thurstone` and `bradley_terry`.
+
+    ratings = TrueSkill().fit(votes)
+    later = TrueSkill().fit(newer_votes, prior=ratings)
 """
 
 import math
-import sys
-from dataclasses import dataclass
-from statistics import NormalDist
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from arena.ratings.comparisons import A_WINS, TIE, Comparisons, groups
-from arena.ratings.free_for_all import Rankings, free_for_all, when
-from arena.ratings.gaussian import compiled, v_w_draw, v_w_strict
-from arena.ratings.table import Ratings
-from arena.schema import RATINGS
+from arena.ratings.comparisons import A_WINS, SINGLE, TIE, Comparisons, groups
+from arena.ratings.free_for_all import free_for_all, standing
+from arena.ratings.gaussian import compiled, draw_margin, v_w_draw, v_w_strict
+from arena.ratings.table import (
+    HALF,
+    LEADERBOARD,
+    Estimator,
+    Ratings,
+    as_ratings,
+    ratings_table,
+    sampled,
+)
+from arena.ratings.thurstone import likely_draw_probability
+
+# More votes are not shuffled to see how much their order decides.
+MOST_SHUFFLED = 1_000_000
+# With fewer votes a draw probability cannot be estimated: the authors' is taken.
+LEAST_VOTES = 20
+AUTHORS_DRAW_PROBABILITY = 0.10
 
 
 @compiled
@@ -81,37 +97,42 @@ def traverse_with_rankings(
     a: np.ndarray,
     b: np.ndarray,
     outcome: np.ndarray,
-    before: np.ndarray,
-    start: np.ndarray,
-    member: np.ndarray,
-    tied: np.ndarray,
+    ranking: np.ndarray,
     beta2: float,
     tau2: float,
     epsilon: float,
 ) -> None:
-    """As `traverse`, with K-wise vote r (see `Rankings`) after the first before[r] pairwise votes.
+    """As `traverse`, with the pairs of each K-wise vote (n,) together as one update of K models."""
+    start = 0
+    while start < len(a):
+        stop = start + 1
+        while stop < len(a) and ranking[stop] == ranking[start]:
+            stop += 1
+        one = slice(start, stop)
+        if ranking[start] == SINGLE:
+            traverse(mu, sigma, a[one], b[one], outcome[one], beta2, tau2, epsilon)
+        else:
+            member, size = standing(a[one], b[one], outcome[one])
+            mean, var = mu[member], sigma[member] ** 2 + tau2
+            if len(member) == 2:
+                mean[0], var[0], mean[1], var[1] = update(
+                    mean[0], var[0], mean[1], var[1], beta2, epsilon, len(size) == 1
+                )
+            elif len(member) > 2:
+                free_for_all(mean, var, size, beta2, epsilon)
+            mu[member], sigma[member] = mean, np.sqrt(var)
+        start = stop
 
-    before: (R,), not decreasing.
-    """
-    done = 0
-    for r in range(len(before)):
-        now = slice(done, before[r])
-        traverse(mu, sigma, a[now], b[now], outcome[now], beta2, tau2, epsilon)
-        done = before[r]
-        players = member[start[r] : start[r + 1]]
-        mean, var = mu[players], sigma[players] ** 2 + tau2
-        free_for_all(mean, var, tied[start[r] : start[r + 1]], beta2, epsilon)
-        mu[players], sigma[players] = mean, np.sqrt(var)
-    traverse(mu, sigma, a[done:], b[done:], outcome[done:], beta2, tau2, epsilon)
 
-
-def draw_margin(draw_probability: float, beta: float) -> float:
-    """Return epsilon = Phi^-1((p + 1) / 2) sqrt(2) beta: two equals draw with probability p.
-
-    Infinite for p = 1. (scipy's quantile is as exact, but takes a tenth of a second to import.)
-    """
-    p = (draw_probability + 1.0) / 2.0
-    return NormalDist().inv_cdf(p) * math.sqrt(2.0) * beta if p < 1.0 else math.inf
+def rate(
+    mu: np.ndarray, sigma: np.ndarray, votes: Comparisons, beta: float, tau: float, epsilon: float
+) -> None:
+    """Take mu and sigma (M,) through the votes in order, in place."""
+    world = beta**2, tau**2, epsilon
+    if votes.ranking is None:
+        traverse(mu, sigma, votes.a, votes.b, votes.outcome, *world)
+    else:
+        traverse_with_rankings(mu, sigma, votes.a, votes.b, votes.outcome, votes.ranking, *world)
 
 
 @dataclass(frozen=True)
@@ -120,61 +141,61 @@ class TrueSkill:
 
     mu, sigma: the prior of a model never seen. beta: the spread of one performance. tau: what a
     model's sigma gains before each of its votes. draw_probability: how often two equals tie, from
-    0 up to 1, or "auto": the share of ties among the votes.
+    0 up to 1, or "auto": the most likely one given all wins and ties (`likely_draw_probability`;
+    with fewer votes than `LEAST_VOTES` the authors' 0.10). counts: what a row that sums several
+    raters is: "each" rater's own vote, which predicts later votes better (docs/held_out.md), or one
+    vote by its "majority" (the paper's).
     """
 
     mu: float = 25.0
     sigma: float = 25.0 / 3.0
     beta: float = 25.0 / 6.0
     tau: float = 25.0 / 300.0
-    draw_probability: float | str = 0.10
+    draw_probability: float | str = "auto"
+    counts: str = "each"
 
-    def fit(
-        self,
-        votes: pl.DataFrame | Comparisons | None = None,
-        prior: Ratings | pl.DataFrame | None = None,
-        rankings: pl.DataFrame | None = None,
-    ) -> Ratings:
+    def fit(self, votes: Any = None, prior: Any = None, rankings: Any = None) -> Ratings:
         """Rate the models by one pass over the votes in time order.
 
-        votes: pairwise votes. prior: earlier ratings to go on from, with `votes` only the newer
-        ones; then every one of these models is in the result, and "auto" keeps the draw probability
-        that they were made with. rankings: K-wise votes (see `Rankings.of`), each one free-for-all
-        update, after the pairwise votes of its time or earlier; not among `votes` as pairs too.
-        Raises ValueError for parameters out of range, and for ties where draws have no probability.
+        votes, rankings: see `Comparisons.of`; every K-wise vote is one free-for-all update.
+        prior: ratings to start from, with `votes` only the newer ones; every one of these models is
+        in the result. Ratings by this estimator go on with their own parameters, and "auto" keeps
+        their draw probability; a leaderboard (see `as_ratings`) only says where its models start.
+
+        Raises ValueError for parameters out of range, for ties where draws have no probability, for
+        a prior by another estimator or with other parameters, and for votes that it already has.
         """
         self._validate()
-        start = _prior_table(prior)
-        pairs = Comparisons.of(votes if votes is not None else _NO_VOTES)
-        ranked = Rankings.of(rankings) if rankings is not None else None
-        models = sorted({*pairs.models, *start["model"], *(ranked.models if ranked else ())})
-        pairs = _recoded(pairs, models)
-        every = _joined(pairs, _recoded(ranked.pairs(), models)) if ranked else pairs
-        draw_probability = self._draw_probability(every, prior)
-        if draw_probability == 0.0 and np.any((every.outcome == TIE) & (every.a != every.b)):
-            raise ValueError("the votes have ties, so draw_probability must be above 0, or auto")
-        epsilon = draw_margin(draw_probability, self.beta)
-        known = np.searchsorted(models, start["model"].to_list())
+        new = Comparisons.of(votes, rankings)
+        before = as_ratings(prior) if prior is not None else None
+        kept = self._continues(before, new)
+        models = sorted({*new.models, *(before.table["model"] if before else ())})
+        new = new.recoded(models)
+        wins, ties = new.counts()
+        p = self._draw_probability(wins, ties, kept)
+        if p == 0.0 and ties.any():
+            raise ValueError(
+                "the votes have ties, so draw_probability must be above 0, or auto"
+                + (", and the earlier ratings have 0: fit all votes again" if before else "")
+            )
+        epsilon = draw_margin(p, self.beta)
         mu, sigma = np.full(len(models), float(self.mu)), np.full(len(models), float(self.sigma))
-        mu[known], sigma[known] = start["mu"].to_numpy(), start["sigma"].to_numpy()
-        world = self.beta**2, self.tau**2, epsilon
-        if ranked is None:
-            traverse(mu, sigma, pairs.a, pairs.b, pairs.outcome, *world)
-        else:
-            member = np.searchsorted(models, ranked.models).astype(np.int32)[ranked.member]
-            schedule = _before(votes, ranked), ranked.start, member, ranked.tied
-            traverse_with_rankings(mu, sigma, pairs.a, pairs.b, pairs.outcome, *schedule, *world)
+        if before is not None:
+            known = np.searchsorted(models, before.table["model"].to_list())
+            mu[known] = before.table["mu"].to_numpy()
+            sigma[known] = before.table["sigma"].to_numpy()
+        ordered = new.each_rater() if self.counts == "each" else new
+        rate(mu, sigma, ordered, self.beta, self.tau, epsilon)
+        table = ratings_table(models, wins, ties, mu, sigma)
+        if before is not None:
+            table = _with_earlier(table, wins, ties, models, before)
+        numbers = {name: float(getattr(self, name)) for name in ("mu", "sigma", "beta", "tau")}
         return Ratings(
-            table=_table(every, mu, sigma, start, known),
+            table=table,
             estimator="trueskill",
-            parameters={
-                "mu": float(self.mu),
-                "sigma": float(self.sigma),
-                "beta": float(self.beta),
-                "tau": float(self.tau),
-                "draw_probability": draw_probability,
-                "epsilon": epsilon,
-            },
+            parameters={**numbers, "draw_probability": p, "epsilon": epsilon},
+            settings=asdict(self),
+            ids=sampled(before.ids if before else [], new.ids),
         )
 
     def _validate(self) -> None:
@@ -188,82 +209,101 @@ class TrueSkill:
         p = self.draw_probability
         if p != "auto" and not (isinstance(p, int | float) and 0.0 <= p < 1.0):
             raise ValueError(f"draw_probability must be from 0 up to 1, or auto, not {p}")
+        if self.counts not in ("majority", "each"):
+            raise ValueError(f"counts must be majority or each, not {self.counts}")
 
-    def _draw_probability(self, votes: Comparisons, prior: Ratings | pl.DataFrame | None) -> float:
+    def _continues(self, before: Ratings | None, new: Comparisons) -> float | None:
+        """Return the draw probability that the earlier ratings go on with, None without such.
+
+        Raises ValueError where these votes cannot go on from them.
+        """
+        if before is None or before.estimator == LEADERBOARD:
+            return None
+        if before.estimator != "trueskill":
+            raise ValueError(
+                f"the earlier ratings are by {before.estimator}, which has no order of time to go "
+                "on in; fit all votes again, or give ratings by trueskill"
+            )
+        for name in ("mu", "sigma", "beta", "tau", "draw_probability"):
+            mine, theirs = getattr(self, name), before.parameters[name]
+            if mine != "auto" and not math.isclose(mine, theirs, rel_tol=1e-9):
+                raise ValueError(
+                    f"the earlier ratings were made with {name} {theirs:.6g}, not {mine:.6g}; go "
+                    "on with theirs (`ratings.estimate_as()`), or fit all votes again"
+                )
+        if new.ids is not None and before.ids:
+            again = new.ids.filter(new.ids.is_in(before.ids))
+            if len(again):
+                raise ValueError(
+                    f"the earlier ratings already have vote {again[0]!r}; give only newer votes"
+                )
+        return before.parameters["draw_probability"]
+
+    def _draw_probability(
+        self, wins: np.ndarray, ties: np.ndarray, kept: float | None
+    ) -> float:
         if self.draw_probability != "auto":
             return float(self.draw_probability)
-        if prior is None:
-            # Among real votes few models are equal, so the tie rate is a little below the
-            # probability for equals; it is the usual estimate and needs no fit. Were every vote a
-            # tie, the margin would be infinite: then one vote more is taken to be none.
-            met = int((votes.a != votes.b).sum())
-            return min(votes.tie_rate(), met / (met + 1.0))
-        if isinstance(prior, pl.DataFrame):
-            raise ValueError(
-                "a table of earlier ratings does not say its draw probability: give "
-                "draw_probability, or the Ratings that hold it"
-            )
-        kept = prior.parameters["draw_probability"]
-        print(f"draw probability {kept:.4g}, as in the earlier ratings", file=sys.stderr)
-        return kept
+        if kept is not None:
+            return kept
+        if wins.sum() + ties.sum() / 2 < LEAST_VOTES:
+            return AUTHORS_DRAW_PROBABILITY
+        return likely_draw_probability(wins, ties, self.sigma, self.beta)
 
 
-_NO_VOTES = Comparisons([], np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.int8))
-
-
-def _recoded(votes: Comparisons, models: list[str]) -> Comparisons:
-    """Return the votes with their codes as positions in `models`, sorted names that hold theirs."""
-    if votes.models == models:
-        return votes
-    code = np.searchsorted(models, votes.models).astype(np.int32)
-    return Comparisons(models, code[votes.a], code[votes.b], votes.outcome)
-
-
-def _joined(one: Comparisons, two: Comparisons) -> Comparisons:
-    both = zip((one.a, one.b, one.outcome), (two.a, two.b, two.outcome), strict=True)
-    return Comparisons(one.models, *(np.concatenate(columns) for columns in both))
-
-
-def _before(votes: pl.DataFrame | Comparisons | None, rankings: Rankings) -> np.ndarray:
-    """Return how many pairwise votes come before each K-wise vote: those that are not later."""
-    if votes is None:
-        return np.zeros(len(rankings), np.int64)
-    if isinstance(votes, Comparisons):
-        raise ValueError(
-            "comparisons do not hold their times: give the votes as a table to rate them together "
-            "with rankings"
-        )
-    return np.searchsorted(np.sort(when(votes)), rankings.time, side="right")
-
-
-def _prior_table(prior: Ratings | pl.DataFrame | None) -> pl.DataFrame:
-    if prior is None:
-        return pl.DataFrame(schema=RATINGS)
-    return prior.table if isinstance(prior, Ratings) else prior
-
-
-def _table(
-    votes: Comparisons, mu: np.ndarray, sigma: np.ndarray, start: pl.DataFrame, known: np.ndarray
+def _with_earlier(
+    table: pl.DataFrame, wins: np.ndarray, ties: np.ndarray, models: list[str], before: Ratings
 ) -> pl.DataFrame:
     """Return the ratings with tallies and groups of the earlier and the new votes together."""
-    wins, ties = votes.counts()
-    tallies = {
-        "votes": wins.sum(1) + wins.sum(0) + ties.sum(1),
-        "wins": wins.sum(1),
-        "losses": wins.sum(0),
-        "ties": ties.sum(1),
-    }
-    compared = (wins + wins.T + ties).astype(np.float64)
-    for name, tally in tallies.items():
-        tally[known] += start[name].to_numpy()
+    tallies = ["votes", "wins", "losses", "ties"]
+    earlier = before.table.select("model", *tallies, "group")
+    table = table.join(earlier, on="model", how="left", suffix="_before", maintain_order="left")
+    added = [pl.col(name) + pl.col(f"{name}_before").fill_null(0) for name in tallies]
     # Models of one group were linked by the earlier votes: a chain with their votes as weight
     # links them again, and counts each vote once (each of them has two models).
-    for _, members in start.with_columns(place=known).group_by("group"):
-        chain, weight = members["place"].to_numpy(), members["votes"].to_numpy() / 2
-        compared[chain[:-1], chain[1:]] += weight[:-1]
-        compared[chain[-1], chain[0]] += weight[-1]
-    table = pl.DataFrame(
-        {"model": votes.models, "mu": mu, "sigma": sigma, **tallies, "group": groups(compared)},
-        schema=RATINGS,
+    compared = (wins + wins.T + ties).astype(np.float64)
+    for _, members in earlier.group_by("group"):
+        chain = np.searchsorted(models, members["model"].to_list())
+        weight = np.maximum(members["votes"].to_numpy() / 2, 1e-9)
+        np.add.at(compared, (chain, np.roll(chain, -1)), weight)
+    label = dict(zip(models, groups(compared).tolist(), strict=True))
+    return table.with_columns(
+        *added, group=pl.col("model").replace_strict(label, return_dtype=pl.Int64)
+    ).drop(pl.selectors.ends_with("_before"))
+
+
+def order_note(votes: Any, chosen: Estimator, shuffles: int = 20, seed: int = 0) -> str:
+    """Return what a reader must know where votes have no times: that their order decides.
+
+    By how much is measured by rating them in `shuffles` other orders (at most a million votes,
+    else the first million of them). Empty where every vote has its time, and for the estimators
+    that do not depend on the order.
+    """
+    votes = Comparisons.of(votes)
+    if votes.timed or len(votes) < 2 or not isinstance(chosen, TrueSkill):
+        return ""
+    some = votes.part(0, MOST_SHUFFLED)
+    # What moves is a whole vote: one row, or all the pairs of a ranking.
+    unit = np.arange(len(some))
+    if some.ranking is not None:
+        unit = np.cumsum((some.ranking == SINGLE) | (np.diff(some.ranking, prepend=-2) != 0)) - 1
+    p = chosen.fit(votes).parameters["draw_probability"]
+    fixed = TrueSkill(**{**asdict(chosen), "draw_probability": p})
+    first = fixed.fit(some).table
+    rng = np.random.default_rng(seed)
+    swaps, moved = 0, 0.0
+    for _ in range(shuffles):
+        turn = rng.permutation(unit[-1] + 1)[unit]
+        other = fixed.fit(some.only(np.argsort(turn, kind="stable"))).table
+        swaps += other["model"].to_list() != first["model"].to_list()
+        both = first.join(other, on="model", suffix="_other")
+        shift = (both["mu"] - both["mu_other"]).to_numpy()
+        # The level of the whole board moves too, and means nothing.
+        shift = np.abs(shift - shift.mean()) / (HALF * both["sigma"].to_numpy())
+        moved = max(moved, float(shift.max()))
+    n = f"the first {len(some):,} votes" if len(some) < len(votes) else "the votes"
+    return (
+        f"votes without a time are rated in the order of the file, and trueskill depends on it: in "
+        f"{shuffles} other orders of {n} the ranking changed {swaps} times and a mu moved by up to "
+        f"{moved:.0%} of its 95% interval; thurstone and bradley_terry do not depend on the order"
     )
-    return table.sort("mu", "model", descending=[True, False])

@@ -23,7 +23,6 @@ from arena.prediction.calibration import predict, reliability
 from arena.prediction.held_out import BASELINES, Evaluation
 from arena.ratings.comparisons import A_WINS, TIE, Comparisons
 from arena.ratings.table import Ratings
-from arena.report.tables import interval_sd
 
 COLOURS = ("#2a6f97", "#e07a5f", "#5b8e55", "#8d6a9f", "#c9a227", "#6c757d")
 INK, GREY, FAINT = "#22303c", "#66727d", "#d8dee4"
@@ -67,8 +66,8 @@ def leaderboard(ratings: Ratings) -> Figure:
     The rating is Elo where the ratings have it (bradley_terry), else mu.
     """
     elo = "elo" in ratings.table.columns
-    value, sd, digits = ("elo", "elo_sd", 0) if elo else ("mu", "sd", 2)
-    table = ratings.table.with_columns(sd=interval_sd(ratings))
+    value, sd, digits = ("elo", "elo_sd", 0) if elo else ("mu", "sigma", 2)
+    table = ratings.table
     table = table.sort("group", "mu", descending=[False, True])
     cut = table.height - LIMIT
     table = table.head(LIMIT)

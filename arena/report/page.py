@@ -6,7 +6,6 @@ How the page looks and what it says is in report.html; here is what fills it.
 """
 
 import base64
-import math
 from pathlib import Path
 
 import jinja2
@@ -18,7 +17,7 @@ from arena.gaps.joint import joint_gaps
 from arena.gaps.pairwise import pairwise_gaps
 from arena.prediction.held_out import BASELINES, Evaluation, evaluate
 from arena.ratings.comparisons import Comparisons
-from arena.ratings.table import ESTIMATORS, Estimator, Ratings, estimator
+from arena.ratings.table import ESTIMATORS, Ratings, estimator
 from arena.report import figures, tables, text
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -106,30 +105,14 @@ def _facts(votes: pl.DataFrame) -> str:
     return "; ".join(said) + "."
 
 
-def as_fitted(ratings: Ratings, comparisons: Comparisons) -> Estimator:
-    """Return the estimator that made the ratings, as far as they tell.
-
-    A draw probability that is exactly the votes' share of ties was chosen by them (auto), and so is
-    to be chosen by the earlier votes alone; `thurstone` estimates its own.
-    """
-    known = estimator(ratings.estimator).__dict__
-    given: dict[str, float | str] = {k: v for k, v in ratings.parameters.items() if k in known}
-    p = ratings.parameters["draw_probability"]
-    auto = ratings.estimator == "thurstone" or math.isclose(p, comparisons.tie_rate())
-    if "draw_probability" in given and auto:
-        given["draw_probability"] = "auto"
-    return estimator(ratings.estimator, **given)
-
 
 def _evaluation(
     comparisons: Comparisons, ratings: Ratings, name: str
 ) -> tuple[Evaluation | None, str]:
     """Return the estimators' scores, or None and why there are none."""
     others = {other: estimator(other) for other in ESTIMATORS if other != ratings.estimator}
-    if "trueskill" in others:
-        others["trueskill"] = estimator("trueskill", draw_probability="auto")
     try:
-        return evaluate(comparisons, {name: as_fitted(ratings, comparisons), **others}), ""
+        return evaluate(comparisons, {name: ratings.estimate_as(), **others}), ""
     except ValueError as error:
         return None, printable(f"Not measured: {error}.")
 

@@ -19,49 +19,13 @@ WORDS = frozenset({"model", "method", "predicts", "gap"})
 GAIN = "nats over the better baseline"
 
 
-def interval_sd(ratings: Ratings) -> np.ndarray:
-    """Return the standard deviation of each model's mu from the mean of its group, (M,).
-
-    A batch fit knows differences far better than the level of the whole board, which only the
-    prior holds: sigma by itself would say that no model can be told from another. Without a
-    covariance the models are independent, and sigma is returned.
-    """
-    sigma = ratings.table["sigma"].to_numpy()
-    if ratings.covariance is None:
-        return sigma
-    group = ratings.table["group"].to_numpy()
-    variance = np.empty(len(sigma))
-    for members in (np.flatnonzero(group == each) for each in np.unique(group)):
-        inside = ratings.covariance[np.ix_(members, members)]
-        variance[members] = np.diag(inside)
-        if len(members) > 1:  # a lone model has nobody to be apart from
-            variance[members] += inside.mean() - 2.0 * inside.mean(1)
-    return np.sqrt(np.maximum(variance, 0.0))
-
-
-def places(ratings: Ratings) -> np.ndarray:
-    """Return each model's place by interval within its group, (M,): several may share one.
-
-    The place is 1 + how many models have a lower 95% bound above this model's upper one, as
-    LMArena's leaderboard counts it.
-    """
-    mu, half = ratings.table["mu"].to_numpy(), 1.96 * interval_sd(ratings)
-    group = ratings.table["group"].to_numpy()
-    found = np.empty(len(mu), np.int64)
-    for members in (np.flatnonzero(group == each) for each in np.unique(group)):
-        low = np.sort((mu - half)[members])
-        above = len(members) - np.searchsorted(low, (mu + half)[members], side="right")
-        found[members] = 1 + above
-    return found
-
-
 def leaderboard_tables(ratings: Ratings) -> list[tuple[int, int, pl.DataFrame]]:
     """Return (group, its votes, its printed table) for each group of compared models.
 
     Columns: place (by interval), by mean, model, Elo where the ratings have it, mu, votes, won,
     lost, tied. The two scales carry their 95% intervals.
     """
-    table = ratings.table.with_columns(place=places(ratings), sd=interval_sd(ratings))
+    table = ratings.table.with_columns(ratings.places())
     found = []
     for (group,), members in sorted(table.group_by("group", maintain_order=True)):
         # A published leaderboard has no tallies of wins and losses.
@@ -77,7 +41,7 @@ def leaderboard_tables(ratings: Ratings) -> list[tuple[int, int, pl.DataFrame]]:
                 for elo, sd in members.select("elo", "elo_sd").iter_rows()
             ]
         columns["mu, 95%"] = [
-            f"{mu:.3f} ± {1.96 * sd:.3f}" for mu, sd in members.select("mu", "sd").iter_rows()
+            f"{mu:.3f} ± {1.96 * sd:.3f}" for mu, sd in members.select("mu", "sigma").iter_rows()
         ]
         columns |= {
             head: ["" if n is None else f"{n:,}" for n in members[name]]

@@ -2,7 +2,6 @@
 
 import pytest
 
-from arena.prediction.calibration import between_models
 from arena.prediction.held_out import FIRST, evaluate
 from arena.prediction.tune import tune
 from benchmarks import held_out
@@ -17,7 +16,7 @@ PEERS = {"football": 0.9331, "genai_arena": 1.0029}
 )
 def test_tuned_on_the_past_beats_every_baseline_and_the_peer_on_the_future(data, method):
     """International football (CC0); GenAI-Arena (TIGER-AI-Lab, Apache-2.0)."""
-    votes = between_models(getattr(held_out, data)())
+    votes = getattr(held_out, data)().between_models()
     tuned = tune(votes.part(0, round(len(votes) * FIRST)), method).estimator
     rows = evaluate(votes, {"tuned": tuned}).overall()
     best, *others = rows.select("method", "log_loss", "gain", "gain_half").rows()

@@ -1,6 +1,8 @@
 """The batch estimator against a general optimiser, exact integration and simulated arenas."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,9 +14,13 @@ from scipy.optimize import approx_fprime, minimize
 from scipy.stats import norm
 
 from arena.ratings.comparisons import Comparisons
-from arena.ratings.table import estimator
+from arena.ratings.gaussian import above
+from arena.ratings.table import Ratings, estimator
 from arena.ratings.thurstone import Thurstone, log_likelihood, posterior, slopes
 
+SHARED = Path(__file__).parents[3] / ".." / "shared"
+DATA, CASES = SHARED / "data" / "genai_arena", SHARED / "cases" / "votes"
+NAMES = ["model_a", "model_b", "outcome"]
 MU, SIGMA, BETA = 25.0, 25.0 / 3.0, 25.0 / 6.0
 
 
@@ -26,6 +32,21 @@ def plain_log_posterior(x, wins, ties):
     tied = np.log(norm.cdf((epsilon - d) / c) - norm.cdf((-epsilon - d) / c))
     prior = norm.logpdf(mu, MU, SIGMA).sum()
     return (wins * won).sum() + (np.triu(ties, 1) * tied).sum() + prior
+
+
+def counted(wins, ties):
+    """Return one row per pair of models with its counts."""
+    i, j = np.triu_indices(len(wins), 1)
+    return pl.DataFrame(
+        {
+            "model_a": [f"m{k}" for k in i],
+            "model_b": [f"m{k}" for k in j],
+            "outcome": ["tie"] * len(i),
+            "votes_a": wins[i, j],
+            "votes_b": wins[j, i],
+            "votes_tie": ties[i, j],
+        }
+    )
 
 
 def counts(seed, models=6, votes=500):
@@ -97,6 +118,67 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         inside.append(np.abs(mode - truth) < 1.96 * np.sqrt(np.diag(covariance)))
     # 1,600 intervals, of one arena not independent: docs/joint_gap.md has the 1,000 arenas.
     assert 0.93 < np.mean(inside) < 0.97
+
+
+def test_intervals_of_differences_cover_the_truth_as_often_as_they_say():
+    """Of ratings as they are read back: 28 pairs of 8 models in each of 120 arenas."""
+    rng = np.random.default_rng(1)
+    i, j = np.triu_indices(8, 1)
+    inside, too_wide = [], []
+    for _ in range(120):
+        wins, ties, truth = simulated_arena(rng, 8, 400, MU, SIGMA, BETA, epsilon=2.0)
+        ratings = Thurstone().fit(counted(wins, ties))
+        row = np.array([ratings._row(f"m{k}") for k in range(8)])
+        mean, variance = ratings.difference(row[i], row[j])
+        off = np.abs(mean - (truth[i] - truth[j]))
+        inside.append(off < 1.96 * np.sqrt(variance))
+        # The marginals hold the unknown level of the whole board: adding them is no interval.
+        own = np.diag(ratings.covariance)[row]
+        too_wide.append(off < 1.96 * np.sqrt(own[i] + own[j]))
+        group = ratings.table["sigma"].to_numpy()
+        assert (group < 0.8 * np.sqrt(np.diag(ratings.covariance))).all()
+    assert 0.93 < np.mean(inside) < 0.97
+    assert np.mean(too_wide) > 0.99
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="../shared/cases is not here")
+@pytest.mark.parametrize(
+    ("n", "sd", "gaps"), [(10_000, 0.0747, (1.4929, 0.0037)), (100, None, (1.5328, 0.2752))]
+)
+def test_two_models_with_6_to_4_have_the_counted_difference(n, sd, gaps, tmp_path):
+    """shared/cases/votes/thurstone: by quadrature, Laplace's Gaussian is 0.004 off at 100 votes."""
+    votes = pl.read_parquet(CASES / "thurstone" / f"two_{n}.parquet")
+    Thurstone().fit(votes).write(tmp_path / "ratings.parquet")
+    ratings = Ratings.read(tmp_path / "ratings.parquet")
+    assert ratings.win_probability("A", "B") == pytest.approx(0.600, abs=2e-3)
+    (delta,), (variance,) = ratings.difference(np.array([0]), np.array([1]))
+    s = math.sqrt(variance)
+    assert sd is None or s == pytest.approx(sd, abs=1e-4)
+    assert s * above(delta / s)[0] == pytest.approx(gaps[0], abs=0.4 / n + 5e-4)
+    assert s * above(-delta / s)[0] == pytest.approx(gaps[1], abs=0.4 / n + 5e-4)
+    # What is printed is relative to the mean of the two: half of the difference's.
+    assert ratings.table["sigma"].to_list() == pytest.approx([s / 2, s / 2])
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="../shared/data/genai_arena is not here")
+def test_genai_arena_has_the_counted_differences():
+    battles = json.loads((DATA / "clean_battle_20240220.json").read_text())
+    outcome = {"model_a": "a", "model_b": "b", "tie": "tie", "tie (bothbad)": "tie"}
+    rows = [
+        (x["model_a"].split("_")[1], x["model_b"].split("_")[1], outcome[x["winner"]])
+        for x in battles
+        if x["model_a"].endswith("_generation")
+    ]
+    ratings = Thurstone().fit(pl.DataFrame(rows, NAMES, orient="row"))
+    found = {}
+    for pair in (("PlayGroundV2", "PixArtAlpha"), ("LCM", "PlayGroundV2")):
+        (delta,), (variance,) = ratings.difference(*([ratings._row(name)] for name in pair))
+        found[pair[0]] = math.sqrt(variance), math.sqrt(variance) * above(
+            delta / math.sqrt(variance)
+        )[0]
+    assert found["PlayGroundV2"] == pytest.approx((0.3620, 1.8353), abs=1e-4)
+    assert found["LCM"][1] == pytest.approx(0.0204, abs=1e-4)
+    assert ratings.places().to_list() == [1, 2, 2, 4, 5, 5]
 
 
 def test_a_model_that_always_won_has_a_finite_rating():

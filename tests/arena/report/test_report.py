@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 import re
 from pathlib import Path
 
@@ -13,11 +12,10 @@ from PIL import Image
 
 from arena.escape import printable, unformatted
 from arena.gaps.pairwise import UnratedModelError
-from arena.ratings.comparisons import Comparisons
-from arena.ratings.table import Ratings, estimator
+from arena.ratings.table import estimator
 from arena.report.figures import gap_histogram, leaderboard, png
-from arena.report.page import as_fitted, write_report
-from arena.report.tables import as_text, interval_sd, leaderboard_tables, places
+from arena.report.page import write_report
+from arena.report.tables import leaderboard_tables
 from arena.report.text import leaderboard as leaderboard_text
 from arena.schema import VOTES
 from arena.votes.read import read_votes
@@ -99,14 +97,6 @@ def test_without_images_only_the_pairwise_gap_is_shown(votes, tmp_path):
     assert "The joint gap needs both images" in (tmp_path / "report.html").read_text()
 
 
-def test_as_fitted_takes_from_the_past_what_the_votes_chose(votes):
-    comparisons = Comparisons.of(votes)
-    chosen = estimator("trueskill", draw_probability="auto", tau=0.5)
-    assert as_fitted(chosen.fit(votes), comparisons) == chosen
-    fixed = estimator("trueskill", draw_probability=0.3)
-    assert as_fitted(fixed.fit(votes), comparisons) == fixed
-
-
 def test_the_ticks_of_the_gap_histogram_stand_where_they_say():
     gap = np.maximum(np.linspace(-1.5, 8.0, 400), 0.0)  # a sixth at 0: ticks at 2.5%
     gaps = pl.DataFrame({"outcome": "a", "gap": gap})
@@ -174,29 +164,4 @@ def test_models_in_a_circle_share_the_first_place():
     circle = pl.DataFrame(
         {"model_a": list("ABC") * 9, "model_b": list("BCA") * 9, "outcome": ["a"] * 27}
     )
-    assert places(estimator("bradley_terry").fit(circle)).tolist() == [1, 1, 1]
-
-
-def test_intervals_are_from_the_group_s_mean_where_the_covariance_is_known():
-    """One shared level of variance 9 is no uncertainty of an order; 1/2 remains of each 1."""
-    table = pl.DataFrame(
-        {
-            "model": ["a", "b", "far"],
-            "mu": [27.0, 23.0, 25.0],
-            "sigma": [math.sqrt(10.0)] * 3,
-            "votes": [5, 5, 5],
-            "wins": [3, 1, 0],
-            "losses": [1, 3, 0],
-            "ties": [1, 1, 5],
-            "group": [0, 0, 1],
-        }
-    )
-    covariance = np.array([[10.0, 9.0, 0.0], [9.0, 10.0, 0.0], [0.0, 0.0, 10.0]])
-    ratings = Ratings(table, "thurstone", {"beta": 4.0}, covariance)
-    assert interval_sd(ratings) == pytest.approx([math.sqrt(0.5), math.sqrt(0.5), math.sqrt(10)])
-    assert places(ratings).tolist() == [1, 2, 1]
-    assert interval_sd(Ratings(table, "trueskill", {})) == pytest.approx([math.sqrt(10.0)] * 3)
-    (_, votes, first), _ = leaderboard_tables(ratings)
-    assert votes == 5
-    assert first["mu, 95%"].to_list() == ["27.000 ± 1.386", "23.000 ± 1.386"]
-    assert as_text(first)[1].split() == ["1", "1", "a", "27.000", "±", "1.386", "5", "3", "1", "1"]
+    assert estimator("bradley_terry").fit(circle).places().to_list() == [1, 1, 1]

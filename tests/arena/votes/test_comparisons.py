@@ -26,14 +26,12 @@ def test_counts_agree_with_counting_by_hand_whatever_the_side():
     wins, ties = found.counts()
     assert wins.tolist() == [[0, 2], [1, 0]]
     assert ties.tolist() == [[0, 1], [1, 0]]
-    assert found.tie_rate() == 0.25
 
 
 def test_a_model_that_meets_itself_tells_nothing():
     found = Comparisons.of(votes([("x", "x", "a"), ("x", "x", "tie")]))
     assert len(found) == 2
     assert found.counts()[0].sum() == 0
-    assert found.tie_rate() == 0.0
 
 
 def test_groups_are_the_connected_components_the_busiest_first():
