@@ -11,7 +11,7 @@ import polars as pl
 from arena.schema import OUTCOMES, RANKINGS, REJECTED, VOTES
 from arena.votes.check import Checked, check
 from arena.votes.coding import stacked
-from arena.votes.containers import Table
+from arena.votes.containers import Table, open_table
 from arena.votes.deliveries import repeated
 from arena.votes.faults import VotesError, named, rejections, saying
 from arena.votes.formats import FORMATS
