@@ -252,18 +252,21 @@ def run_gaps(options: argparse.Namespace) -> None:
     """Write the gaps and print their summary."""
     from arena.gaps.table import write_joint_gaps, write_pairwise_gaps
     from arena.ratings.table import Ratings
+    from arena.votes.read import read_votes
 
     ratings = Ratings.read(options.ratings)
+    if options.estimator == "joint" and options.spread:
+        raise ValueError("--spread is not for the joint gap, which infers its own")
+    reading = read_votes(options.votes, _options(options))
+    _say(reading)
     if options.estimator == "joint":
-        if options.spread:
-            raise ValueError("--spread is not for the joint gap, which infers its own")
-        summary, report = write_joint_gaps(options.votes, ratings, options.out, options.signed)
+        summary, report = write_joint_gaps(reading.votes, ratings, options.out, options.signed)
         print(report)
     else:
         spread = options.spread or "posterior"
         truncated = options.estimator == "pairwise"
         summary = write_pairwise_gaps(
-            options.votes, ratings, options.out, spread, options.signed, truncated
+            reading.votes, ratings, options.out, spread, options.signed, truncated
         )
     print(summary)
     print(f"gaps: {options.out}")

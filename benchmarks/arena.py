@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-from arena.gaps.pairwise import PairwiseGaps
+from arena.gaps.pairwise import pairwise_gaps
 from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
 from arena.ratings.table import estimator
 from arena.schema import OUTCOMES
@@ -249,12 +249,11 @@ def look_up(n: int) -> None:
     kinds = {"model_a": pl.Enum(MODELS), "model_b": pl.Enum(MODELS), "outcome": pl.Enum(OUTCOMES)}
     for what, schema in (("names", {}), ("enums", kinds)):
         table = named(votes).with_columns(vote_id=pl.int_range(pl.len())).cast(schema)
-        lookup = PairwiseGaps(ratings)
-        lookup.of(table.head(10))
+        pairwise_gaps(table.head(10), ratings)
         seconds, done = 0.0, 0
         while done < n:
             part = table.head(n - done)
-            seconds += best(lambda p=part, f=lookup: f.of(p), 1)
+            seconds += best(lambda p=part: pairwise_gaps(p, ratings), 1)
             done += len(part)
         say(f"gaps of {n:,} votes, models as {what}", seconds, n)
 

@@ -16,13 +16,13 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from arena.gaps.graph import Meetings
-from arena.gaps.joint_evidence import Inference, Settings, infer_settings
+from arena.gaps.graph import Graph
+from arena.gaps.inference import Inference, Settings
+from arena.gaps.settings import infer_settings
 from arena.ratings.table import estimator
 from studies.world import WORLDS, Arena, hold_arena
 
 SCOPES = ("own vote", "own pair", "own images", "all", "no names")
-SWEEPS = 200
 
 
 def parts_of_graph(world: str, seed: int) -> list[dict[str, object]]:
@@ -45,14 +45,14 @@ def gaps_by_scope(arena: Arena) -> dict[str, np.ndarray]:
     """Return the signed joint gap (n,) of every vote, inferred from each of `SCOPES`."""
     ratings = estimator("trueskill", draw_probability=0.0).fit(arena.votes)
     models = pl.Enum(ratings.table["model"])
-    settings = infer_settings(Meetings.of(arena.votes, models), ratings)
+    settings = infer_settings(Graph.of(arena.votes, models)[0], ratings)
     found = {}
     for scope in SCOPES[:3]:
         votes, focus = in_scope(arena.votes, scope)
         found[scope] = _gaps(votes, models, settings)[focus]
     found["all"] = _gaps(arena.votes, models, settings)
     nameless = replace(ratings, table=ratings.table.with_columns(mu=pl.lit(0.0)))
-    unknown = infer_settings(Meetings.of(arena.votes, models), nameless)
+    unknown = infer_settings(Graph.of(arena.votes, models)[0], nameless)
     found["no names"] = _gaps(arena.votes, models, unknown)
     return found
 
@@ -87,8 +87,9 @@ def in_scope(votes: pl.DataFrame, scope: str) -> tuple[pl.DataFrame, np.ndarray]
 
 
 def _gaps(votes: pl.DataFrame, models: pl.Enum, settings: Settings) -> np.ndarray:
-    inference = Inference.of(Meetings.of(votes, models))
-    gap, _, _ = inference.of_votes(inference.run(settings, SWEEPS), settings)
+    graph, places = Graph.of(votes, models)
+    inference = Inference(graph)
+    gap, _, _ = inference.of_votes(places, inference.run(settings), settings)
     return gap
 
 

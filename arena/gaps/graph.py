@@ -1,7 +1,7 @@
 """Votes as a graph of images: who met whom, judged by whom, in which connected component.
 
-The arrays that `propagation` sweeps, built from a votes table. What the variances of the variables
-are, `joint` decides.
+The arrays that `sweeps` works on, built from a votes table. What the variances of the variables
+are, `inference` decides.
 """
 
 from dataclasses import dataclass
@@ -11,216 +11,231 @@ import polars as pl
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from arena.gaps.propagation import Graph
 from arena.gaps.sweeps import NOBODY
 from arena.gaps.truncated_vote import LOSS, TIED, WIN
-from arena.ratings.comparisons import B_WINS, TIE
 from arena.schema import OUTCOMES
 
-# A dense sweep costs n^2 a vote: beyond this many variables a million votes would take minutes.
-DENSE = 48
+# A component holds its full covariance where n^3, a sweep's cost, is at most this many operations
+# for each factor: up to 10 variables always, 100 with 1,000 factors, 1,000 with a million.
+DENSE = 1_000
+COUNTS = ("votes_a", "votes_b", "votes_tie")
 
 
 @dataclass(frozen=True)
-class Meetings:
-    """Votes between images as integer codes, in input order.
+class Graph:
+    """Votes over Gaussian variables, each connected component's rows contiguous.
 
-    winner, loser: (n,) images; a tie's winner is image_a. tie: (n,) bool. rater: (n,), NOBODY where
-    unknown. model: (I,) the model of each image.
+    A variable is an image, or a rater's taste for an image. All votes on the same difference are
+    one factor. ends: (F, 4) int32, its variables, d = x[0] - x[1] + x[2] - x[3]: two images and
+    their rater's two tastes, NOBODY where nothing shares such a taste. count: (F, 3) int64, its
+    votes for d > 0, for d < 0 and for a tie. model: (V,) of each variable's image. taste: (V,)
+    bool. seen: (V,) bool, whether an image's only rater judged it more than once: the image and
+    that rater's taste are then one variable, since no vote tells the two apart. variable_start,
+    factor_start: (C + 1,) where the components begin. dense: (C,) bool, which components hold a
+    covariance matrix.
     """
 
-    winner: np.ndarray
-    loser: np.ndarray
-    tie: np.ndarray
-    rater: np.ndarray
+    ends: np.ndarray
+    count: np.ndarray
     model: np.ndarray
-
-    @staticmethod
-    def of(votes: pl.DataFrame, models: pl.Enum) -> "Meetings":
-        """Read the meetings of a votes table whose models are all in `models`.
-
-        Raises ValueError where a vote lacks an image, or an image comes from two models.
-        """
-        for name in ("image_a", "image_b"):
-            if name not in votes.columns or votes[name].null_count():
-                raise ValueError(f"the joint gap needs {name} in every vote")
-        n = votes.height
-        image, names = _codes(pl.concat([votes["image_a"], votes["image_b"]]))
-        model = np.concatenate(
-            [votes[name].cast(models).to_physical().to_numpy() for name in ("model_a", "model_b")]
-        ).astype(np.int32)
-        model_of = np.empty(len(names), np.int32)
-        model_of[image] = model
-        if (model_of[image] != model).any():
-            name = names[int(image[model_of[image] != model][0])]
-            raise ValueError(f"image {name!r} comes from two models; give every image its own name")
-        outcome = votes["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy()
-        lost = outcome == B_WINS
-        known = "rater" in votes.columns
-        return Meetings(
-            winner=np.where(lost, image[n:], image[:n]),
-            loser=np.where(lost, image[:n], image[n:]),
-            tie=outcome == TIE,
-            rater=_codes(votes["rater"])[0] if known else np.full(n, NOBODY, np.int32),
-            model=model_of,
-        )
-
-    def __len__(self) -> int:
-        return len(self.winner)
-
-    def only(self, kept: np.ndarray) -> "Meetings":
-        """Return the meetings at some positions, with the images that they need."""
-        ends = np.concatenate([self.winner[kept], self.loser[kept]])
-        images, code = np.unique(ends, return_inverse=True)
-        half = len(ends) // 2
-        return Meetings(
-            code[:half].astype(np.int32),
-            code[half:].astype(np.int32),
-            self.tie[kept],
-            self.rater[kept],
-            self.model[images],
-        )
-
-    def judged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Find which rater judged which image more than once: a taste that votes share.
-
-        Returns (taste (n, 2) of each end of a vote, NOBODY where there is none; image (T,) of each
-        taste; sole (T,) bool, whether all the image's votes are this rater's).
-        """
-        ends = np.stack([self.winner, self.loser], 1).astype(np.int64)
-        key = self.rater[:, None] * np.int64(len(self.model)) + ends
-        known = (self.rater != NOBODY) & (self.winner != self.loser)
-        pairs, place, count = np.unique(key[known], return_inverse=True, return_counts=True)
-        image = (pairs % max(len(self.model), 1)).astype(np.int32)
-        shared = count > 1
-        name = np.where(shared, np.cumsum(shared) - 1, NOBODY).astype(np.int32)
-        taste = np.full(ends.shape, NOBODY, np.int32)
-        taste[known] = name[place].reshape(-1, 2)
-        met = self.winner != self.loser
-        votes = np.bincount(ends[met].ravel(), minlength=len(self.model))
-        return taste, image[shared], (count == votes[image])[shared]
-
-
-def _codes(column: pl.Series) -> tuple[np.ndarray, pl.Series]:
-    """Return each row's code (NOBODY for null) and the values by code."""
-    coded = column.rechunk().to_arrow().dictionary_encode()
-    codes = coded.indices.fill_null(NOBODY).to_numpy(zero_copy_only=False).astype(np.int32)
-    return codes, pl.Series(coded.dictionary)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A graph, and where its rows come from.
-
-    graph: variables and factors by component. vote: (K,) positions among the meetings (an image
-    that met itself has no row). factor: (K,) the factor of each of these votes, and kind: (K,) its
-    column of `Graph.count`. sign: (K,) +1 where the factor's difference is winner minus loser,
-    else -1. image: (V,) the image of each variable. taste: (V,) bool, whether it is a rater's taste
-    for the image instead of the image itself. seen: (V,) bool, whether it is both in one, the image
-    as its only rater sees it: no vote tells the two apart, and one variable is exact where two
-    would be a cycle.
-    """
-
-    graph: Graph
-    vote: np.ndarray
-    factor: np.ndarray
-    kind: np.ndarray
-    sign: np.ndarray
-    image: np.ndarray
     taste: np.ndarray
     seen: np.ndarray
+    variable_start: np.ndarray
+    factor_start: np.ndarray
+    dense: np.ndarray
 
     @staticmethod
-    def of(meetings: Meetings) -> "Layout":
-        """Lay the variables and factors out."""
-        images = len(meetings.model)
-        ends = np.full((len(meetings), 4), NOBODY, np.int32)
-        ends[:, 0], ends[:, 1] = meetings.winner, meetings.loser
-        tastes, of_image, sole = meetings.judged()
+    def of(votes: pl.DataFrame, models: pl.Enum) -> "tuple[Graph, Places]":
+        """Build the graph of a votes table whose models are all in `models`.
+
+        Votes are the columns of `schema.VOTES`; rater and the three counts may be missing. An image
+        is told by its string and its model. A vote without both images is not in the graph, nor is
+        one of an image that met itself.
+        """
+        shown = votes.select(pl.all_horizontal(pl.col("image_a", "image_b").is_not_null()))
+        rows = np.flatnonzero(shown.to_series().to_numpy())
+        image, model = _images(votes[rows], models)
+        met = image[:, 0] != image[:, 1]
+        rows, image = rows[met], image[met]
+        kept = votes[rows]
+        count = _counts(kept)
+        tastes, of_image, sole = _tastes(image, _raters(kept), count.sum(1), len(model))
+        images = len(model)
         name = np.where(sole, NOBODY, images + np.cumsum(~sole) - 1)
-        ends[:, 2:] = np.append(name, NOBODY)[tastes]  # NOBODY is the last
-        image = np.concatenate([np.arange(images, dtype=np.int32), of_image[~sole]])
-        taste = np.arange(len(image)) >= images
-        seen = np.zeros(len(image), bool)
+        ends = np.hstack([image, np.append(name, NOBODY)[tastes]]).astype(np.int32)
+        of_variable = np.concatenate([np.arange(images), of_image[~sole]])
+        seen = np.zeros(len(of_variable), bool)
         seen[of_image[sole]] = True
-        component = _components(meetings)
-        by_component = np.argsort(component[image], kind="stable").astype(np.int32)
-        place = np.empty(len(image) + 1, np.int32)
-        place[by_component] = np.arange(len(image), dtype=np.int32)
-        place[NOBODY] = NOBODY
-        vote = np.flatnonzero(meetings.winner != meetings.loser)
-        ends, factor, flipped = _factors(place[ends[vote]])
-        kind = np.where(meetings.tie[vote], TIED, np.where(flipped, LOSS, WIN))
-        votes = np.bincount(3 * factor + kind, minlength=3 * len(ends)).reshape(-1, 3)
-        count = component.max(initial=-1) + 1
-        variables = np.bincount(component[image], minlength=count)
-        factors = np.bincount(component[image[by_component[ends[:, 0]]]], minlength=count)
-        # Without cycles (edges = nodes - 1) the sparse sums are the dense ones.
-        edge = component[image[by_component[ends[ends != NOBODY]]]]
-        cycles = np.bincount(edge, minlength=count) >= variables + factors
-        graph = Graph(
-            ends=ends,
-            count=votes,
-            variable_start=np.concatenate([[0], np.cumsum(variables)]),
-            factor_start=np.concatenate([[0], np.cumsum(factors)]),
-            dense=cycles & (variables <= DENSE),
+        taste = np.arange(len(of_variable)) >= images
+        graph, factor, flipped = _arranged(ends, count, model[of_variable], taste, seen)
+        places = Places(
+            factor=np.full(votes.height, NOBODY, np.int64),
+            flipped=np.zeros(votes.height, bool),
+            shown=shown.to_series().to_numpy(),
+            kind=votes["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy().astype(np.int64),
         )
-        sign = np.where(flipped, -1.0, 1.0)
-        of_variable = image[by_component], taste[by_component], seen[by_component]
-        return Layout(graph, vote, factor, kind, sign, *of_variable)
+        places.factor[rows], places.flipped[rows] = factor, flipped
+        swap = places.flipped & (places.kind != TIED)
+        places.kind[swap] = WIN + LOSS - places.kind[swap]
+        return graph, places
+
+    def sample(self, factors: int, seed: int = 0) -> "Graph":
+        """Return about this many factors that keep their images' other factors.
+
+        Whole components in random order; of one that is larger than what is left to pick, the
+        variables nearest to a random one. Independent of every outcome.
+        """
+        if len(self.ends) <= factors:
+            return self
+        rng = np.random.default_rng(seed)
+        size = np.diff(self.factor_start)
+        order = rng.permutation(len(size))
+        whole = order[np.cumsum(size[order]) <= factors]
+        kept = np.isin(self.component(), whole)
+        partial, left = order[len(whole)], factors - int(kept.sum())
+        inside = np.arange(*self.factor_start[partial : partial + 2])
+        start = rng.integers(*self.variable_start[partial : partial + 2])
+        near = breadth_first_order(_links(self.ends, len(self.model)), start, directed=False)[0]
+        rank = np.full(len(self.model) + 1, -1, np.int64)  # the last is NOBODY's
+        rank[near] = np.arange(len(near))
+        # A factor is inside a ball when its farthest variable is.
+        farthest = rank[self.ends[inside]].max(axis=1)
+        kept[inside[np.argsort(farthest, kind="stable")[:left]]] = True
+        variables = np.unique(self.ends[kept])
+        variables = variables[variables != NOBODY]
+        place = np.full(len(self.model) + 1, NOBODY, np.int32)
+        place[variables] = np.arange(len(variables))
+        return _arranged(
+            place[self.ends[kept]],
+            self.count[kept],
+            self.model[variables],
+            self.taste[variables],
+            self.seen[variables],
+        )[0]
+
+    def component(self) -> np.ndarray:
+        """Return the component of each factor: (F,)."""
+        return np.repeat(np.arange(len(self.dense)), np.diff(self.factor_start))
 
 
-def _factors(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put votes (n, 4) that judged the same difference together.
+@dataclass(frozen=True)
+class Places:
+    """Where the rows of a votes table are in its graph: (n,) each.
 
-    Returns (the factors' ends (F, 4), sorted; each vote's factor (n,); whether the factor's
-    difference is the vote's turned round (n,)).
+    factor: NOBODY where an image is missing or met itself. flipped: whether the factor's difference
+    is b minus a. kind: the outcome's column of `Graph.count`. shown: whether both images are known.
     """
+
+    factor: np.ndarray
+    flipped: np.ndarray
+    shown: np.ndarray
+    kind: np.ndarray
+
+
+def _codes(column: pl.Series) -> tuple[np.ndarray, int]:
+    """Return each value's code (NOBODY for null), and how many there are."""
+    coded = column.rechunk().to_arrow().dictionary_encode()
+    codes = coded.indices.fill_null(NOBODY).to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes, len(coded.dictionary)
+
+
+def _images(votes: pl.DataFrame, models: pl.Enum) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images (n, 2) of each vote, and the model (I,) of each image."""
+    image, images = _codes(pl.concat([votes["image_a"], votes["image_b"]]))
+    model = np.concatenate(
+        [votes[name].cast(models).to_physical().to_numpy() for name in ("model_a", "model_b")]
+    ).astype(np.int64)
+    of_image = np.zeros(images, np.int64)
+    of_image[image] = model
+    if (of_image[image] != model).any():  # one string, two models: two images
+        pairs, image = np.unique(image * len(models.categories) + model, return_inverse=True)
+        of_image = pairs % len(models.categories)
+    return image.reshape(2, -1).T, of_image
+
+
+def _counts(votes: pl.DataFrame) -> np.ndarray:
+    """Return how many votes for a, for b and for neither (n, 3) a row stands for."""
+    single = [pl.col("outcome").eq(name).cast(pl.Int64) for name in OUTCOMES]
+    if set(COUNTS) <= set(votes.columns):
+        summed = pl.any_horizontal(pl.col(COUNTS).is_not_null())
+        single = [
+            pl.when(summed).then(pl.col(name).fill_null(0)).otherwise(one)
+            for name, one in zip(COUNTS, single, strict=True)
+        ]
+    named = {str(kind): one for kind, one in zip((WIN, LOSS, TIED), single, strict=True)}
+    return np.ascontiguousarray(votes.select(**named).to_numpy())
+
+
+def _raters(votes: pl.DataFrame) -> np.ndarray:
+    if "rater" not in votes.columns:
+        return np.full(votes.height, NOBODY, np.int64)
+    return _codes(votes["rater"])[0]
+
+
+def _tastes(
+    image: np.ndarray, rater: np.ndarray, votes: np.ndarray, images: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find which rater judged which image more than once: a taste that votes share.
+
+    Returns (taste (n, 2) of each image of a row, NOBODY where there is none; image (T,) of each
+    taste; sole (T,) bool, whether all the image's votes are this rater's).
+    """
+    known = rater != NOBODY
+    key = (rater[:, None] * images + image)[known]
+    pairs, place = np.unique(key, return_inverse=True)
+    place = place.reshape(-1, 2)
+    count = np.bincount(place.ravel(), np.repeat(votes[known], 2), len(pairs))
+    of_image = pairs % max(images, 1)
+    shared = count > 1
+    taste = np.full(image.shape, NOBODY, np.int64)
+    taste[known] = np.where(shared, np.cumsum(shared) - 1, NOBODY)[place]
+    total = np.bincount(image.ravel(), np.repeat(votes, 2), images)
+    return taste, of_image[shared], (count == total[of_image])[shared]
+
+
+def _links(ends: np.ndarray, variables: int) -> csr_matrix:
+    """Every factor's second to fourth variable is linked to its first."""
+    first, other = np.repeat(ends[:, 0], 3), ends[:, 1:].ravel()
+    there = other != NOBODY
+    one = np.ones(there.sum(), np.int8)
+    return csr_matrix((one, (first[there], other[there])), shape=(variables, variables))
+
+
+def _arranged(
+    ends: np.ndarray, count: np.ndarray, model: np.ndarray, taste: np.ndarray, seen: np.ndarray
+) -> tuple[Graph, np.ndarray, np.ndarray]:
+    """Sort rows by component and put those that judged the same difference together.
+
+    Returns (graph, each row's factor (n,), whether the factor's difference is the row's turned
+    round (n,)).
+    """
+    component = connected_components(_links(ends, len(model)), directed=False)[1]
+    order = np.argsort(component, kind="stable")
+    place = np.empty(len(model) + 1, np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    place[NOBODY] = NOBODY
+    ends = place[ends]
     flipped = ends[:, 0] > ends[:, 1]
     ends = np.where(flipped[:, None], ends[:, [1, 0, 3, 2]], ends)
-    order = np.lexsort(ends.T[::-1])
-    ends = ends[order]
+    count = np.where(flipped[:, None], count[:, [LOSS, WIN, TIED]], count)
+    by_ends = np.lexsort(ends.T[::-1])
+    ends = ends[by_ends]
     first = np.append(True, (ends[1:] != ends[:-1]).any(axis=1))[: len(ends)]
     factor = np.empty(len(ends), np.int64)
-    factor[order] = np.cumsum(first) - 1
-    return np.ascontiguousarray(ends[first]), factor, flipped
-
-
-def _links(meetings: Meetings) -> csr_matrix:
-    n, images = len(meetings), len(meetings.model)
-    return csr_matrix(
-        (np.ones(n, np.int8), (meetings.winner, meetings.loser)), shape=(images, images)
+    factor[by_ends] = np.cumsum(first) - 1
+    ends = np.ascontiguousarray(ends[first])
+    merged = [np.bincount(factor, count[:, kind], len(ends)) for kind in (WIN, LOSS, TIED)]
+    components = component.max(initial=-1) + 1
+    variables = np.bincount(component, minlength=components)
+    factors = np.bincount(component[order][ends[:, 0]], minlength=components)
+    graph = Graph(
+        ends=ends,
+        count=np.ascontiguousarray(np.stack(merged, 1).astype(np.int64)),
+        model=model[order],
+        taste=taste[order],
+        seen=seen[order],
+        variable_start=np.concatenate([[0], np.cumsum(variables)]),
+        factor_start=np.concatenate([[0], np.cumsum(factors)]),
+        dense=variables.astype(float) ** 3 <= DENSE * factors,
     )
-
-
-def _components(meetings: Meetings) -> np.ndarray:
-    return connected_components(_links(meetings), directed=False)[1]
-
-
-def neighbourhoods(meetings: Meetings, votes: int, seed: int) -> np.ndarray:
-    """Pick about `votes` meetings that keep their images' other meetings: (n,) positions.
-
-    Whole components in random order; of one that is larger than what is left to pick, the images
-    nearest to a random one. Independent of every outcome.
-    """
-    if len(meetings) <= votes:
-        return np.arange(len(meetings))
-    component = _components(meetings)
-    of_vote = component[meetings.winner]
-    size = np.bincount(of_vote, minlength=component.max() + 1)
-    order = np.random.default_rng(seed).permutation(len(size))
-    taken = np.cumsum(size[order])
-    whole = order[taken <= votes]
-    kept = np.isin(of_vote, whole)
-    left = votes - int(kept.sum())
-    partial = order[len(whole)]
-    images = np.flatnonzero(component == partial)
-    start = np.random.default_rng(seed).choice(images)
-    near = breadth_first_order(_links(meetings), start, directed=False)[0]
-    rank = np.full(len(meetings.model), len(near), np.int64)
-    rank[near] = np.arange(len(near))
-    # A meeting is inside a ball when its farther image is.
-    farther = np.maximum(rank[meetings.winner], rank[meetings.loser])
-    inside = np.flatnonzero(of_vote == partial)
-    kept[inside[np.argsort(farther[inside], kind="stable")[:left]]] = True
-    return np.flatnonzero(kept)
+    return graph, factor, flipped

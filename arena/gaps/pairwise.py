@@ -1,26 +1,35 @@
 """The gaps that the two models tell: how much better the winner of a vote is.
 
-Method 2a. Each image is a sample of its model's capability, x ~ N(mu, r^2), so the difference is
-d = x_w - x_l ~ N(delta, s^2) with delta = mu_w - mu_l, s^2 = r_w^2 + r_l^2 and z = delta / s. The
-`pairwise` gap (the paper's) is what is expected of d once the vote has truncated it; the
-`capability` gap is what was expected before, delta itself, negative where the weaker model won.
-Both depend on the two models and the outcome alone: they are computed once for each triple that
-occurs and looked up for every vote. Gaps that use the other votes of the same two images are in
-`joint`.
+Method 2a. Each image is a sample of its model's capability, so the difference of the winner's and
+the loser's is d ~ N(delta, s^2) with delta = mu_w - mu_l, s^2 = V_ww + V_ll - 2 V_wl (`posterior`)
+or that plus 2 beta^2 (`predictive`), and z = delta / s. The `pairwise` gap (the paper's) is what is
+expected of d once the vote has truncated it; the `capability` gap is what was expected before,
+delta itself, negative where the weaker model won. Both depend on the two models and the outcome
+alone: they are computed once for each triple that occurs and looked up for every vote. Gaps that
+use the other votes of the same two images are in `joint`.
+
+    from arena.gaps.pairwise import pairwise_gaps
+    gaps = pairwise_gaps(votes, ratings)
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
-from numba import njit
+import polars.selectors as cs
 
-from arena.ratings.comparisons import A_WINS, TIE
 from arena.ratings.gaussian import Phi, above, absolute_between, between, compiled, log_between
 from arena.ratings.table import Ratings
-from arena.schema import OUTCOMES
+from arena.ratings.trueskill import TrueSkill, draw_margin
+from arena.schema import OUTCOMES, REQUIRED
 
 SPREADS = ("posterior", "predictive")
+TIE = OUTCOMES.index("tie")
+_TEXTS = ("vote_id", "model_a", "model_b", "image_a", "image_b", "rater")
+# How many models without a rating a sentence names.
+_NAMED = 5
 
 
 class UnratedModelError(KeyError):
@@ -66,111 +75,151 @@ def capability_gap(
     return delta, s, probability
 
 
-@njit(cache=True, nogil=True)
-def _look_up(
-    a: np.ndarray,
-    b: np.ndarray,
-    outcome: np.ndarray,
-    mu: np.ndarray,
+@compiled
+def _gaps(
+    delta: np.ndarray,
     variance: np.ndarray,
+    tie: np.ndarray,
     epsilon: float,
     signed: bool,
     truncated: bool,
-    table: np.ndarray,
-    out: np.ndarray,
-) -> None:
-    """Fill out (3, n) from table (2, M, M, 3), computing an entry at its first use (NaN before)."""
-    for k in range(len(a)):
-        tie = outcome[k] == TIE
-        w, l = (a[k], b[k]) if tie or outcome[k] == A_WINS else (b[k], a[k])
-        entry = table[1 if tie else 0, w, l]
-        if math.isnan(entry[0]):
-            delta, s = mu[w] - mu[l], math.sqrt(variance[w] + variance[l])
-            if not truncated:
-                entry[0], entry[1], entry[2] = capability_gap(delta, s, epsilon, tie, signed)
-            elif tie:
-                entry[0], entry[1], entry[2] = tie_gap(delta, s, epsilon, signed)
-            else:
-                entry[0], entry[1], entry[2] = strict_gap(delta, s)
-        out[0, k], out[1, k], out[2, k] = entry[0], entry[1], entry[2]
+) -> np.ndarray:
+    """Return gap, its standard deviation and the probability: (3, n)."""
+    out = np.empty((3, len(delta)))
+    for k in range(len(delta)):
+        s = math.sqrt(variance[k])
+        if not truncated:
+            out[:, k] = capability_gap(delta[k], s, epsilon, tie[k], signed)
+        elif tie[k]:
+            out[:, k] = tie_gap(delta[k], s, epsilon, signed)
+        else:
+            out[:, k] = strict_gap(delta[k], s)
+    return out
 
 
-class PairwiseGaps:
-    """The gaps between rated models, filled in as votes ask for them.
+def scale_of(ratings: Ratings) -> tuple[float, float]:
+    """Return beta and epsilon of the ratings, on the scale of mu.
 
-    spread: "posterior", r = sigma, or "predictive", r^2 = sigma^2 + beta^2: the capability's
-    uncertainty and the spread of one model's images. truncated: the vote truncates d (the pairwise
-    gap), or it does not (`capability_gap`). signed: see `tie_gap`; a strict vote's pairwise gap is
-    positive either way.
+    TrueSkill's own (beta 25/6, a draw probability of 0.1) where a leaderboard brings none.
     """
+    beta = float(ratings.parameters.get("beta", TrueSkill.beta))
+    return beta, float(ratings.parameters.get("epsilon", draw_margin(0.10, beta)))
 
-    def __init__(
-        self,
-        ratings: Ratings,
-        spread: str = "posterior",
-        signed: bool = False,
-        truncated: bool = True,
-    ):
-        if spread not in SPREADS:
-            raise ValueError(f"spread must be {' or '.join(SPREADS)}, not {spread!r}")
-        table = ratings.table
-        self.models = pl.Enum(table["model"])
-        self.mu = table["mu"].to_numpy()
-        self.variance = table["sigma"].to_numpy() ** 2
-        if spread == "predictive":
-            self.variance = self.variance + ratings.parameters["beta"] ** 2
-        self.epsilon = ratings.parameters["epsilon"]
-        self.signed, self.truncated = signed, truncated
-        self.table = np.full((2, len(table), len(table), 3), np.nan)
 
-    def of(self, votes: pl.DataFrame) -> pl.DataFrame:
-        """Return the columns of `schema.GAPS` for votes, in their order.
+def prepared(
+    votes: Any, ratings: Ratings
+) -> tuple[pl.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the votes as a polars frame, and model_a, model_b and outcome as codes (n,) each.
 
-        Raises UnratedModelError for a model without a rating, ValueError for ties where the
-        ratings give a tie no probability.
-        """
-        a, b = self._codes(votes["model_a"]), self._codes(votes["model_b"])
-        outcome = votes["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().cast(pl.Int8).to_numpy()
-        if self.epsilon <= 0.0 and (outcome == TIE).any():
-            raise ValueError(
-                "the votes have ties but the ratings give a tie no probability: "
-                "fit them with a draw probability above 0, or auto"
-            )
-        gaps = np.empty((3, len(a)))
-        _look_up(
-            a, b, outcome, self.mu, self.variance, self.epsilon, self.signed, self.truncated,
-            self.table, gaps,
-        )  # fmt: skip
-        lost = pl.col("outcome") == "b"
-        return votes.select(
-            "vote_id",
-            winner=pl.when(lost).then("model_b").otherwise("model_a"),
-            loser=pl.when(lost).then("model_a").otherwise("model_b"),
-            outcome="outcome",
-            gap=pl.Series(gaps[0]),
-            gap_sd=pl.Series(gaps[1]),
-            probability=pl.Series(gaps[2]),
+    votes: a polars or pandas frame with model_a, model_b and outcome. A missing vote_id is the
+    row's number, from 0. Codes: rows of the ratings, positions in `schema.OUTCOMES`. Raises
+    ValueError for a missing column or an outcome that is none, and UnratedModelError.
+    """
+    frame = votes if isinstance(votes, pl.DataFrame) else pl.from_pandas(votes)
+    missing = [name for name in REQUIRED if name not in frame.columns]
+    if missing:
+        raise ValueError(f"the votes have no column {missing[0]}; gaps need {', '.join(REQUIRED)}")
+    if "vote_id" not in frame.columns:
+        frame = frame.with_columns(vote_id=pl.int_range(pl.len()))
+    # Ids that are numbers are names all the same; categories are fast to look up as they are.
+    numbers = cs.numeric() & cs.by_name(_TEXTS, require_all=False)
+    frame = frame.with_columns(numbers.cast(pl.String))
+    outcome = frame["outcome"].cast(pl.Enum(OUTCOMES), strict=False)
+    if outcome.null_count():
+        row = int(outcome.is_null().to_numpy().argmax())
+        raise ValueError(
+            f"row {row} of the votes has the outcome {frame['outcome'][row]!r}; "
+            "it must be 'a', 'b' or 'tie': leave out votes that were not decided"
         )
+    models = pl.Enum(ratings.table["model"])
+    a, b = (frame[name].cast(models, strict=False) for name in ("model_a", "model_b"))
+    unknown = [frame["model_a"].filter(a.is_null()), frame["model_b"].filter(b.is_null())]
+    unrated = sorted(set(pl.concat([names.cast(pl.String) for names in unknown])), key=str)
+    if unrated:
+        named = ", ".join(repr(name) for name in unrated[:_NAMED])
+        more = f" and {len(unrated) - _NAMED} more" if len(unrated) > _NAMED else ""
+        one = len(unrated) == 1
+        raise UnratedModelError(
+            f"{'model' if one else 'models'} {named}{more} {'has' if one else 'have'} no rating; "
+            f"fit the ratings on votes that include {'it' if one else 'them'}, "
+            "or leave such votes out"
+        )
+    codes = [column.to_physical().to_numpy() for column in (a, b, outcome)]
+    return frame, codes[0], codes[1], codes[2]
 
-    def _codes(self, names: pl.Series) -> np.ndarray:
-        codes = names.cast(self.models, strict=False)
-        if codes.null_count():
-            model = names.filter(codes.is_null())[0]
-            raise UnratedModelError(
-                f"model {model!r} has no rating; fit the ratings on votes that include it"
-            )
-        return codes.to_physical().cast(pl.Int32).to_numpy()
+
+def as_given(gaps: pl.DataFrame, votes: Any) -> Any:
+    """Return the gaps as a frame of the kind that the votes came in."""
+    return gaps if isinstance(votes, pl.DataFrame) else gaps.to_pandas()
+
+
+def described(votes: pl.DataFrame, numbers: np.ndarray) -> pl.DataFrame:
+    """Return the columns of `schema.GAPS`; numbers: (3, n), gap, gap_sd, probability."""
+    lost = pl.col("outcome") == "b"
+    gap, gap_sd, probability = (pl.Series(row) for row in numbers)
+    return votes.select(
+        "vote_id",
+        winner=pl.when(lost).then("model_b").otherwise("model_a"),
+        loser=pl.when(lost).then("model_a").otherwise("model_b"),
+        outcome="outcome",
+        gap=gap,
+        gap_sd=gap_sd,
+        probability=probability,
+    )
 
 
 def pairwise_gaps(
-    votes: pl.DataFrame, ratings: Ratings, spread: str = "posterior", signed: bool = False
-) -> pl.DataFrame:
-    """Return one gap a vote (columns `schema.GAPS`), in input order; see `PairwiseGaps`."""
-    return PairwiseGaps(ratings, spread, signed).of(votes)
+    votes: Any,
+    ratings: Ratings,
+    spread: str = "posterior",
+    signed: bool = False,
+    truncated: bool = True,
+) -> Any:
+    """Return one gap per vote (columns `schema.GAPS`), in input order, as polars or pandas.
+
+    votes: a polars or pandas frame of model_a, model_b, outcome ("a", "b", "tie") and, if known,
+    vote_id. ratings: of every model among them; model, mu and sigma alone will do. spread:
+    "posterior", s^2 is the variance of the difference of the two capabilities, or "predictive",
+    s^2 + 2 beta^2, the spread of each model's images on top. signed: a tie's gap is E[d], not
+    E|d|. truncated: the vote truncates d (the pairwise gap), or it does not (the capability gap).
+
+    Raises UnratedModelError for models without a rating; ValueError for an unknown spread, a
+    missing column, an outcome that is none, or ties where the ratings give a tie no probability.
+    """
+    if spread not in SPREADS:
+        raise ValueError(f"spread must be {' or '.join(SPREADS)}, not {spread!r}")
+    frame, a, b, outcome = prepared(votes, ratings)
+    beta, epsilon = scale_of(ratings)
+    if epsilon <= 0.0 and (outcome == TIE).any():
+        raise ValueError(
+            "the votes have ties but the ratings give a tie no probability: "
+            "fit them with a draw probability above 0, or auto"
+        )
+    m = len(ratings.table)
+    triple = (a.astype(np.int64) * m + b) * len(OUTCOMES) + outcome
+    place = np.zeros(len(OUTCOMES) * m * m, np.int32)
+    place[triple] = 1
+    met = np.flatnonzero(place)
+    place[met] = np.arange(len(met))
+    pair, kind = np.divmod(met, len(OUTCOMES))
+    lost = kind == OUTCOMES.index("b")
+    winner, loser = np.where(lost, pair % m, pair // m), np.where(lost, pair // m, pair % m)
+    delta, variance = ratings.difference(winner, loser)
+    if spread == "predictive":
+        variance = variance + 2.0 * beta**2
+    gaps = _gaps(delta, variance, kind == TIE, epsilon, signed, truncated)
+    return as_given(described(frame, gaps[:, place[triple]]), votes)
 
 
 def capability_gaps(
-    votes: pl.DataFrame, ratings: Ratings, spread: str = "posterior", signed: bool = False
-) -> pl.DataFrame:
-    """Return mu_winner - mu_loser of every vote (columns `schema.GAPS`), in input order."""
-    return PairwiseGaps(ratings, spread, signed, truncated=False).of(votes)
+    votes: Any, ratings: Ratings, spread: str = "posterior", signed: bool = False
+) -> Any:
+    """Return mu_winner - mu_loser of every vote; shapes and errors as in `pairwise_gaps`."""
+    return pairwise_gaps(votes, ratings, spread, signed, truncated=False)
+
+
+def gaps_in_batches(
+    batches: Iterable[pl.DataFrame], ratings: Ratings, **options: Any
+) -> Iterator[pl.DataFrame]:
+    """Yield the gaps of each frame of votes; options: of `pairwise_gaps`."""
+    return (pairwise_gaps(votes, ratings, **options) for votes in batches)

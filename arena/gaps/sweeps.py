@@ -1,18 +1,21 @@
 """The compiled sweeps of expectation propagation over one connected component after another.
 
-Minka (2001). Votes that judged the same difference d are one factor f. It holds a message
-exp(nu d - tau d^2 / 2), moved until the factor's own posterior of d, given everybody else's
-messages (the cavity), has the moments of the truncated Gaussian. Two ways to hold everybody
-else's, with one fixed point where both are exact:
+Minka (2001). All votes on the same difference d = u'x are one factor. It holds one message
+exp(nu d - tau d^2 / 2). With all messages in place the variables are Gaussian,
 
-    dense      one covariance matrix a component: right on any graph, O(n^2) a factor. The message
-               is about d = x[0] - x[1] + x[2] - x[3] itself.
-    sparse     one mean and variance a variable, a message from each factor to each of its
-               variables: O(1) a factor. Same as dense where the votes form a tree; on a graph with
-               cycles it is loopy belief propagation, close where cycles are long.
+    K = P + sum tau u u',    mean m with K m = P mu + sum nu u,    variance of d: v = u' K^-1 u,
 
-Small dense components have their variances corrected at the end (`marginals`). How the arrays come
-to be, `propagation` says; a factor's own algebra is in `truncated_vote`.
+and without the factor's own message (the cavity) d has variance V = 1 / (1/v - tau) and mean
+c = d - V (nu - tau d). A sweep gives every factor the message with which d has the moments that the
+cavity and the votes give it, and solves for m anew: like Newton's method all factors move together,
+so also a stiff graph (large counts, little noise) settles in a few sweeps. v is found in two ways:
+
+    dense      K^-1 itself: right on any graph, O(n^3) a sweep.
+    sparse     belief propagation of the precisions: O(1) a factor. Exact where the votes form a
+               tree; close where cycles are long. The means are exact all the same: conjugate
+               gradients solve for m.
+
+How the arrays come to be, `propagation` says; a factor's own algebra is in `truncated_vote`.
 """
 
 import math
@@ -20,15 +23,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from arena.gaps.marginals import corrected_variance
 from arena.gaps.truncated_vote import evidence as vote_evidence
-from arena.gaps.truncated_vote import log_mass, tilted
+from arena.gaps.truncated_vote import log_mass, log_votes, tilted
 from arena.ratings.gaussian import compiled
 
-# Beyond this many factors a component's differences keep EP's own moments: the cost is squared.
-CORRECTED = 15
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 NOBODY = -1
+# A factor that swings about its end takes half the step, down to this share of it.
+SHORTEST = 0.1
 
 
 class Prior(NamedTuple):
@@ -42,78 +44,265 @@ class Prior(NamedTuple):
     share: np.ndarray
 
 
-class Votes(NamedTuple):
-    """The factors' ends, how many votes of each kind, a vote's own noise, and the messages."""
+class Factors(NamedTuple):
+    """ends: (F, 4) variables. counts: (F, 3) votes of each kind. noise: (F,) a vote's own."""
 
     ends: np.ndarray
-    outcomes: np.ndarray
+    counts: np.ndarray
     noise: np.ndarray
+
+
+class Messages(NamedTuple):
+    """What is kept from one sweep to the next, and from one setting of the parameters to the next.
+
+    tau, nu: (F,) as above. precision: (F, 4) of the message to each of the factor's variables, in
+    sparse components alone. mean: (V,).
+    """
+
     tau: np.ndarray
     nu: np.ndarray
+    precision: np.ndarray
+    mean: np.ndarray
 
 
 class Result(NamedTuple):
-    """The arrays of `Posterior`, to be written to."""
+    """What the sweeps end in.
 
-    mean: np.ndarray
+    variance: (V,). gap, gap_variance: (F,) of x[0] - x[1], their own parts. cavity_mean,
+    cavity_variance: (F,) of d. log_z: (F,) log p(the factor's votes) in the cavity; in_noise,
+    in_epsilon: (F,) its slopes.
+    """
+
     variance: np.ndarray
     gap: np.ndarray
     gap_variance: np.ndarray
-    log_probability: np.ndarray
+    cavity_mean: np.ndarray
+    cavity_variance: np.ndarray
+    log_z: np.ndarray
     in_noise: np.ndarray
     in_epsilon: np.ndarray
 
 
 class Until(NamedTuple):
-    """The draw margin, and when to stop."""
+    """The draw margin, when to stop, and whether the evidence's slopes are wanted."""
 
     epsilon: float
-    damping: float
     sweeps: int
     tolerance: float
+    slopes: bool
 
 
 @compiled
-def _column(S: np.ndarray, ends: np.ndarray, first: int, g: np.ndarray) -> None:
-    """g = S u for the vote's signs u."""
-    n = len(g)
-    for i in range(n):
-        g[i] = S[i, ends[0] - first] - S[i, ends[1] - first]
+def _along(x: np.ndarray, ends: np.ndarray) -> float:
+    """u' x."""
+    d = x[ends[0]] - x[ends[1]]
     for k in (2, 3):
         if ends[k] != NOBODY:
-            sign = SIGNS[k]
-            for i in range(n):
-                g[i] += sign * S[i, ends[k] - first]
-
-
-@compiled
-def _along(x: np.ndarray, ends: np.ndarray, first: int) -> float:
-    """u' x for the vote's signs u."""
-    d = x[ends[0] - first] - x[ends[1] - first]
-    for k in (2, 3):
-        if ends[k] != NOBODY:
-            d += SIGNS[k] * x[ends[k] - first]
+            d += SIGNS[k] * x[ends[k]]
     return d
 
 
 @compiled
-def _absorb(
-    S: np.ndarray, m: np.ndarray, g: np.ndarray, d: float, v: float, d_tau: float, d_nu: float
-) -> float:
-    """Change a vote's message by (d_tau, d_nu): a rank-one update, Sherman-Morrison.
+def _add_along(x: np.ndarray, ends: np.ndarray, value: float) -> None:
+    """x += value u."""
+    for k in range(4):
+        if ends[k] != NOBODY:
+            x[ends[k]] += SIGNS[k] * value
 
-    Returns what it adds to log det S.
-    """
-    shrink = 1.0 + d_tau * v
-    move = (d_nu - d_tau * d) / shrink
-    c = d_tau / shrink
-    n = len(m)
+
+@compiled
+def _covariance(
+    prior_variance: np.ndarray, ends: np.ndarray, tau: np.ndarray, S: np.ndarray
+) -> float:
+    """S = K^-1 by Gauss and Jordan, which is stable for a positive definite K. Returns log det."""
+    n = len(prior_variance)
+    S[:] = 0.0
     for i in range(n):
-        m[i] += g[i] * move
-        cg = c * g[i]
+        S[i, i] = 1.0 / prior_variance[i]
+    for f in range(len(ends)):
+        for k in range(4):
+            if ends[f, k] != NOBODY:
+                _add_along(S[ends[f, k]], ends[f], SIGNS[k] * tau[f])
+    log_det = 0.0
+    for k in range(n):
+        pivot = S[k, k]
+        log_det -= math.log(pivot)
+        S[k, k] = 1.0
         for j in range(n):
-            S[i, j] -= cg * g[j]
-    return -math.log(shrink)
+            S[k, j] /= pivot
+        for i in range(n):
+            c = S[i, k]
+            if i != k and c != 0.0:
+                S[i, k] = 0.0
+                for j in range(n):
+                    S[i, j] -= c * S[k, j]
+    return log_det
+
+
+@compiled
+def _pull(prior: Prior, ends: np.ndarray, to: Messages, residual: np.ndarray) -> None:
+    """P (mu - m) + sum (nu - tau d) u: zero where m solves K m = P mu + sum nu u."""
+    for i in range(len(residual)):
+        residual[i] = (prior.mean[i] - to.mean[i]) / prior.variance[i]
+    for f in range(len(ends)):
+        _add_along(residual, ends[f], to.nu[f] - to.tau[f] * _along(to.mean, ends[f]))
+
+
+@compiled
+def _conjugate_gradients(prior: Prior, ends: np.ndarray, to: Messages, enough: float) -> None:
+    """Move m to K m = P mu + sum nu u, scaled by K's diagonal.
+
+    Until a step lowers the energy (m's squared distance in the norm of K) by no more than `enough`,
+    or than 1e-6 of the largest step's.
+    """
+    n = len(prior.mean)
+    scale, r, along, image = np.empty(n), np.empty(n), np.zeros(n), np.empty(n)
+    for i in range(n):
+        scale[i] = 1.0 / prior.variance[i]
+    for f in range(len(ends)):
+        for k in range(4):
+            if ends[f, k] != NOBODY:
+                scale[ends[f, k]] += to.tau[f]
+    _pull(prior, ends, to, r)
+    largest = last = 0.0
+    for _ in range(10 * n):
+        size = 0.0
+        for i in range(n):
+            size += r[i] * r[i] / scale[i]
+        if size == 0.0:
+            break
+        turn = size / last if last else 0.0
+        for i in range(n):
+            along[i] = r[i] / scale[i] + turn * along[i]
+            image[i] = along[i] / prior.variance[i]
+        for f in range(len(ends)):
+            _add_along(image, ends[f], to.tau[f] * _along(along, ends[f]))
+        step = 0.0
+        for i in range(n):
+            step += along[i] * image[i]
+        step = size / step
+        for i in range(n):
+            to.mean[i] += step * along[i]
+            r[i] -= step * image[i]
+        last = size
+        largest = max(largest, step * size)
+        if step * size <= max(enough, 1e-6 * largest):
+            break
+
+
+@compiled
+def _solve(
+    dense: bool, prior: Prior, ends: np.ndarray, to: Messages, S: np.ndarray, enough: float
+) -> float:
+    """Move m to where the messages put it; dense: S too. Returns log det S P, dense."""
+    if not dense:
+        _conjugate_gradients(prior, ends, to, enough)
+        return 0.0
+    n = len(prior.mean)
+    log_det = _covariance(prior.variance, ends, to.tau, S)
+    residual = np.empty(n)
+    _pull(prior, ends, to, residual)
+    for i in range(n):
+        log_det -= math.log(prior.variance[i])
+        move = 0.0
+        for j in range(n):
+            move += S[i, j] * residual[j]
+        to.mean[i] += move
+    return log_det
+
+
+@compiled
+def _cavity(
+    dense: bool,
+    ends: np.ndarray,
+    tau: float,
+    message: np.ndarray,
+    S: np.ndarray,
+    precision: np.ndarray,
+    prior_variance: np.ndarray,
+    own: np.ndarray,
+) -> float:
+    """Return V of one factor; sparse: own (4,) is filled with each variable's share of it."""
+    total = before = 0.0
+    for k in range(4):
+        i = ends[k]
+        if i != NOBODY:
+            before += prior_variance[i]
+            if dense:
+                total += SIGNS[k] * _along(S[i], ends)
+            else:
+                own[k] = 1.0 / (precision[i] - message[k])
+                total += own[k]
+    # Votes only take variance away: what rounding makes of more votes than digits is held to that.
+    return 1.0 / max(1.0 / total - tau, 1.0 / before) if dense else total
+
+
+@compiled
+def _tell(
+    ends: np.ndarray, tau: float, own: np.ndarray, message: np.ndarray, precision: np.ndarray
+) -> None:
+    """Send each of a factor's variables its new precision: 1 / (1/tau + the others' variance)."""
+    for k in range(4):
+        if ends[k] != NOBODY:
+            others = 0.0
+            for other in range(4):
+                if other != k and ends[other] != NOBODY:
+                    others += own[other]
+            new = tau / (1.0 + tau * others)
+            precision[ends[k]] += new - message[k]
+            message[k] = new
+
+
+@compiled
+def _precisions(prior_variance: np.ndarray, ends: np.ndarray, message: np.ndarray) -> np.ndarray:
+    """The prior's and all messages' precision of each variable."""
+    precision = 1.0 / prior_variance
+    for f in range(len(ends)):
+        for k in range(4):
+            if ends[f, k] != NOBODY:
+                precision[ends[f, k]] += message[f, k]
+    return precision
+
+
+@compiled
+def _sweep_component(
+    dense: bool, prior: Prior, factors: Factors, to: Messages, until: Until, S: np.ndarray
+) -> tuple[int, float]:
+    """Sweep one component until it stands still. Returns (sweeps, the last one's change)."""
+    ends, counts, noise = factors
+    precision = _precisions(prior.variance, ends, to.precision)
+    own = np.zeros(4)
+    was = np.empty(len(ends))
+    for f in range(len(ends)):
+        was[f] = _along(to.mean, ends[f])
+    enough = 0.01 * until.tolerance**2
+    sweeps, change = 0, np.inf
+    step, last = np.ones(len(ends)), np.zeros(len(ends))
+    while sweeps < until.sweeps and change > until.tolerance:
+        _solve(dense, prior, ends, to, S, enough)
+        change = 0.0
+        for turn in range(len(ends)):
+            # To and fro, so that a chain hears from both ends at once.
+            f = turn if sweeps % 2 else len(ends) - 1 - turn
+            tau, nu, d = to.tau[f], to.nu[f], _along(to.mean, ends[f])
+            V = _cavity(
+                dense, ends[f], tau, to.precision[f], S, precision, prior.variance, own
+            )
+            c = d - V * (nu - tau * d)
+            mean, variance = tilted(c, V, counts[f], until.epsilon, noise[f])
+            v = V / (1.0 + tau * V)
+            moved = abs(mean - d) if dense else max(abs(mean - d), abs(d - was[f]))
+            change = max(change, moved / math.sqrt(v), abs(variance / v - 1.0))
+            was[f] = d
+            turned = (mean - d) * last[f] < 0.0
+            step[f] = max(0.5 * step[f], SHORTEST) if turned else min(1.2 * step[f], 1.0)
+            last[f] = mean - d
+            to.tau[f] += step[f] * (max(1.0 / variance - 1.0 / V, 0.0) - tau)
+            to.nu[f] += step[f] * (mean / variance - c / V - nu)
+            if not dense:
+                _tell(ends[f], to.tau[f], own, to.precision[f], precision)
+        sweeps += 1
+    return sweeps, change
 
 
 @compiled
@@ -123,167 +312,58 @@ def _own(x: float, mean: float, share: float) -> float:
 
 
 @compiled
-def _dense_component(
-    first: int, prior: Prior, votes: Votes, result: Result, until: Until
-) -> tuple[float, int, float]:
-    """Sweep one component with its covariance matrix. Returns (evidence, sweeps, last change)."""
-    prior_mean, prior_variance, share = prior
-    ends, count, noise, tau, nu = votes
-    mean, variance, gap, gap_variance, log_probability, in_noise, in_epsilon = result
-    epsilon, damping, most, tolerance = until
-    n = len(prior_mean)
-    S = np.diag(prior_variance)
-    m = prior_mean.copy()
-    g = np.empty(n)
-    log_det = 0.0  # of S over the prior's
-    for f in range(len(ends)):
-        _column(S, ends[f], first, g)
-        d, v = _along(m, ends[f], first), _along(g, ends[f], first)
-        log_det += _absorb(S, m, g, d, v, tau[f, 0], nu[f, 0])
-    sweeps = 0
-    change = np.inf
-    while sweeps < most and change > tolerance:
-        sweeps += 1
-        change = 0.0
-        for f in range(len(ends)):
-            _column(S, ends[f], first, g)
-            d, v = _along(m, ends[f], first), _along(g, ends[f], first)
-            precision = 1.0 / v - tau[f, 0]  # the cavity: everybody but this vote
-            shift = d / v - nu[f, 0]
-            t_mean, t_variance = tilted(
-                shift / precision, 1.0 / precision, count[f], epsilon, noise[f]
-            )
-            d_tau = damping * (max(1.0 / t_variance - precision, 0.0) - tau[f, 0])
-            d_nu = damping * (t_mean / t_variance - shift - nu[f, 0])
-            log_det += _absorb(S, m, g, d, v, d_tau, d_nu)
-            tau[f, 0] += d_tau
-            nu[f, 0] += d_nu
-            change = max(change, abs(t_mean - d) / math.sqrt(v), abs(t_variance / v - 1.0))
-    evidence = 0.0
-    all_d, all_v, with_f = np.empty((3, len(ends)))
-    for f in range(len(ends)):
-        _column(S, ends[f], first, g)
-        all_d[f], all_v[f] = _along(m, ends[f], first), _along(g, ends[f], first)
-    for f in range(len(ends)):
-        _column(S, ends[f], first, g)
-        d, v = all_d[f], all_v[f]
-        c_variance = 1.0 / (1.0 / v - tau[f, 0])
-        c_mean = c_variance * (d / v - nu[f, 0])
-        log_z, in_noise[f], in_epsilon[f] = vote_evidence(
-            c_mean, c_variance, count[f], epsilon, noise[f], log_probability[f]
-        )
-        evidence += log_z - log_mass(c_mean, c_variance, tau[f, 0], nu[f, 0])
-        a, b = ends[f, 0] - first, ends[f, 1] - first
-        gap[f] = _own(m[a], prior_mean[a], share[a]) - _own(m[b], prior_mean[b], share[b])
-        s, t = share[a], share[b]
-        rest = s * (1.0 - s) * prior_variance[a] + t * (1.0 - t) * prior_variance[b]
-        gap_variance[f] = s * s * S[a, a] + t * t * S[b, b] - 2.0 * s * t * S[a, b] + rest
-        if 1 < len(ends) <= CORRECTED:
-            for h in range(len(ends)):
-                with_f[h] = _along(g, ends[h], first)
-            to_v = corrected_variance(
-                f, all_d, all_v, with_f, count, epsilon, noise, tau[:, 0], nu[:, 0]
-            )
-            on_d = (s * g[a] - t * g[b]) / v  # regression of the gap on what was judged
-            gap_variance[f] += on_d * on_d * (to_v - v)
-        # log of the prior's integral over all messages: m' Lambda m with Lambda m = prior + nu u
-        evidence += 0.5 * nu[f, 0] * d
-    evidence += 0.5 * log_det
-    for i in range(n):
-        evidence += 0.5 * (m[i] - prior_mean[i]) * prior_mean[i] / prior_variance[i]
-        mean[i] = m[i]
-        variance[i] = S[i, i]
-    return evidence, sweeps, change
+def _read_off(
+    dense: bool,
+    prior: Prior,
+    factors: Factors,
+    to: Messages,
+    until: Until,
+    S: np.ndarray,
+    result: Result,
+) -> float:
+    """Fill the result of one component. Returns log p(its votes).
 
-
-@compiled
-def _sparse_component(
-    first: int, prior: Prior, votes: Votes, result: Result, until: Until
-) -> tuple[float, int, float]:
-    """Sweep one component with a mean and variance a variable; the arguments are as above."""
-    prior_mean, prior_variance, share = prior
-    ends, count, noise, tau, nu = votes
-    mean, variance, gap, gap_variance, log_probability, in_noise, in_epsilon = result
-    epsilon, damping, most, tolerance = until
-    n = len(prior_mean)
-    precision = 1.0 / prior_variance
-    shift = prior_mean / prior_variance
+    Seeger (2005): log Z = sum over factors (log Z_f - log of the message's integral in the cavity)
+    + log of all messages' integral under the prior; sparse: log det by Bethe's formula.
+    """
+    ends, counts, noise = factors
+    log_det = _solve(dense, prior, ends, to, S, 1e-4 * until.tolerance**2)
+    precision = _precisions(prior.variance, ends, to.precision)
+    own, total = np.zeros(4), 0.0
     for f in range(len(ends)):
-        for k in range(4):
-            if ends[f, k] != NOBODY:
-                precision[ends[f, k] - first] += tau[f, k]
-                shift[ends[f, k] - first] += nu[f, k]
-    c_m = np.empty(4)
-    c_v = np.empty(4)
-    sweeps = 0
-    change = np.inf
-    evidence = 0.0
-    last = False
-    # One more pass than the sweeps: the last reads the results off without moving a message.
-    while True:
-        last = sweeps == most or change <= tolerance
-        if not last:
-            sweeps += 1
-            change = 0.0
-        for f in range(len(ends)):
-            d = 0.0
-            v = 0.0
+        a, b, tau, nu = ends[f, 0], ends[f, 1], to.tau[f], to.nu[f]
+        d = _along(to.mean, ends[f])
+        V = _cavity(dense, ends[f], tau, to.precision[f], S, precision, prior.variance, own)
+        c = d - V * (nu - tau * d)
+        shrunk = tau / (1.0 + tau * V)
+        if dense:
+            var_a, var_b, both = S[a, a], S[b, b], S[a, b]
+        else:
+            var_a, var_b = own[0] * (1.0 - own[0] * shrunk), own[1] * (1.0 - own[1] * shrunk)
+            both = own[0] * own[1] * shrunk
+            log_det -= math.log(1.0 + tau * V)
             for k in range(4):
-                i = ends[f, k]
-                if i != NOBODY:
-                    c_v[k] = 1.0 / (precision[i - first] - tau[f, k])
-                    c_m[k] = c_v[k] * (shift[i - first] - nu[f, k])
-                    d += SIGNS[k] * c_m[k]
-                    v += c_v[k]
-            t_mean, t_variance = tilted(d, v, count[f], epsilon, noise[f])
-            moved = (t_mean - d) / v  # the mean's shift, and the variance's, a unit of variance
-            shrunk = (v - t_variance) / v
-            if last:
-                log_z, in_noise[f], in_epsilon[f] = vote_evidence(
-                    d, v, count[f], epsilon, noise[f], log_probability[f]
-                )
-                evidence += log_z
-                a, b = ends[f, 0] - first, ends[f, 1] - first
-                s, t = share[a], share[b]
-                gap[f] = _own(c_m[0] + c_v[0] * moved, prior_mean[a], s)
-                gap[f] -= _own(c_m[1] - c_v[1] * moved, prior_mean[b], t)
-                rest = s * (1.0 - s) * prior_variance[a] + t * (1.0 - t) * prior_variance[b]
-                x = s * c_v[0] + t * c_v[1]  # covariance with the difference that was judged
-                gap_variance[f] = s * s * c_v[0] + t * t * c_v[1] - x * x * shrunk / v + rest
-                for k in range(4):
-                    if ends[f, k] != NOBODY:
-                        evidence -= log_mass(c_m[k], c_v[k], tau[f, k], nu[f, k])
-                continue
-            for k in range(4):
-                i = ends[f, k]
-                if i == NOBODY:
-                    continue
-                t_v = c_v[k] * (1.0 - c_v[k] / v * shrunk)
-                t_m = c_m[k] + SIGNS[k] * c_v[k] * moved
-                d_tau = max(1.0 / t_v - 1.0 / c_v[k], 0.0) - tau[f, k]
-                d_nu = t_m / t_v - c_m[k] / c_v[k] - nu[f, k]
-                old = precision[i - first]
-                change = max(
-                    change,
-                    abs(t_m - shift[i - first] / old) * math.sqrt(old),
-                    abs(t_v * old - 1.0),
-                )
-                tau[f, k] += damping * d_tau
-                nu[f, k] += damping * d_nu
-                precision[i - first] += damping * d_tau
-                shift[i - first] += damping * d_nu
-        if last:
-            break
-    for i in range(n):
-        variance[i] = 1.0 / precision[i]
-        mean[i] = shift[i] * variance[i]
-        evidence += log_mass(
-            prior_mean[i],
-            prior_variance[i],
-            precision[i] - 1.0 / prior_variance[i],
-            shift[i] - prior_mean[i] / prior_variance[i],
-        )
-    return evidence, sweeps, change
+                if ends[f, k] != NOBODY:
+                    log_det += math.log(own[k] * precision[ends[f, k]])
+        if until.slopes:
+            result.log_z[f], result.in_noise[f], result.in_epsilon[f] = vote_evidence(
+                c, V, counts[f], until.epsilon, noise[f]
+            )
+        else:
+            result.log_z[f] = log_votes(c, V, counts[f], until.epsilon, noise[f])
+        total += result.log_z[f] - log_mass(c, V, tau, nu) + 0.5 * nu * d
+        s, t = prior.share[a], prior.share[b]
+        result.cavity_mean[f], result.cavity_variance[f] = c, V
+        result.gap[f] = _own(to.mean[a], prior.mean[a], s) - _own(to.mean[b], prior.mean[b], t)
+        rest = s * (1.0 - s) * prior.variance[a] + t * (1.0 - t) * prior.variance[b]
+        result.gap_variance[f] = s * s * var_a + t * t * var_b - 2.0 * s * t * both + rest
+    for i in range(len(prior.mean)):
+        mean, variance = prior.mean[i], prior.variance[i]
+        total += 0.5 * (to.mean[i] - mean) * mean / variance
+        result.variance[i] = S[i, i] if dense else 1.0 / precision[i]
+        if not dense:
+            log_det -= math.log(variance * precision[i])
+    return total + 0.5 * log_det
 
 
 @compiled
@@ -294,34 +374,45 @@ def sweep_components(
     factor_start: np.ndarray,
     dense: np.ndarray,
     prior: Prior,
-    votes: Votes,
-    result: Result,
+    factors: Factors,
+    messages: Messages,
     until: Until,
+    result: Result,
 ) -> tuple[float, int, float]:
     """Sweep the components from start up to stop. Returns (evidence, sweeps, largest change)."""
-    evidence = 0.0
-    sweeps = 0
-    change = 0.0
+    evidence, sweeps, change = 0.0, 0, 0.0
+    largest = 0
     for c in range(start, stop):
-        first = variable_start[c]
-        x = slice(first, variable_start[c + 1])
+        if dense[c]:
+            largest = max(largest, variable_start[c + 1] - variable_start[c])
+    covariance = np.empty((largest, largest))
+    for c in range(start, stop):
+        first, n = variable_start[c], variable_start[c + 1] - variable_start[c]
+        x = slice(first, first + n)
         y = slice(factor_start[c], factor_start[c + 1])
+        ends = factors.ends[y].copy()
+        for f in range(len(ends)):
+            for k in range(4):
+                if ends[f, k] != NOBODY:
+                    ends[f, k] -= first
+        S = covariance[:n, :n]
         a = Prior(prior.mean[x], prior.variance[x], prior.share[x])
-        b = Votes(votes.ends[y], votes.outcomes[y], votes.noise[y], votes.tau[y], votes.nu[y])
+        b = Factors(ends, factors.counts[y], factors.noise[y])
+        to = Messages(
+            messages.tau[y], messages.nu[y], messages.precision[y], messages.mean[x]
+        )
         out = Result(
-            result.mean[x],
             result.variance[x],
             result.gap[y],
             result.gap_variance[y],
-            result.log_probability[y],
+            result.cavity_mean[y],
+            result.cavity_variance[y],
+            result.log_z[y],
             result.in_noise[y],
             result.in_epsilon[y],
         )
-        if dense[c]:
-            e, s, moved = _dense_component(first, a, b, out, until)
-        else:
-            e, s, moved = _sparse_component(first, a, b, out, until)
-        evidence += e
+        s, moved = _sweep_component(dense[c], a, b, to, until, S)
+        evidence += _read_off(dense[c], a, b, to, until, S, out)
         sweeps = max(sweeps, s)
         change = max(change, moved)
     return evidence, sweeps, change

@@ -1,10 +1,6 @@
-"""Gaps as tables: written to parquet while the votes are read, or by several estimators at once.
+"""Gaps as tables: written to parquet, or by several estimators at once."""
 
-The pairwise gap needs one vote at a time, so the number of votes is no matter; the joint gap looks
-at all of them together.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,10 +11,10 @@ import pyarrow.parquet as pq
 
 from arena.atomic import replacing
 from arena.gaps.joint import JointReport, joint_gaps
-from arena.gaps.pairwise import PairwiseGaps, capability_gaps, pairwise_gaps
+from arena.gaps.pairwise import capability_gaps, gaps_in_batches, pairwise_gaps
 from arena.ratings.table import Ratings
-from arena.votes.read import read_votes
 
+SLICE = 1 << 20  # votes
 SCHEMA = pa.schema(
     [(name, pa.large_string()) for name in ("vote_id", "winner", "loser", "outcome")]
     + [(name, pa.float64()) for name in ("gap", "gap_sd", "probability")]
@@ -31,6 +27,7 @@ class GapSummary:
 
     strict: int = 0
     ties: int = 0
+    without: int = 0  # votes that have no gap
     upsets: int = 0  # the model with the lower mu won
     low: float = np.inf
     high: float = -np.inf
@@ -38,6 +35,8 @@ class GapSummary:
 
     def add(self, gaps: pl.DataFrame) -> None:
         """Count one batch of gaps."""
+        self.without += gaps["gap"].null_count()
+        gaps = gaps.drop_nulls("gap")
         tie = (gaps["outcome"] == "tie").to_numpy()
         gap = gaps["gap"].to_numpy()
         strict = gap[~tie]
@@ -52,6 +51,8 @@ class GapSummary:
         if self.strict + self.ties == 0:
             return "no votes, so no gaps"
         said = f"{self.strict + self.ties:,} gaps from {self.low:.4g} to {self.high:.4g}"
+        if self.without:
+            said += f"; {self.without:,} votes lack an image and have none"
         if self.strict == 0:
             return f"{said}; every vote is a tie"
         mean, square = self.sums / self.strict
@@ -62,16 +63,8 @@ class GapSummary:
         )
 
 
-def write_pairwise_gaps(
-    paths: Sequence[Path],
-    ratings: Ratings,
-    out: Path,
-    spread: str = "posterior",
-    signed: bool = False,
-    truncated: bool = True,
-) -> GapSummary:
-    """Write the columns of `schema.GAPS` for every accepted vote, in input order, to `out`."""
-    lookup = PairwiseGaps(ratings, spread, signed, truncated)
+def write_gaps(batches: Iterable[pl.DataFrame], out: Path) -> GapSummary:
+    """Write frames of the columns of `schema.GAPS` to one parquet file, and count them."""
     summary = GapSummary()
     # Models, outcomes and gaps repeat, so parquet's dictionary holds each once; ids never repeat.
     repeats = [name for name in SCHEMA.names if name != "vote_id"]
@@ -79,23 +72,35 @@ def write_pairwise_gaps(
         replacing(Path(out)) as aside,
         pq.ParquetWriter(aside, SCHEMA, use_dictionary=repeats) as writer,
     ):
-        for votes in read_votes(paths).votes.iter_slices(1 << 20):
-            gaps = lookup.of(votes)
+        for gaps in batches:
             summary.add(gaps)
             writer.write_table(gaps.to_arrow().cast(SCHEMA))
     return summary
 
 
+def write_pairwise_gaps(
+    votes: pl.DataFrame,
+    ratings: Ratings,
+    out: Path,
+    spread: str = "posterior",
+    signed: bool = False,
+    truncated: bool = True,
+) -> GapSummary:
+    """Write the gap of every vote, in input order, to `out`, a slice of the votes at a time."""
+    options = {"spread": spread, "signed": signed, "truncated": truncated}
+    return write_gaps(gaps_in_batches(votes.iter_slices(SLICE), ratings, **options), out)
+
+
 def write_joint_gaps(
-    paths: Sequence[Path], ratings: Ratings, out: Path, signed: bool = False
+    votes: pl.DataFrame, ratings: Ratings, out: Path, signed: bool = False
 ) -> tuple[GapSummary, JointReport]:
-    """Write the columns of `schema.GAPS` for every accepted vote, in input order, to `out`."""
-    gaps, report = joint_gaps(read_votes(paths).votes, ratings, signed)
-    summary = GapSummary()
-    summary.add(gaps)
-    with replacing(Path(out)) as aside:
-        pq.write_table(gaps.to_arrow().cast(SCHEMA), aside)
-    return summary, report
+    """Write the joint gap of every vote, in input order, to `out`.
+
+    Raises NotConvergedError, and writes nothing, where the sweeps were not enough.
+    """
+    gaps, report = joint_gaps(votes, ratings, signed)
+    report.check()
+    return write_gaps([gaps], out), report
 
 
 def gaps_by(
@@ -115,16 +120,11 @@ def gaps_by(
     report = None
     for name in dict.fromkeys(estimators):
         if name == "joint":
-            shown = votes.filter(pl.all_horizontal(pl.col("image_a", "image_b").is_not_null()))
-            gaps, report = joint_gaps(shown, ratings, signed)
-            known = gaps.select("vote_id", "gap", "gap_sd", "probability")
-            plain = pairwise_gaps(votes, ratings).select("vote_id", "winner", "loser", "outcome")
-            gaps = plain.join(known, on="vote_id", how="left", maintain_order="left")
+            found[name], report = joint_gaps(votes, ratings, signed)
         elif name == "capability":
-            gaps = capability_gaps(votes, ratings, spread, signed)
+            found[name] = capability_gaps(votes, ratings, spread, signed)
         else:
-            gaps = pairwise_gaps(votes, ratings, spread, signed)
-        found[name] = gaps
+            found[name] = pairwise_gaps(votes, ratings, spread, signed)
     first, *others = found
     numbers = ("gap", "gap_sd", "probability")
     more = [found[name].select(pl.col(numbers).name.prefix(f"{name}_")) for name in others]

@@ -1,11 +1,15 @@
-"""What votes say of the difference that they judged: the moments, and the evidence.
+"""What the votes on one difference say of it: its moments, and their probability.
 
 A win says d + n > epsilon, a loss d + n < -epsilon and a tie |d + n| <= epsilon, where
-d ~ N(mean, variance) is what all the other votes say and n ~ N(0, noise) is the vote's own noise.
-Votes that judged the same difference are one factor, given as `count`: (3,) int64, how many of each
-kind. One vote alone has a closed form. Several are integrated numerically, which is exact where
-taking them one after the other would not be: ten equal votes are ten soft steps, and the product of
-ten Gaussian messages is no Gaussian of them. `sweeps` calls these for every factor.
+d ~ N(mean, variance) is what all other votes say and n ~ N(0, noise) is each vote's own noise. All
+votes on the same difference are one factor, given as `count`: (3,) int64, how many of each kind:
+
+    p(d, votes) = N(d; mean, variance) Phi((d - epsilon) / n)^wins Phi((-d - epsilon) / n)^losses
+                  (Phi((epsilon - d) / n) - Phi((-epsilon - d) / n))^ties
+
+One vote alone has a closed form. Several are integrated numerically, at a cost that does not depend
+on how many they are. Taking them one after the other would not be exact: a product of ten soft
+steps is not a product of ten Gaussian messages.
 """
 
 import math
@@ -14,22 +18,23 @@ import numpy as np
 
 from arena.ratings.gaussian import (
     INVERSE_SQRT_2PI,
+    NARROW,
+    Phi,
     above,
     compiled,
     log_between,
     log_Phi,
+    mills,
     v_w_draw,
     v_w_strict,
 )
 
 WIN, LOSS, TIED = 0, 1, 2
 
-# Below the peak by this much (in log) a density adds nothing.
-NEGLIGIBLE = 40.0
-# Tanh-sinh quadrature: nodes crowd at both ends of an interval, where a factor's steps are.
-_T = np.linspace(-3.0, 3.0, 61)
-_TANH_SINH = np.tanh(0.5 * math.pi * np.sinh(_T))
-_TANH_SINH_WEIGHTS = 0.1 * 0.5 * math.pi * np.cosh(_T) / np.cosh(0.5 * math.pi * np.sinh(_T)) ** 2
+# Below the peak by this much (in log) a density adds nothing: 1e-8.
+NEGLIGIBLE = 20.0
+# Steps of the trapezoidal rule in units of the density's sharpest detail.
+STEP = 1.2
 
 
 @compiled
@@ -37,19 +42,23 @@ def tilted(
     mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
 ) -> tuple[float, float]:
     """Return mean and variance of d ~ N(mean, variance) after the votes of one factor."""
-    if count[0] + count[1] + count[2] > 1:
-        _, mean, variance, _, _ = _integral(mean, variance, count, epsilon, noise)
-        return mean, variance
-    s2 = variance + noise
-    s = math.sqrt(s2)
+    if count[0] + count[1] + count[2] != 1:
+        d, weight, _ = _density(mean, variance, count, epsilon, noise)
+        first = second = 0.0
+        for k in range(len(d)):
+            first += weight[k] * d[k]
+        for k in range(len(d)):
+            second += weight[k] * (d[k] - first) ** 2
+        return first, second
+    s = math.sqrt(variance + noise)
+    share = variance / (variance + noise)
     if count[TIED]:
         v, w = v_w_draw(mean / s, epsilon / s)
-        return mean + variance / s * v, variance * (1.0 - variance / s2 * w)
+        return mean + variance / s * v, variance * (1.0 - share * w)
     sign = 1.0 if count[WIN] else -1.0
     z = (sign * mean - epsilon) / s
     m, r = above(z)
-    k = variance / s2
-    return mean + sign * k * s * (m - z), variance * (1.0 - k) + k * variance * r
+    return mean + sign * share * s * (m - z), variance * (1.0 - share) + share * variance * r
 
 
 @compiled
@@ -66,38 +75,50 @@ def log_votes(
     mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
 ) -> float:
     """Return log p(a factor's votes) for d ~ N(mean, variance)."""
+    if count[0] + count[1] + count[2] == 0:
+        return 0.0
     if count[0] + count[1] + count[2] > 1:
-        return _integral(mean, variance, count, epsilon, noise)[0]
-    kind = TIED if count[TIED] else WIN if count[WIN] else LOSS
-    return log_outcome(mean, variance + noise, kind, epsilon)
+        return _density(mean, variance, count, epsilon, noise)[2]
+    return log_outcome(mean, variance + noise, _only(count), epsilon)
+
+
+@compiled
+def log_one_of_them(
+    mean: float,
+    variance: float,
+    count: np.ndarray,
+    kind: int,
+    epsilon: float,
+    noise: float,
+    log_all: float,
+) -> float:
+    """Return log p(one of the factor's votes of this kind) given all others, the factor's too.
+
+    log_all: `log_votes` of the factor. Where it has no vote of the kind: of one vote more.
+    """
+    other = count.copy()
+    if count[kind]:
+        other[kind] -= 1
+        return log_all - log_votes(mean, variance, other, epsilon, noise)
+    other[kind] += 1
+    return log_votes(mean, variance, other, epsilon, noise) - log_all
 
 
 @compiled
 def evidence(
-    mean: float,
-    variance: float,
-    count: np.ndarray,
-    epsilon: float,
-    noise: float,
-    log_probability: np.ndarray,
+    mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
 ) -> tuple[float, float, float]:
-    """Return log p(the factor's votes) and its slopes in the noise and in epsilon.
-
-    log_probability: (3,), written to: of one more vote of each kind that there is, given all other
-    votes, those of this factor too.
-    """
-    if count[0] + count[1] + count[2] > 1:
-        total, _, _, in_noise, in_epsilon = _integral(mean, variance, count, epsilon, noise)
-        fewer = count.copy()
-        for kind in range(3):
-            if count[kind]:
-                fewer[kind] -= 1
-                log_probability[kind] = total - _integral(mean, variance, fewer, epsilon, noise)[0]
-                fewer[kind] += 1
+    """Return log p(the factor's votes) and its slopes in the noise and in epsilon."""
+    if count[0] + count[1] + count[2] != 1:
+        d, weight, total = _density(mean, variance, count, epsilon, noise)
+        in_noise = in_epsilon = 0.0
+        for k in range(len(d)):
+            slope_noise, slope_epsilon = _slopes(d[k], count, epsilon, math.sqrt(noise))
+            in_noise += weight[k] * slope_noise
+            in_epsilon += weight[k] * slope_epsilon
         return total, in_noise, in_epsilon
-    kind = TIED if count[TIED] else WIN if count[WIN] else LOSS
+    kind = _only(count)
     total = log_outcome(mean, variance + noise, kind, epsilon)
-    log_probability[kind] = total
     # In the noise by the heat equation, d/ds^2 = (d^2/dm^2 + (d/dm)^2) / 2 of the log evidence:
     # both are known from the tilted moments.
     t_mean, t_variance = tilted(mean, variance, count, epsilon, noise)
@@ -122,45 +143,71 @@ def log_mass(mean: float, variance: float, tau: float, nu: float) -> float:
 
 
 @compiled
+def _only(count: np.ndarray) -> int:
+    return TIED if count[TIED] else WIN if count[WIN] else LOSS
+
+
+@compiled
+def _log_tie(t: float, e: float) -> float:
+    """Log P(|x| <= e) for x ~ N(t, 1): `log_between` to fewer digits where it is narrow."""
+    if e < NARROW:
+        return log_between(t, e)
+    near = abs(t) - e
+    if near < -1.0:
+        return math.log1p(-Phi(near) - Phi(near - 2.0 * abs(t)))
+    inside = mills(near) - math.exp(-2.0 * e * abs(t)) * mills(near + 2.0 * e)
+    return math.log(inside * INVERSE_SQRT_2PI) - 0.5 * near * near
+
+
+@compiled
 def _log_density(
     d: float, mean: float, variance: float, count: np.ndarray, epsilon: float, n: float
 ) -> float:
     """Log of N(d; mean, variance) without its constant, times every vote's probability at d."""
-    return -0.5 * (d - mean) ** 2 / variance + log_likelihood(d, count, epsilon, n)
-
-
-@compiled
-def log_likelihood(d: float, count: np.ndarray, epsilon: float, n: float) -> float:
-    """Log p(a factor's votes | d); n: standard deviation of one vote's own noise."""
-    value = 0.0
+    value = -0.5 * (d - mean) ** 2 / variance
     if count[WIN]:
         value += count[WIN] * log_Phi((d - epsilon) / n)
     if count[LOSS]:
         value += count[LOSS] * log_Phi((-d - epsilon) / n)
     if count[TIED]:
-        value += count[TIED] * log_between(d / n, epsilon / n)
+        value += count[TIED] * _log_tie(d / n, epsilon / n)
     return value
 
 
 @compiled
-def _peak(mean: float, variance: float, count: np.ndarray, epsilon: float, n: float) -> float:
-    """Where the density is highest: Newton's method held between bounds; it is log-concave."""
+def _derivatives(
+    d: float, mean: float, variance: float, count: np.ndarray, epsilon: float, n: float
+) -> tuple[float, float]:
+    """Slope of the log density at d, and minus its second derivative (positive)."""
+    slope, curvature = (mean - d) / variance, 1.0 / variance
+    if count[WIN]:
+        v, w = v_w_strict((d - epsilon) / n)
+        slope += count[WIN] * v / n
+        curvature += count[WIN] * w / (n * n)
+    if count[LOSS]:
+        v, w = v_w_strict((-d - epsilon) / n)
+        slope -= count[LOSS] * v / n
+        curvature += count[LOSS] * w / (n * n)
+    if count[TIED]:
+        v, w = v_w_draw(d / n, epsilon / n)
+        slope += count[TIED] * v / n
+        curvature += count[TIED] * w / (n * n)
+    return slope, curvature
+
+
+@compiled
+def _peak(
+    mean: float, variance: float, count: np.ndarray, epsilon: float, n: float
+) -> tuple[float, float]:
+    """Where the density is highest, and the standard deviation that its curvature there tells.
+
+    The density is log-concave: Newton's method held between bounds.
+    """
     low, high = -math.inf, math.inf
     d = mean
+    curvature = 1.0
     for _ in range(200):
-        slope, curvature = (mean - d) / variance, 1.0 / variance
-        if count[WIN]:
-            v, w = v_w_strict((d - epsilon) / n)
-            slope += count[WIN] * v / n
-            curvature += count[WIN] * w / (n * n)
-        if count[LOSS]:
-            v, w = v_w_strict((-d - epsilon) / n)
-            slope -= count[LOSS] * v / n
-            curvature += count[LOSS] * w / (n * n)
-        if count[TIED]:
-            v, w = v_w_draw(d / n, epsilon / n)
-            slope += count[TIED] * v / n
-            curvature += count[TIED] * w / (n * n)
+        slope, curvature = _derivatives(d, mean, variance, count, epsilon, n)
         if slope > 0.0:
             low = d
         else:
@@ -168,69 +215,69 @@ def _peak(mean: float, variance: float, count: np.ndarray, epsilon: float, n: fl
         there = d + slope / curvature
         if not low < there < high and math.isfinite(low) and math.isfinite(high):
             there = 0.5 * (low + high)
-        if abs(there - d) * math.sqrt(curvature) < 1e-6:
-            return there
+        move = abs(there - d) * math.sqrt(curvature)
         d = there
-    return d
+        if move < 0.05:
+            break
+    return d, 1.0 / math.sqrt(curvature)
 
 
 @compiled
 def _edge(
-    peak: float,
+    d: float,
     step: float,
+    floor: float,
     mean: float,
     variance: float,
     count: np.ndarray,
     epsilon: float,
     n: float,
-) -> float:
-    """Where the density has become negligible on one side of its peak (step's sign says which)."""
-    floor = _log_density(peak, mean, variance, count, epsilon, n) - NEGLIGIBLE
-    near, far = peak, peak + step
-    while _log_density(far, mean, variance, count, epsilon, n) > floor:
-        near, far = far, far + 2.0 * (far - near)
-    for _ in range(12):
-        middle = 0.5 * (near + far)
-        if _log_density(middle, mean, variance, count, epsilon, n) > floor:
-            near = middle
-        else:
-            far = middle
-    return far
+) -> tuple[float, float]:
+    """Return where the log density is just below the floor, and its curvature there.
+
+    d: a place on the wanted side of the peak; step: from there to the outside. Newton's method on a
+    concave function stays outside once it is there.
+    """
+    value = _log_density(d, mean, variance, count, epsilon, n) - floor
+    while value > 0.0:
+        d += step
+        value = _log_density(d, mean, variance, count, epsilon, n) - floor
+    slope, curvature = _derivatives(d, mean, variance, count, epsilon, n)
+    while value < -NEGLIGIBLE:
+        d -= value / slope
+        value = _log_density(d, mean, variance, count, epsilon, n) - floor
+        slope, curvature = _derivatives(d, mean, variance, count, epsilon, n)
+    return d, curvature
 
 
 @compiled
-def _integral(
+def _density(
     mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
-) -> tuple[float, float, float, float, float]:
-    """Return (log Z, mean, variance, slope of log Z in the noise, in epsilon) of a factor."""
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return nodes (K,), the normalised density's weights there (K,), and log p(the votes).
+
+    The trapezoidal rule between the places where the density has become negligible: its error falls
+    exponentially with the square of the nodes. A vote's curvature grows towards where it is not
+    expected, so no detail inside is sharper than what both ends' curvatures sum to.
+    """
     n = math.sqrt(noise)
-    peak = _peak(mean, variance, count, epsilon, n)
+    peak, sd = _peak(mean, variance, count, epsilon, n)
     top = _log_density(peak, mean, variance, count, epsilon, n)
-    # The density is nowhere sharper than this.
-    votes = count[WIN] + count[LOSS] + count[TIED]
-    sharp = 1.0 / math.sqrt(1.0 / variance + votes / noise)
-    mass = first = second = in_noise = in_epsilon = 0.0
-    for side in (-1.0, 1.0):
-        half = 0.5 * (_edge(peak, side * sharp, mean, variance, count, epsilon, n) - peak)
-        for k in range(len(_TANH_SINH)):
-            off = half * (1.0 + _TANH_SINH[k])
-            d = peak + off
-            value = _log_density(d, mean, variance, count, epsilon, n) - top
-            weight = abs(half) * _TANH_SINH_WEIGHTS[k] * math.exp(value)
-            slope_noise, slope_epsilon = _slopes(d, count, epsilon, n)
-            mass += weight
-            first += weight * off
-            second += weight * off * off
-            in_noise += weight * slope_noise
-            in_epsilon += weight * slope_epsilon
-    shift = first / mass
-    return (
-        top + math.log(mass * INVERSE_SQRT_2PI) - 0.5 * math.log(variance),
-        peak + shift,
-        second / mass - shift * shift,
-        in_noise / mass,
-        in_epsilon / mass,
-    )
+    reach = math.sqrt(2.0 * NEGLIGIBLE) * sd
+    known = (top - NEGLIGIBLE, mean, variance, count, epsilon, n)
+    low, at_low = _edge(peak - reach, -reach, *known)
+    high, at_high = _edge(peak + reach, reach, *known)
+    steps = math.ceil((high - low) * math.sqrt(at_low + at_high) / STEP)
+    width = (high - low) / steps
+    d, weight = np.empty(steps + 1), np.empty(steps + 1)
+    mass = 0.0
+    for k in range(steps + 1):
+        d[k] = low + width * k
+        weight[k] = math.exp(_log_density(d[k], mean, variance, count, epsilon, n) - top)
+        mass += weight[k]
+    for k in range(steps + 1):
+        weight[k] /= mass
+    return d, weight, top + math.log(mass * width * INVERSE_SQRT_2PI) - 0.5 * math.log(variance)
 
 
 @compiled
@@ -245,7 +292,7 @@ def _slopes(d: float, count: np.ndarray, epsilon: float, n: float) -> tuple[floa
             in_epsilon -= count[kind] * v / n
     if count[TIED]:
         t, e = d / n, epsilon / n
-        log_p = log_between(t, e)
+        log_p = _log_tie(t, e)
         upper = INVERSE_SQRT_2PI * math.exp(-0.5 * (e - t) ** 2 - log_p)
         lower = INVERSE_SQRT_2PI * math.exp(-0.5 * (e + t) ** 2 - log_p)
         in_noise -= count[TIED] * ((e - t) * upper + (e + t) * lower) / (2.0 * n * n)

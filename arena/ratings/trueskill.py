@@ -276,8 +276,8 @@ def order_note(votes: Any, chosen: Estimator, shuffles: int = 20, seed: int = 0)
     """Return what a reader must know where votes have no times: that their order decides.
 
     By how much is measured by rating them in `shuffles` other orders (at most a million votes,
-    else the first million of them). Empty where every vote has its time, and for the estimators
-    that do not depend on the order.
+    else the first million of them). Empty where every vote has its time, where no order changes
+    anything, and for the estimators that do not depend on the order.
     """
     votes = Comparisons.of(votes)
     if votes.timed or len(votes) < 2 or not isinstance(chosen, TrueSkill):
@@ -301,6 +301,8 @@ def order_note(votes: Any, chosen: Estimator, shuffles: int = 20, seed: int = 0)
         # The level of the whole board moves too, and means nothing.
         shift = np.abs(shift - shift.mean()) / (HALF * both["sigma"].to_numpy())
         moved = max(moved, float(shift.max()))
+    if not swaps and moved < 0.005:
+        return ""
     n = f"the first {len(some):,} votes" if len(some) < len(votes) else "the votes"
     return (
         f"votes without a time are rated in the order of the file, and trueskill depends on it: in "

@@ -8,8 +8,16 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import ndtr
 
-from arena.gaps.pairwise import PairwiseGaps, UnratedModelError, pairwise_gaps, strict_gap, tie_gap
+from arena.gaps.pairwise import (
+    UnratedModelError,
+    capability_gaps,
+    gaps_in_batches,
+    pairwise_gaps,
+    strict_gap,
+    tie_gap,
+)
 from arena.gaps.table import write_pairwise_gaps
 from arena.ratings.table import Ratings
 from arena.ratings.trueskill import TrueSkill
@@ -132,23 +140,103 @@ def test_each_vote_has_the_gap_of_its_models_and_its_outcome_in_input_order():
     assert signed.row(4) == gaps.row(4)
 
 
-def test_each_pair_of_models_is_computed_once():
-    """What is in the table is looked up and never computed again."""
-    ratings = rated({"x": (27.0, 1.0), "y": (25.0, 2.0), "z": (20.0, 1.5)})
-    lookup = PairwiseGaps(ratings)
-    once = votes_of([("x", "y", "a"), ("y", "z", "tie")])
-    first = lookup.of(once)
-    filled = ~np.isnan(lookup.table[..., 0])
-    assert filled.sum() == 2
-    lookup.table[filled] += 1000.0
-    again = lookup.of(votes_of([("y", "x", "b"), ("y", "z", "tie"), ("z", "x", "a")]))
-    assert again["gap"][:2].to_list() == (first["gap"] + 1000.0).to_list()
-    assert again["gap"][2] < 10.0
+def with_covariance(mu, covariance, **parameters):
+    """Return Ratings of models A, B, ... whose capabilities were estimated together."""
+    models = {chr(65 + k): (m, math.sqrt(covariance[k][k])) for k, m in enumerate(mu)}
+    table = rated(models).table
+    return Ratings(table, "thurstone", parameters, np.array(covariance))
 
 
-def test_a_model_without_a_rating_is_named():
+@pytest.mark.parametrize(
+    ("delta", "sd", "won", "lost"),
+    [
+        # The closed form of shared/cases (thurstone/two_10000): A won 6,000 of 10,000.
+        (1.492869, 0.0746547, 1.4929, 0.0037),
+        # shared/cases, GenAI-Arena: PlayGroundV2 beat PixArtAlpha, with sd 0.3620.
+        (1.8353, 0.3620, 1.8353, None),
+    ],
+)
+def test_models_that_were_estimated_together_differ_by_less_than_they_vary(delta, sd, won, lost):
+    level = 34.0  # the variance of the whole board's level, which no vote tells
+    covariance = [[level + sd**2 / 2, level], [level, level + sd**2 / 2]]
+    ratings = with_covariance([delta, 0.0], covariance, beta=25 / 6, epsilon=0.0)
+    votes = votes_of([("A", "B", "a"), ("A", "B", "b")])
+    gaps = pairwise_gaps(votes, ratings)
+    assert gaps["gap"][0] == pytest.approx(won, abs=1e-4)
+    if lost is not None:
+        assert gaps["gap"][1] == pytest.approx(lost, abs=1e-4)
+    assert gaps.row(0)[4:] == pytest.approx(strict_gap(delta, sd), rel=1e-6)
+    assert capability_gaps(votes, ratings)["gap_sd"][0] == pytest.approx(sd, rel=1e-6)
+    predictive = pairwise_gaps(votes, ratings, "predictive")
+    s = math.sqrt(sd**2 + 2 * (25 / 6) ** 2)
+    assert predictive.row(0)[4:] == pytest.approx(strict_gap(delta, s), rel=1e-6)
+
+
+def test_thurstones_gaps_of_two_models_are_those_of_the_cases():
+    """Laplace by hand: 2 beta^2 = 1 / curvature of the probit likelihood, and the prior's ridge."""
+    beta, prior = 25 / 6, 25 / 3
+    for n, won, lost in ((10_000, 1.4929, 0.0037), (100, 1.5328, 0.2752)):
+        scale = math.sqrt(2.0) * beta
+
+        def slopes(d, n=n, scale=scale):
+            x = d / scale
+            density = math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+            up, down = ndtr(x), ndtr(-x)
+            first = n * density / scale * (0.6 / up - 0.4 / down) - d / (2 * prior**2)
+            curved = 0.6 * (density / up) * (density / up + x)
+            curved += 0.4 * (density / down) * (density / down - x)
+            return first, n * curved / scale**2 + 1 / (2 * prior**2)
+
+        d = 0.0
+        for _ in range(50):
+            slope, curvature = slopes(d)
+            d += slope / curvature
+        each = 1 / curvature / 2
+        covariance = [[prior**2 / 2 + each / 2, prior**2 / 2 - each / 2]] * 2
+        covariance[1] = covariance[1][::-1]
+        ratings = with_covariance([d, 0.0], covariance, beta=beta, epsilon=0.0)
+        gaps = pairwise_gaps(votes_of([("A", "B", "a"), ("A", "B", "b")]), ratings)
+        assert gaps["gap"].to_list() == pytest.approx([won, lost], abs=2e-4)
+
+
+def test_frames_of_either_kind_come_back_as_they_came_with_numbers_for_ids():
+    ratings = rated({"x": (27.0, 1.0), "y": (25.0, 2.0)})
+    votes = votes_of([("x", "y", "a"), ("y", "x", "tie")]).drop("vote_id")
+    polars = pairwise_gaps(votes, ratings)
+    assert polars["vote_id"].to_list() == ["0", "1"]
+    pandas = pairwise_gaps(votes.to_pandas(), ratings)
+    assert pl.from_pandas(pandas).equals(polars)
+    parts = [votes_of([("x", "y", "a")]), votes_of([("y", "x", "tie")])]
+    found = pl.concat(gaps_in_batches(iter(parts), ratings))
+    assert found.drop("vote_id").equals(polars.drop("vote_id"))
+
+
+def test_a_leaderboard_alone_has_trueskills_own_scale():
+    models = {"x": (27.0, 1.0), "y": (25.0, 2.0)}
+    bare = Ratings(rated(models).table.select("model", "mu", "sigma"), "given")
+    whole = rated(models, beta=25 / 6, epsilon=0.7404666)  # Herbrich et al. (2006), p_draw 0.1
+    votes = votes_of([("x", "y", "a"), ("y", "x", "tie")])
+    for spread in ("posterior", "predictive"):
+        found, known = (pairwise_gaps(votes, one, spread)["gap"].to_list() for one in (bare, whole))
+        assert found == pytest.approx(known, rel=1e-6)
+
+
+def test_models_without_a_rating_are_named():
+    ratings = rated({"x": (25.0, 1.0)})
     with pytest.raises(UnratedModelError, match="model 'new' has no rating; fit the ratings on"):
-        pairwise_gaps(votes_of([("x", "new", "a")]), rated({"x": (25.0, 1.0)}))
+        pairwise_gaps(votes_of([("x", "new", "a")]), ratings)
+    many = votes_of([("x", name, "a") for name in "abcdefg"])
+    with pytest.raises(UnratedModelError, match="models 'a', 'b', 'c', 'd', 'e' and 2 more have"):
+        pairwise_gaps(many, ratings)
+
+
+def test_an_outcome_that_is_none_and_a_missing_column_are_errors():
+    ratings = rated({"x": (25.0, 1.0), "y": (26.0, 1.0)})
+    votes = votes_of([("x", "y", "a"), ("x", "y", None)])
+    with pytest.raises(ValueError, match="row 1 of the votes has the outcome None; it must be"):
+        pairwise_gaps(votes, ratings)
+    with pytest.raises(ValueError, match="no column model_b"):
+        pairwise_gaps(votes.drop("model_b"), ratings)
 
 
 def test_a_tie_without_a_margin_and_an_unknown_spread_are_errors():
@@ -174,10 +262,7 @@ def test_gaps_are_positive_finite_and_no_surer_than_they_can_be(delta, s, epsilo
     assert 0.0 <= probability <= 1.0 + 1e-12
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
-def test_gaps_streamed_to_a_file_are_those_in_memory(kind, tmp_path, monkeypatch):
-    from arena.votes import stream
-
+def test_gaps_written_in_slices_are_those_in_memory(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     names = [f"m{k}" for k in range(7)]
     votes = pl.DataFrame(
@@ -189,11 +274,8 @@ def test_gaps_streamed_to_a_file_are_those_in_memory(kind, tmp_path, monkeypatch
         }
     )
     ratings = TrueSkill(draw_probability="auto").fit(votes)
-    getattr(votes, f"write_{kind}")(tmp_path / "votes")
-    monkeypatch.setattr(stream, "BATCH", 900)
-    summary = write_pairwise_gaps(
-        [tmp_path / "votes"], ratings, tmp_path / "gaps.parquet", signed=True
-    )
+    monkeypatch.setattr("arena.gaps.table.SLICE", 900)
+    summary = write_pairwise_gaps(votes, ratings, tmp_path / "gaps.parquet", signed=True)
     expected = pairwise_gaps(votes, ratings, signed=True)
     assert pl.read_parquet(tmp_path / "gaps.parquet").equals(expected)
     strict = expected.filter(pl.col("outcome") != "tie")
@@ -202,15 +284,3 @@ def test_gaps_streamed_to_a_file_are_those_in_memory(kind, tmp_path, monkeypatch
     assert summary.high == expected["gap"].max()
     mean, sd = strict["gap"].mean(), strict["gap"].std(ddof=0)
     assert f"mean {mean:.4g} and standard deviation {sd:.4g}" in str(summary)
-
-
-def test_ids_that_votes_do_not_have_are_made_alike_in_both_ways(tmp_path):
-    from arena.votes.read import read_votes
-
-    votes = votes_of([("x", "y", "a"), ("x", "y", "a"), ("y", "x", "tie")]).drop("vote_id")
-    ratings = TrueSkill().fit(votes)
-    votes.write_parquet(tmp_path / "votes.parquet")
-    write_pairwise_gaps([tmp_path / "votes.parquet"], ratings, tmp_path / "gaps.parquet")
-    made = pl.read_parquet(tmp_path / "gaps.parquet")["vote_id"]
-    assert made.n_unique() == 3
-    assert made.equals(read_votes([tmp_path / "votes.parquet"]).votes["vote_id"])

@@ -84,4 +84,23 @@ def test_votes_without_images_have_no_joint_gap(votes, tmp_path, capsys):
     assert main(["fit", files[0], "--out", files[1]]) == 0
     command = ["gaps", files[0], "--ratings", files[1], "--out", files[2], "--estimator", "joint"]
     assert main(command) == 1
-    assert "the joint gap needs image_a in every vote" in capsys.readouterr().err
+    assert "the joint gap needs image_a and image_b and no vote has both" in capsys.readouterr().err
+
+
+def test_a_joint_gap_that_does_not_converge_ends_the_command_with_a_sentence(
+    votes, tmp_path, capsys, monkeypatch
+):
+    from arena.gaps import table
+
+    files = [str(tmp_path / name) for name in ("votes.csv", "ratings.parquet", "gaps.parquet")]
+    votes.write_csv(files[0])
+    assert main(["fit", files[0], "--out", files[1]]) == 0
+    monkeypatch.setattr(table, "joint_gaps", lambda *given: joint_gaps(*given, sweeps=1))
+    command = ["gaps", files[0], "--ratings", files[1], "--out", files[2], "--estimator", "joint"]
+    capsys.readouterr()
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert "did not converge: after 1 sweeps" in said.err
+    assert "use --estimator pairwise" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert not (tmp_path / "gaps.parquet").exists()
