@@ -1,9 +1,9 @@
 """Which policy serves: the rule that makes one the champion, and a person's word over the rule.
 
 A trained policy is a version of the registered model named after the study, and its `candidate`.
-It becomes `champion` when, by the headline scorer, the whole 95% interval of its win rate over the
-champion, on the same prompts and the same noise, lies above one half, and still does after Holm's
-correction over all challengers. Until there is a champion the baseline's images stand for it.
+It becomes `champion` when, by the headline scorer, it wins over the champion on the same prompts
+and the same noise (`Comparison.verdict`, corrected over all challengers). Until there is a champion
+the baseline's images stand for it.
 Scores are compared only where the same scorer, by its weights, gave both on the same prompts. What
 serves loads `models:/STUDY@champion` and never asks who that is.
 """
@@ -24,15 +24,13 @@ from assets.scorecard import CONDITIONS
 from assets.study import Study
 from assets.tracking import Tracking
 from assets.yardsticks import conditions
+from evaluation.intervals import ALPHA
 from evaluation.statistics import compare
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-# Above this lower bound, and below this corrected p, a challenger is better.
-EVEN = 0.5
-SIGNIFICANT = 0.05
 STANDING = "champion or baseline"
 COLUMNS = {
     "policy": pl.String,
@@ -68,7 +66,7 @@ def champion_stage(study: Study) -> list[Any]:
     def champion(
         context: dg.AssetExecutionContext, tracking: Tracking
     ) -> "dg.MaterializeResult[Any]":
-        rule = {"headline": study.scorecard.headline, "even": EVEN, "significant": SIGNIFICANT}
+        rule = {"headline": study.scorecard.headline, "significant": ALPHA}
         with tracking.run(context, rule) as run:
             decision = decide(study, lake, run.client, context.instance)
             if decision.version is not None:
@@ -87,7 +85,7 @@ def champion_stage(study: Study) -> list[Any]:
                     "decision": decision.said,
                     "champion": f"version {standing.version}" if standing else "none",
                     "challengers": dg.MetadataValue.md(markdown(decision.table)),
-                    "rule": f"win_rate_low > {EVEN} and p_holm < {SIGNIFICANT}",
+                    "rule": f"win_rate > 0.5 and p_holm < {ALPHA}, no image missing",
                     "load": f"models:/{study.name}@champion",
                 },
             )
@@ -150,9 +148,7 @@ def decide(
             | {
                 "policy": name,
                 "version": version,
-                "better": found[name].missing == 0
-                and found[name].win_rate_low > EVEN
-                and found[name].p_holm < SIGNIFICANT,
+                "better": found[name].missing == 0 and found[name].verdict == "better",
             }
             for name, version in challengers.items()
         ],

@@ -59,12 +59,16 @@ def report_stage(study: Study) -> list[Any]:
             from evaluation.page import write_comparison
 
             trained = training_prompts(lake.table("training_set"))
+            headline = study.scorecard.headline
+            scorers = [each.partition("=")[0] for each in study.scorecard.scorers]
+            ordered = sorted(scorers, key=lambda each: each != headline)
             written = write_comparison(
-                all_scores(study, lake), study.baseline, folder, ksort, trained
+                all_scores(study, lake), study.baseline, folder, ksort, trained, ordered
             )
             numbers = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
             known = len(numbers["prompts_in_training"])
-            chart = win_rate_chart(table, study.baseline)
+            rows = [row for row in numbers["comparisons"] if row["scorer"] == headline]
+            chart = win_rate_chart(pl.DataFrame(rows), study.baseline)
             images = {
                 name: lake.current("generations", name) / "images.parquet"
                 for name in study.policies

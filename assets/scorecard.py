@@ -1,7 +1,8 @@
 """Policy to evidence: its images, their scores against the baseline's, and its K-Sort rating."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from assets.yardsticks import (
     prompts_version,
     yardsticks_version,
 )
+from evaluation.drift import Drift, drifts
 from evaluation.prompts import read_prompts
+from evaluation.scores import scores_of
 from evaluation.statistics import Comparison, compare
 
 # K-Sort Eval's own rule for a rating that has settled (arXiv 2602.09411).
@@ -87,7 +90,6 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
                     *("--images-per-prompt", str(settings.images_per_prompt)),
                     *("--steps", str(settings.steps), "--guidance", str(settings.guidance)),
                     *("--seed", str(settings.seed), "--batch-size", str(settings.batch_size)),
-                    *("--ksort", str(study.ksort.dataset)),
                 ],
             )
             run.metrics(numbers(reported))
@@ -137,19 +139,29 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
                 context,
                 study,
                 run,
-                ["evaluation", "score", *map(str, tables.values()), *chosen, "--out", str(scores)],
+                [
+                    *("evaluation", "score", *map(str, tables.values()), *chosen),
+                    *("--out", str(scores), "--warn"),
+                    # The baseline is scored once for all policies.
+                    *("--kept", str(lake.root / "cache" / "scores.sqlite")),
+                ],
             )
             for each, path in tables.items():
                 run.dataset(f"images of {each}", content_hash(path), path, "score")
             scored = pl.read_parquet(scores)
             found = comparisons(study, scored, name)
             # Without the images' paths, which differ from machine to machine.
-            version = combined_hash(scored.drop("image").write_csv())
+            version = combined_hash(scored.drop("image", "embedding", strict=False).write_csv())
             metrics = {
                 f"{scorer}.{key}": value
                 for scorer, comparison in found.items()
                 for key, value in as_metrics(comparison).items()
             }
+            table = scores_of(scored, [study.scorecard.headline])
+            for drift in drifts(table, study.baseline):
+                for key in ("difference", "low", "high"):
+                    metrics[f"drift.{drift.measure}.{key}"] = getattr(drift, key)
+            metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}
             model_id = model_of(context.instance, name)
             run.metrics(metrics, model_id)
             if model_id:
@@ -171,12 +183,31 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
 
     @dg.asset_check(asset=scorecard, partitions_def=policies)
     def policy_beats_base(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        """The win rate over the baseline by the headline scorer: its interval is above one half."""
+        """The policy wins over the baseline by the headline scorer: its corrected p is below 5%."""
         name = context.partition_key
         if name == study.baseline:
             return dg.AssetCheckResult(passed=True, description="this is the baseline")
         scores = pl.read_parquet(lake.root / "judgments" / name / "scores.parquet")
         return check_win(comparisons(study, scores, name)[study.scorecard.headline])
+
+    @dg.asset_check(asset=scorecard, partitions_def=policies)
+    def every_image_is_scored(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        """Each image has a score by each scorer: all weights were there, every image readable."""
+        name = context.partition_key
+        scores = pl.read_parquet(lake.root / "judgments" / name / "scores.parquet")
+        return check_scored(scores, [each.partition("=")[0] for each in study.scorecard.scorers])
+
+    @dg.asset_check(asset=scorecard, partitions_def=policies)
+    def light_and_diversity_are_kept(
+        context: dg.AssetCheckExecutionContext,
+    ) -> dg.AssetCheckResult:
+        """A policy that wins has not done so by darker, paler or ever the same images."""
+        name, headline = context.partition_key, study.scorecard.headline
+        scores = pl.read_parquet(lake.root / "judgments" / name / "scores.parquet")
+        return check_drift(
+            comparisons(study, scores, name)[headline],
+            drifts(scores_of(scores, [headline]), study.baseline),
+        )
 
     @dg.asset(
         deps=[generations, yardsticks],
@@ -194,7 +225,9 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         parameters = policy_parameters(study, name) | data_of(context.instance, name)
         parameters["judge"] = study.ksort.judge
         with tracking.run(context, parameters) as run:
-            images = lake.current("generations", name) / "ksort"
+            settings = study.generation
+            weights = lake.current("policies", name) / "policy"
+            trained = study.policies[name] is not None
             result = ksort_result(lake, name)
             result.parent.mkdir(parents=True, exist_ok=True)
             version, reported = run_job(
@@ -203,8 +236,11 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
                 run,
                 [
                     *("evaluation", "ksort", "--dataset", str(study.ksort.dataset)),
-                    *("--images", str(images), "--judge", study.judge),
-                    *("--out", str(result), "--seed", str(study.seed)),
+                    # Drawn for the instances that are met only.
+                    *("--images", str(lake.root / "cache" / "ksort" / name)),
+                    *("--base", study.base, *(("--policy", str(weights)) if trained else ())),
+                    *("--steps", str(settings.steps), "--guidance", str(settings.guidance)),
+                    *("--judge", study.judge, "--out", str(result), "--seed", str(study.seed)),
                 ],
             )
             model_id = model_of(context.instance, name)
@@ -224,6 +260,8 @@ def scorecard_stages(study: Study, policies: dg.StaticPartitionsDefinition) -> l
         every_image_is_there,
         scorecard,
         policy_beats_base,
+        every_image_is_scored,
+        light_and_diversity_are_kept,
         ksort_rating,
         ksort_rating_settled,
     ]
@@ -257,8 +295,8 @@ def ksort_result(lake: Lake, name: str) -> Path:
 
 
 def as_metrics(comparison: Comparison) -> dict[str, float]:
-    """Return a comparison as plain numbers, for MLflow and for Dagster's metadata."""
-    return {
+    """Return a comparison's numbers, as far as there are any, for MLflow and Dagster."""
+    found = {
         "mean": comparison.mean,
         "mean_low": comparison.mean_low,
         "mean_high": comparison.mean_high,
@@ -268,16 +306,40 @@ def as_metrics(comparison: Comparison) -> dict[str, float]:
         "win_rate": comparison.win_rate,
         "win_rate_low": comparison.win_rate_low,
         "win_rate_high": comparison.win_rate_high,
+        "p_holm": comparison.p_holm,
         "prompts": comparison.prompts,
     }
+    return {key: value for key, value in found.items() if math.isfinite(value)}
 
 
 def check_win(comparison: Comparison) -> dg.AssetCheckResult:
-    """Look whether the whole 95% interval of the win rate lies above one half."""
+    """Look whether the policy wins, by the one rule that the page and the champion have as well."""
     return dg.AssetCheckResult(
-        passed=comparison.win_rate_low > 0.5,
+        passed=comparison.verdict == "better",
         severity=dg.AssetCheckSeverity.WARN,
         metadata=as_metrics(comparison),
+    )
+
+
+def check_scored(scores: pl.DataFrame, scorers: Sequence[str]) -> dg.AssetCheckResult:
+    """Look for images without a score."""
+    missing = {name: scores[name].null_count() for name in scorers if name in scores.columns}
+    missing |= {name: scores.height for name in scorers if name not in scores.columns}
+    return dg.AssetCheckResult(
+        passed=not any(missing.values()),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={f"without {name}": count for name, count in missing.items()},
+    )
+
+
+def check_drift(comparison: Comparison, found: Sequence[Drift]) -> dg.AssetCheckResult:
+    """Look whether a policy that wins has darkened or collapsed."""
+    fallen = [one.measure for one in found if one.fallen]
+    return dg.AssetCheckResult(
+        passed=comparison.verdict != "better" or not fallen,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"fallen": ", ".join(fallen) or "none"}
+        | {one.measure: one.difference for one in found},
     )
 
 

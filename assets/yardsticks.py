@@ -7,6 +7,7 @@ from assets.lake import Lake, combined_hash, content_hash
 from assets.policy import recipes
 from assets.study import Study
 from evaluation.prompts import read_prompts
+from evaluation.scorers.naming import content, parse
 
 
 def prompts_of(study: Study) -> Path:
@@ -39,10 +40,9 @@ def drawing_inputs(study: Study, lake: Lake, name: str) -> str:
 
 
 def yardsticks_version(study: Study) -> str:
-    """Return a hash of the K-Sort data set and of every scorer's weights that lie here."""
-    sources = [Path(scorer.partition("=")[2]) for scorer in study.scorecard.scorers]
-    local = [source for source in sources if source.parts and source.exists()]
-    return content_hash(study.ksort.dataset, *local)
+    """Return a hash of the K-Sort data set and of every scorer, by its weights that lie here."""
+    scorers = [content(parse(scorer), ask_hub=False) for scorer in study.scorecard.scorers]
+    return combined_hash(content_hash(study.ksort.dataset), *scorers)
 
 
 def conditions(study: Study) -> str:
@@ -53,6 +53,5 @@ def conditions(study: Study) -> str:
     """
     headline = study.scorecard.headline
     (scorer,) = (s for s in study.scorecard.scorers if s.partition("=")[0] == headline)
-    source = Path(scorer.partition("=")[2])
-    weights = content_hash(source) if source.parts and source.exists() else scorer
+    weights = content(parse(scorer), ask_hub=False)
     return combined_hash(prompts_version(study), study.version("generation"), weights)

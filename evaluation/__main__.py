@@ -1,8 +1,8 @@
 """The evaluation job: `python -m evaluation COMMAND`, see `--help`.
 
 Runs alone in a shell or started by Dagster Pipes, and is the one file here that knows which: it
-parses (`arguments`), runs the command (`commands`), and reports a materialization when Pipes is
-there.
+parses, runs the command (`commands`), and reports a materialization when Pipes is there. Of several
+processes that were launched together the first reports.
 """
 
 import argparse
@@ -13,14 +13,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from evaluation.arguments import parser
-from evaluation.commands import COMMANDS
+from evaluation import devices
+from evaluation.commands import command, parser
 from evaluation.errors import EvaluationError
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Run the command; returns what to report and the digest of what it wrote."""
-    report, files = COMMANDS[args.command](args)
+    report, files = command(args.command).run(args)
     contents = (hashlib.sha256(path.read_bytes()).digest() for path in files)
     return report, hashlib.sha256(b"".join(contents)).hexdigest()
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, stop)
     try:
-        if "DAGSTER_PIPES_CONTEXT" in os.environ:
+        if "DAGSTER_PIPES_CONTEXT" in os.environ and devices.first():
             run_under_pipes(args)
         else:
             run(args)

@@ -7,22 +7,21 @@ one prompt are not independent, so intervals are over prompts. How often two peo
 same pair agree is the measure beside it: a scorer that only repeated one person would get that.
 """
 
-import sys
-import time
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
 from evaluation.intervals import rate_interval
-from evaluation.scorers import Scorer
+from evaluation.kept import Kept
+from evaluation.score import BATCH, Images, Run, task_of
+from evaluation.scorers.naming import Named
 
-BATCH = 64
 Key = tuple[str, str]  # prompt, image
 
 
@@ -60,35 +59,33 @@ def judged_pairs(rankings: Sequence[Ranking]) -> tuple[list[Pair], int]:
 
 
 def score_pairs(
-    pairs: Sequence[Pair],
-    scorers: Mapping[str, Scorer],
-    open_image: Callable[[str], Image.Image],
+    pairs: Sequence[Pair], scorers: Sequence[Named], reader: Callable[[str], bytes]
 ) -> tuple[dict[str, dict[Key, float]], list[str]]:
-    """Score each image of the pairs once for its prompt.
+    """Score each image of the pairs once for its prompt, one scorer after the other.
+
+    reader : from an image's name to its bytes; raises EvaluationError.
 
     Returns scorer -> (prompt, image) -> score, and one sentence for each image that could not be
-    opened; its pairs have no score.
+    read and each score that is missing; their pairs are not counted for that scorer.
     """
     keys = list(dict.fromkeys((p.prompt, image) for p in pairs for image in (p.better, p.worse)))
-    scores: dict[str, dict[Key, float]] = {name: {} for name in scorers}
+    names = [image for _, image in keys]
+    images = Images([prompt for prompt, _ in keys], lambda row: reader(names[row]), names)
+    kept = Kept(None)
+    scores: dict[str, dict[Key, float]] = {}
     problems: list[str] = []
-    shown = time.monotonic()
-    for start in range(0, len(keys), BATCH):
-        opened, images = [], []
-        for key in keys[start : start + BATCH]:
-            try:
-                images.append(open_image(key[1]))
-                opened.append(key)
-            except EvaluationError as error:
-                problems.append(str(error))
-        for name, scorer in scorers.items():
-            if opened:
-                found = scorer.score([prompt for prompt, _ in opened], images)
-                scores[name].update(zip(opened, map(float, found), strict=True))
-        if time.monotonic() - shown > 2:
-            shown = time.monotonic()
-            print(f"  {start + len(opened)}/{len(keys)} images scored", file=sys.stderr)
-    return scores, problems
+    for named in scorers:
+        task = task_of(named)
+        run = Run([task], images, kept)
+        run.work(BATCH)
+        problems += run.problems()
+        found = kept.get(task.content, {one for one in images.keys if one is not None})
+        scores[named.label] = {
+            key: float(found[known][0])
+            for key, known in zip(keys, images.keys, strict=True)
+            if known in found
+        }
+    return scores, [*(f"{names[row]}: {why}" for row, why in images.faults.items()), *problems]
 
 
 def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) -> Accuracy:
@@ -100,7 +97,7 @@ def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) ->
     right: dict[str, list[float]] = {}
     for pair in pairs:
         keys = (pair.prompt, pair.better), (pair.prompt, pair.worse)
-        if all(key in scores for key in keys):
+        if all(math.isfinite(scores.get(key, math.nan)) for key in keys):
             better, worse = (scores[key] for key in keys)
             right.setdefault(pair.prompt, []).append((better > worse) + 0.5 * (better == worse))
     if not right:
@@ -120,7 +117,7 @@ def same_order(a: Mapping[Key, float], b: Mapping[Key, float], pairs: Sequence[P
     alike = []
     for prompt, one, other in {(p.prompt, *sorted((p.better, p.worse))) for p in pairs}:
         keys = (prompt, one), (prompt, other)
-        if all(key in scores for key in keys for scores in (a, b)):
+        if all(math.isfinite(scores.get(key, math.nan)) for key in keys for scores in (a, b)):
             signs = [np.sign(scores[keys[0]] - scores[keys[1]]) for scores in (a, b)]
             if signs[0] and signs[1]:
                 alike.append(signs[0] == signs[1])

@@ -2,9 +2,10 @@
 
 Noise is drawn on the CPU from a generator seeded for the image alone, so neither batch size nor
 device nor the number of processes changes it. Each PNG says inside what it shows and what made it.
-Which images are wanted, and by how many processes they are made, is decided in `generate`.
+Which images are wanted is decided in `generate`.
 """
 
+import hashlib
 import io
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from evaluation import devices
 from evaluation.policies import Policy, load_pipeline, native_side
 from evaluation.tables import write_bytes
 
@@ -81,24 +83,31 @@ def draw(
         ).images
 
 
-def draw_all(
-    policy: Policy,
-    targets: Sequence[Target],
-    settings: Settings,
-    made_by: str,
-    *,
-    batch_size: int | None,
-    device: str,
-    on_batch: Callable[[int], None],
-) -> None:
-    """Load the policy and write an image a target; on_batch hears how many each batch made."""
-    pipeline = load_pipeline(policy, device)
-    side = settings.resolution or native_side(pipeline)
-    size = batch_size or max(1, min(64, 4 * 512 * 512 // (side * side)))
-    for batch in batches(targets, size):
-        for target, image in zip(batch, draw(pipeline, batch, settings, side), strict=True):
-            write_bytes(target.path, encode_png(image, target.prompt, made_by), durable=False)
-        on_batch(len(batch))
+class Artist:
+    """A policy that draws; its weights are loaded when the first image is asked for."""
+
+    def __init__(self, policy: Policy, settings: Settings, batch_size: int | None = None):
+        self.policy, self.settings, self.batch_size = policy, settings, batch_size
+        known = f"{policy.digest()} {settings}"
+        self.made_by = hashlib.sha256(known.encode()).hexdigest()
+        self.pipeline: Any = None
+
+    def wants(self, target: Target) -> bool:
+        """Whether an image is still to be made."""
+        return not is_current(target.path, target.prompt, self.made_by)
+
+    def draw(self, targets: Sequence[Target], on_batch: Callable[[int], None]) -> None:
+        """Write an image for each target; on_batch hears how many each batch made."""
+        if self.pipeline is None:
+            self.pipeline = load_pipeline(self.policy, devices.device())
+        side = self.settings.resolution or native_side(self.pipeline)
+        size = self.batch_size or max(1, min(64, 4 * 512 * 512 // (side * side)))
+        for batch in batches(targets, size):
+            images = draw(self.pipeline, batch, self.settings, side)
+            for target, image in zip(batch, images, strict=True):
+                content = encode_png(image, target.prompt, self.made_by)
+                write_bytes(target.path, content, durable=False)
+            on_batch(len(batch))
 
 
 class Progress:

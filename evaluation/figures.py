@@ -1,4 +1,4 @@
-"""Pictures of a comparison: intervals, win rates, K-Sort's course, and images side by side.
+"""Pictures of a comparison: win rates, K-Sort's course, and images side by side.
 
 Charts are matplotlib figures drawn off screen; how images are pasted is told in `grids`. Every
 function returns PNG bytes. What is drawn is computed elsewhere.
@@ -17,11 +17,10 @@ from matplotlib.ticker import PercentFormatter
 
 from evaluation.errors import EvaluationError
 from evaluation.grids import GREY, INK, WORSE, Column, draw_grid, encode_small
-from evaluation.statistics import Comparison
 from evaluation.tables import columns_of, read_table
 
 FAINT = "#d8dee4"
-BETTER, OPEN = "#2a6f97", "#8a939c"
+VERDICTS = {"better": "#2a6f97", "worse": WORSE, "open": "#8a939c"}
 COLOURS = ("#2a6f97", "#e07a5f", "#5b8e55", "#8d6a9f", "#c9a227", "#6c757d")
 ENOUGH = 0.75  # sigma at which K-Sort Eval stops
 SMALL = 45_000  # bytes that a page's metadata carries easily
@@ -84,69 +83,32 @@ def draw_intervals(
     axes.set_ylim(len(names) - 0.45, -0.75)
 
 
-def verdict_colour(low: float, high: float, even: float) -> str:
-    """Blue where the interval is above `even`, red below, grey where it does not tell."""
-    return BETTER if low > even else WORSE if high < even else OPEN
-
-
 def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> bytes:
     """Win rates over the baseline with their intervals, best first.
 
-    table : columns policy, win_rate, win_rate_low, win_rate_high (null for the baseline itself).
+    table : columns policy, win_rate, win_rate_low, win_rate_high (null for the baseline itself) and
+        verdict ("better", "worse", "open"), which colours them.
     """
     columns = columns_of(table)
-    names = ("policy", "win_rate", "win_rate_low", "win_rate_high")
+    names = ("policy", "win_rate", "win_rate_low", "win_rate_high", "verdict")
     rows = [
         row
         for row in zip(*(columns[name] for name in names), strict=True)
-        if row[0] != baseline and row[1] is not None
+        if row[0] != baseline and row[1] is not None and np.isfinite(row[1])
     ]
     rows.sort(key=lambda row: -row[1])
     figure, axes = new_figure(6.4, 1.5 + 0.45 * max(len(rows), 1), f"Win rate over {baseline}")
     axes.axvline(0.5, color=INK, lw=1, ls=(0, (4, 3)))
     if rows:
-        policies, rates, lows, highs = zip(*rows, strict=True)
-        colours = [verdict_colour(low, high, 0.5) for low, high in zip(lows, highs, strict=True)]
+        policies, rates, lows, highs, verdicts = zip(*rows, strict=True)
+        colours = [VERDICTS[verdict] for verdict in verdicts]
         draw_intervals(axes, policies, rates, lows, highs, colours, ".1%")
         reach = max(0.08, *(abs(end - 0.5) for end in (*lows, *highs)))
         axes.set_xlim(max(-0.02, 0.46 - reach), min(1.02, 0.54 + reach))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     figure.supxlabel(
         "share of images that score higher than the baseline's of the same prompt; bar: 95%\n"
-        "interval over prompts; blue: above one half, red: below, grey: not settled",
-        fontsize=8,
-        color=GREY,
-    )
-    return to_png(figure, limit=limit)
-
-
-def score_chart(comparisons: Sequence[Comparison], *, limit: int | None = SMALL) -> bytes:
-    """Mean scores by one scorer with their intervals, best first; the baseline as the mark."""
-    rows = sorted(comparisons, key=lambda one: -one.mean)
-    scorer, baseline = rows[0].scorer, rows[0].baseline
-    figure, axes = new_figure(6.4, 1.5 + 0.45 * len(rows), f"Mean score by {scorer}")
-    for one in rows:
-        if one.policy == baseline:
-            axes.axvline(one.mean, color=INK, lw=1, ls=(0, (4, 3)))
-    colours = [
-        INK
-        if one.policy == baseline
-        else verdict_colour(one.mean_difference_low, one.mean_difference_high, 0.0)
-        for one in rows
-    ]
-    draw_intervals(
-        axes,
-        [one.policy for one in rows],
-        [one.mean for one in rows],
-        [one.mean_low for one in rows],
-        [one.mean_high for one in rows],
-        colours,
-        ".4g",
-    )
-    axes.margins(x=0.08)
-    figure.supxlabel(
-        f"bar: 95% interval over prompts; blue: better than {baseline} prompt by prompt,\n"
-        "red: worse, grey: not settled",
+        "interval over prompts; blue: better by a corrected test, red: worse, grey: not told apart",
         fontsize=8,
         color=GREY,
     )

@@ -12,22 +12,26 @@ image. What a policy is and how it is loaded is told in `policies`; scoring is n
 
 import hashlib
 import json
-import multiprocessing
-import queue
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
 
-from evaluation.drawing import Progress, Settings, Target, draw_all, is_current
-from evaluation.errors import EvaluationError
+from evaluation import devices
+from evaluation.drawing import Artist, Progress, Settings, Target
 from evaluation.policies import Policy
+from evaluation.prompts import Prompt
+from evaluation.provenance import provenance
 from evaluation.tables import write_parquet
+
+LONGEST_NAME = 200  # bytes; file systems take 255
+INDEX = pa.schema(
+    [(name, pa.string()) for name in ("policy", "prompt_id", "prompt", "category")]
+    + [("seed", pa.int64()), ("image", pa.string())]
+)
 
 
 @dataclass(frozen=True)
@@ -46,93 +50,14 @@ def noise_seed(prompt_id: str, k: int, seed: int) -> int:
 
 
 def image_name(prompt_id: str, k: int) -> str:
-    """File name of an image: the id with unsafe characters quoted, a dash, k."""
-    return f"{quote(prompt_id, safe=' ')}-{k}.png"
+    """File name of an image: the id with unsafe characters quoted, a dash, k.
 
-
-def draw_share(
-    policy: Policy,
-    targets: Sequence[Target],
-    settings: Settings,
-    made_by: str,
-    batch_size: int | None,
-    place: tuple[int, int],
-    made: Any,
-) -> None:
-    """What one of several processes does: `place` is its number and how many there are.
-
-    It says in the queue `made` what it made, or why it could not, and stops when nobody listens.
+    Of an id that is too long for a file system the beginning and a digest are taken.
     """
-    import torch
-
-    number, processes = place
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends this process
-    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    gpus = torch.cuda.device_count()
-    device = f"cuda:{number % gpus}" if gpus else "cpu"
-    parent = multiprocessing.parent_process()
-
-    def report(count: int) -> None:
-        made.put(count)
-        if parent is not None and not parent.is_alive():
-            raise SystemExit(1)
-
-    try:
-        draw_all(
-            policy, targets, settings, made_by, batch_size=batch_size, device=device,
-            on_batch=report,
-        )  # fmt: skip
-    except EvaluationError as error:
-        made.put(str(error))
-
-
-def draw_in_processes(
-    policy: Policy,
-    targets: Sequence[Target],
-    settings: Settings,
-    made_by: str,
-    batch_size: int | None,
-    processes: int,
-) -> None:
-    """Share the targets out among several processes, one a GPU in turn, and wait for all.
-
-    Raises EvaluationError with what a process said, or when one died; images made are kept.
-    """
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    made = context.Queue()
-    workers = [
-        context.Process(
-            target=draw_share,
-            args=(
-                policy, targets[number::processes], settings, made_by, batch_size,
-                (number, processes), made,
-            ),
-            daemon=True,
-        )
-        for number in range(processes)
-    ]  # fmt: skip
-    progress = Progress(len(targets))
-    try:
-        for worker in workers:
-            worker.start()
-        while progress.done < len(targets):
-            try:
-                heard = made.get(timeout=1)
-            except queue.Empty:
-                if all(worker.is_alive() or worker.exitcode == 0 for worker in workers):
-                    continue
-                raise EvaluationError(
-                    "a process that draws images died (out of memory?); run the same command "
-                    "again, with fewer --processes or a smaller --batch-size"
-                ) from None
-            if isinstance(heard, str):
-                raise EvaluationError(heard)
-            progress.add(heard)
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.join()
+    name = quote(prompt_id, safe=" ")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[:80]}-{hashlib.sha256(prompt_id.encode()).hexdigest()[:16]}"
+    return f"{name}-{k}.png"
 
 
 def generate(
@@ -141,37 +66,25 @@ def generate(
     settings: Settings,
     *,
     batch_size: int | None = None,
-    processes: int = 1,
 ) -> Outcome:
-    """Make the images that are not there yet.
+    """Make the images that are not there yet; processes launched together share them out.
 
-    batch_size defaults to as many as fit the area of four 512 px images, at most 64. Several
-    processes share the images; each loads the policy, on the next GPU in turn.
+    batch_size defaults to as many as fit the area of four 512 px images, at most 64.
     """
-    made_by = hashlib.sha256(f"{policy.digest()} {settings}".encode()).hexdigest()
-    missing = [target for target in targets if not is_current(target.path, target.prompt, made_by)]
-    if not missing:
-        return Outcome(0, len(targets), 0.0)
+    artist = Artist(policy, settings, batch_size)
+    mine = devices.part_of(targets)
+    missing = [target for target in mine if artist.wants(target)]
     started = time.monotonic()
-    if processes > 1:
-        few = min(processes, len(missing))
-        draw_in_processes(policy, missing, settings, made_by, batch_size, few)
-    else:
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        progress = Progress(len(missing))
-        draw_all(
-            policy, missing, settings, made_by, batch_size=batch_size, device=device,
-            on_batch=progress.add,
-        )  # fmt: skip
-    return Outcome(len(missing), len(targets) - len(missing), time.monotonic() - started)
+    if missing:
+        artist.draw(missing, Progress(len(missing)).add)
+    devices.wait()
+    return Outcome(len(missing), len(mine) - len(missing), time.monotonic() - started)
 
 
 def prompt_targets(
     prompts: Sequence[tuple[str, str]], images_per_prompt: int, seed: int, folder: Path
 ) -> list[Target]:
-    """Name and seed every image of the prompts, in order of prompts, then of k."""
+    """Name and seed every image of the prompts (id, text), in order of prompts, then of k."""
     return [
         Target(prompt, noise_seed(prompt_id, k, seed), folder / image_name(prompt_id, k))
         for prompt_id, prompt in prompts
@@ -179,32 +92,27 @@ def prompt_targets(
     ]
 
 
-def ksort_targets(prompts: Sequence[tuple[str, str]], seed: int, folder: Path) -> list[Target]:
-    """Name and seed one image for each (instance, prompt) of a K-Sort data set."""
-    return [
-        Target(prompt, noise_seed(f"ksort/{instance}", 0, seed), folder / f"{instance}.png")
-        for instance, prompt in prompts
-    ]
+def ksort_target(instance: str, prompt: str, seed: int, folder: Path) -> Target:
+    """Name and seed the image for an instance of a K-Sort data set."""
+    return Target(prompt, noise_seed(f"ksort/{instance}", 0, seed), folder / f"{instance}.png")
 
 
-def write_index(
-    path: Path, name: str, prompts: Sequence[tuple[str, str]], images_per_prompt: int
-) -> pa.Table:
-    """Write images.parquet: policy, prompt_id, prompt, seed (k), image (relative to the table)."""
+def write_index(path: Path, name: str, prompts: Sequence[Prompt], images_per_prompt: int) -> None:
+    """Write images.parquet: policy, prompt_id, prompt, category (where prompts have any), seed (k),
+    image (relative to the table)."""
     rows = [
-        (name, prompt_id, prompt, k, f"images/{image_name(prompt_id, k)}")
-        for prompt_id, prompt in prompts
+        {
+            "policy": name,
+            "prompt_id": one.prompt_id,
+            "prompt": one.prompt,
+            "category": one.category,
+            "seed": k,
+            "image": f"images/{image_name(one.prompt_id, k)}",
+        }
+        for one in prompts
         for k in range(images_per_prompt)
     ]
-    columns = list(zip(*rows, strict=True))
-    table = pa.table(
-        {
-            "policy": pa.array(columns[0], pa.string()),
-            "prompt_id": pa.array(columns[1], pa.string()),
-            "prompt": pa.array(columns[2], pa.string()),
-            "seed": pa.array(columns[3], pa.int64()),
-            "image": pa.array(columns[4], pa.string()),
-        }
-    )
-    write_parquet(path, table)
-    return table
+    table = pa.Table.from_pylist(rows, schema=INDEX)
+    if table["category"].null_count == len(rows):
+        table = table.drop_columns("category")
+    write_parquet(path, table.replace_schema_metadata({"made_by": json.dumps(provenance())}))

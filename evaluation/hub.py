@@ -3,6 +3,7 @@
 import os
 import socket
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -22,3 +23,57 @@ def out_of_reach() -> bool:
     except OSError:
         return True
     return False
+
+
+@cache
+def revision(name: str) -> str | None:
+    """The commit of a repository: as fetched before, else as the hub says; None where unknown."""
+    from huggingface_hub import constants, model_info
+
+    place = f"models--{name.replace('/', '--')}"
+    path = Path(constants.HF_HUB_CACHE) / place / "refs" / "main"
+    if name and path.is_file():
+        return path.read_text().strip()
+    if not name or out_of_reach():
+        return None
+    try:
+        return model_info(name, timeout=20).sha
+    except (OSError, ValueError):  # what is wrong with it is said where it is loaded
+        return None
+
+
+def explained(name: str, error: Exception) -> str | None:
+    """What to do about a repository or folder that could not be loaded; None where it is unclear.
+
+    Gated, misspelt, rate-limited, out of reach, a single file, half precision alone.
+    """
+    from huggingface_hub import errors
+
+    chain, link = [], error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__  # type: ignore[assignment]
+    if any(isinstance(one, errors.GatedRepoError) for one in chain):
+        return f"accept its licence at https://huggingface.co/{name} and log in (hf auth login)"
+    if any(isinstance(one, errors.RepositoryNotFoundError) for one in chain):
+        return "the hub has no such repository; check the spelling, or log in (hf auth login)"
+    if any("429" in str(one)[:400] for one in chain if isinstance(one, errors.HfHubHTTPError)):
+        return "the hub limits how often it is asked; log in (hf auth login) or try again later"
+    path = Path(name)
+    if path.suffix in (".safetensors", ".ckpt") and path.is_file():
+        return (
+            "a single file; turn it into a folder with "
+            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and so for "
+            "its own family"
+        )
+    if path.is_dir() and any(path.rglob("*.fp16.safetensors")):
+        return (
+            "holds half precision alone; load it once with DiffusionPipeline.from_pretrained("
+            'FOLDER, variant="fp16") and save_pretrained it into another folder'
+        )
+    if not path.exists() and isinstance(error, OSError) and out_of_reach():
+        return (
+            "no such folder here, and the hub, which may have it, cannot be reached; fetch it "
+            "where it can, and give the folder"
+        )
+    return None

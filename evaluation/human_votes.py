@@ -5,17 +5,17 @@ HPD, ImageReward, K-Sort Arena, ...); a pairwise vote is a ranking of two. What 
 to pair them with their images.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
+from evaluation import pictures
 from evaluation.errors import EvaluationError
 from evaluation.tables import read_table
 
@@ -90,68 +90,59 @@ def rejections(rejected: Any) -> list[str]:
     return [*notes[:SHOWN], *([f"and {more:,} more rows that cannot be used"] if more > 0 else [])]
 
 
-def image_opener(votes: Path, images: Path | None) -> Callable[[str], Image.Image]:
-    """A function from an image's name in the votes to the image, RGB.
+def image_reader(votes: Path, images: Path | None) -> Callable[[str], bytes]:
+    """A function from an image's name in the votes to the bytes of the image.
 
     images : parquet with columns image and bytes; None where names are paths relative to the
         votes' folder, or where the votes are Pick-a-Pic's, which hold their images. The function
         raises EvaluationError naming what is not there.
     """
-    if images is None:
-        inside = pickapic_images(votes)
-        return inside or (lambda name: _open(votes.parent / name, str(votes.parent / name)))
-    table = read_table(images, ("image", "bytes"))
-    rows = {name: row for row, name in enumerate(table["image"].to_pylist())}
-    content = table["bytes"]
-    if not (pa.types.is_binary(content.type) or pa.types.is_large_binary(content.type)):
-        raise EvaluationError(f"{images}: the column bytes holds {content.type}, not image files")
+    if images is not None:
+        read_table(images, ("image", "bytes"), only=("image",))
+        return parquet_reader(images, [("image", "bytes")], votes)
+    if votes.suffix == ".parquet":
+        sides = [(f"image_{k}_uid", f"jpg_{k}") for k in (0, 1)]
+        if {*sides[0], *sides[1]} <= {*pq.ParquetFile(votes).schema_arrow.names}:
+            return parquet_reader(votes, sides, votes)
 
-    def from_table(name: str) -> Image.Image:
-        if name not in rows:
-            raise EvaluationError(f"{images}: holds no image {name!r}, which {votes} speaks of")
-        return _open(io.BytesIO(content[rows[name]].as_py()), f"{images}: image {name!r}")
+    def from_file(name: str) -> bytes:
+        try:
+            return pictures.read_bytes(votes.parent / name)
+        except EvaluationError as error:
+            said = f"{votes.parent / name}: {error}"
+            raise EvaluationError(f"{said}; give --images where votes hold ids") from None
 
-    return from_table
+    return from_file
 
 
-def pickapic_images(votes: Path) -> Callable[[str], Image.Image] | None:
-    """A function from uid to image, where the votes are a Pick-a-Pic parquet with images in it."""
-    if votes.suffix != ".parquet":
-        return None
-    file = pq.ParquetFile(votes)
-    sides = [(f"image_{k}_uid", f"jpg_{k}") for k in (0, 1)]
-    if not all(name in file.schema_arrow.names for side in sides for name in side):
-        return None
+def parquet_reader(
+    path: Path, sides: Sequence[tuple[str, str]], votes: Path
+) -> Callable[[str], bytes]:
+    """A function from an image's name to its bytes, both in columns of a parquet."""
+    file, lock = pq.ParquetFile(path), Lock()
     places: dict[str, tuple[int, int, str]] = {}
     for group in range(file.num_row_groups):
-        uids = file.read_row_group(group, columns=[uid for uid, _ in sides])
-        for uid, jpg in sides:
-            for row, name in enumerate(uids[uid].to_pylist()):
-                places.setdefault(str(name), (group, row, jpg))
+        names = file.read_row_group(group, columns=[name for name, _ in sides])
+        for name, content in sides:
+            for row, one in enumerate(names[name].to_pylist()):
+                places.setdefault(str(one), (group, row, content))
 
     @lru_cache(maxsize=4)  # row groups; votes and images lie in the same order
-    def contents(group: int, jpg: str) -> pa.ChunkedArray:
-        return file.read_row_group(group, columns=[jpg])[jpg]
+    def contents(group: int, column: str) -> pa.ChunkedArray:
+        return file.read_row_group(group, columns=[column])[column]
 
-    def from_votes(name: str) -> Image.Image:
+    def from_parquet(name: str) -> bytes:
         if name not in places:
-            raise EvaluationError(f"{votes}: holds no image {name!r}")
-        group, row, jpg = places[name]
-        return _open(io.BytesIO(contents(group, jpg)[row].as_py()), f"{votes}: image {name!r}")
+            raise EvaluationError(f"{path}: holds no image {name!r}, which {votes} speaks of")
+        group, row, column = places[name]
+        with lock:
+            value = contents(group, column)[row].as_py()
+        value = value.get("bytes") if isinstance(value, dict) else value  # the hub's struct
+        if not isinstance(value, bytes):
+            raise EvaluationError(f"{path}: image {name!r}: the column {column} holds no bytes")
+        return value
 
-    return from_votes
-
-
-def _open(source: Any, where: str) -> Image.Image:
-    try:
-        with Image.open(source) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise EvaluationError(
-            f"{where}: no such file; give --images where votes hold ids"
-        ) from error
-    except (OSError, SyntaxError) as error:
-        raise EvaluationError(f"{where}: not a readable image") from error
+    return from_parquet
 
 
 def models_of(rankings: Sequence[Ranking]) -> list[str]:

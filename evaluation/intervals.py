@@ -1,21 +1,24 @@
-"""How sure is a mean over prompts: intervals that keep their promise, tests, and power.
+"""How sure is a mean over prompts: intervals that keep their promise, exact tests, and power.
 
 The prompt is the unit that is drawn: n prompts give n independent values. Means have a studentised
 bootstrap over prompts, win rates Wilson's interval for as many prompts as the spread between them
-is worth, and tests flip signs. What is compared with what is in `statistics`.
+is worth, and tests flip signs: exactly, so that a p as small as a correction over hundreds of tests
+asks for can be reached. What is compared with what is in `statistics`.
 """
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
+from fractions import Fraction
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import bdtrc, betaincinv, stdtrit
 
 LEVEL = 0.95
+ALPHA = 0.05  # below which a corrected p tells two policies apart
 POWER = 0.8
 RESAMPLES = 10_000
-NORMAL = NormalDist()
+FLIPS = 99_999  # where the values are on no grid that could be counted through
+CELLS = 2_000_000  # steps of that grid
 LEAST_ERROR = 1 / 3  # of a resample's standard error, as a share of the sample's
 
 
@@ -83,18 +86,37 @@ def rate_interval(rates: np.ndarray, weights: np.ndarray | None = None) -> tuple
     return middle - half, middle + half
 
 
-def sign_flip_p(values: np.ndarray, *, flips: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p of "each value (n,) is as likely as its negative", by random signs."""
-    observed = abs(values.sum())
-    if observed == 0:
+def sign_flip_p(values: np.ndarray) -> float:
+    """Two-sided p of "each value (n,) is as likely as its negative".
+
+    Exact where the values are fractions of small denominators, as shares of wins less one half are:
+    the sum's distribution over all 2^n signs is counted value by value. Others have scipy's
+    permutation test, exact as well up to 16 values.
+    """
+    values = values[values != 0]
+    if not len(values):
         return 1.0
-    rng = np.random.default_rng(seed)
-    extreme = 0
-    block = max(1, 4_000_000 // len(values))
-    for start in range(0, flips, block):
-        signs = rng.integers(0, 2, (min(block, flips - start), len(values)), dtype=np.int8)
-        extreme += int((np.abs((2.0 * signs - 1) @ values) >= observed * (1 - 1e-12)).sum())
-    return (extreme + 1) / (flips + 1)
+    fractions = [Fraction(float(value)).limit_denominator(1000) for value in values]
+    grid = math.lcm(*(one.denominator for one in fractions))
+    steps = np.array([abs(int(one * grid)) for one in fractions])
+    off = max(abs(float(one) - value) for one, value in zip(fractions, values, strict=True))
+    if off > 1e-9 or steps.sum() * len(steps) > CELLS * 100 or steps.sum() > CELLS:
+        from scipy.stats import permutation_test  # takes seconds to load
+
+        found = permutation_test(
+            (values,), np.sum, permutation_type="samples", n_resamples=FLIPS, rng=0
+        )
+        return float(found.pvalue)
+    total = int(steps.sum())
+    chances = np.zeros(total + 1)  # of the sum of the values whose sign is kept
+    chances[0] = 1.0
+    for step in steps:
+        kept = np.zeros_like(chances)
+        kept[step:] = chances[: len(chances) - step]
+        chances = (chances + kept) / 2
+    observed = abs(int(sum(fractions) * grid))
+    sums = 2 * np.arange(total + 1) - total
+    return min(1.0, float(chances[np.abs(sums) >= observed].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -108,13 +130,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def prompts_needed(values: np.ndarray) -> int | None:
-    """Prompts at which a mean like that of values (n,) is told from 0 four times in five.
+def detectable_rate(prompts: int) -> float | None:
+    """The win rate that so many prompts would tell from one half, four times in five.
 
-    n = ((z_{1 - alpha/2} + z_power) sd / mean)^2. None when the mean is 0.
+    Before the fact and for prompts that are wholly won or lost: the power of the two-sided sign
+    test, P(X >= c) for X ~ Binomial(prompts, rate), is 80% there. None where the test cannot tell
+    at all, as 5 wins of 5 cannot (p = 0.0625).
     """
-    mean = float(values.mean())
-    if mean == 0 or len(values) < 2:
+    wins = np.arange(prompts // 2 + 1, prompts + 1)
+    enough = wins[2 * bdtrc(wins - 1, prompts, 0.5) < ALPHA] if prompts else wins
+    if not len(enough):
         return None
-    reach = NORMAL.inv_cdf(1 - (1 - LEVEL) / 2) + NORMAL.inv_cdf(POWER)
-    return max(2, math.ceil((reach * float(values.std(ddof=1)) / mean) ** 2))
+    return float(betaincinv(enough[0], prompts - enough[0] + 1, POWER))

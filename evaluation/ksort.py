@@ -14,17 +14,19 @@ Who ranks the images is a `Judge` (`evaluation.judges`). Nothing here reads an i
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import trueskill
+from scipy.stats import rankdata
 
 from evaluation.errors import EvaluationError
-from evaluation.judges import Judge, Question
+from evaluation.judges import BudgetSpent, Judge, Question, Refused
 from evaluation.ksort_dataset import Dataset, Instance, find_image
+from evaluation.provenance import provenance
 
 Reading = Literal["code", "paper"]
 
@@ -32,6 +34,7 @@ ALPHA = 0.5  # weight of the overlap against the distance in capability
 SHARPNESS = 5.0  # slope of the sigmoid that turns agreement into trust
 ENOUGH = 0.75  # sigma below which the rating is settled
 MOST_ROUNDS = 150
+MOST_REFUSALS = 10  # instances that the judge may refuse before the evaluation stops
 
 
 class Environment(trueskill.TrueSkill):
@@ -75,7 +78,9 @@ class Round:
 class Result:
     """The rating of a new model and how it came about.
 
-    stopped : "sigma" (settled), "rounds" (150 were not enough) or "instances" (none left).
+    stopped : "sigma" (settled), "rounds" (150 were not enough), "instances" (none left), "refusals"
+        (the judge refused too many) or "budget" (no request is left; the same command goes on).
+    skipped : instances that the judge refused, and why.
     """
 
     mu: float
@@ -85,19 +90,13 @@ class Result:
     variance: Reading
     score_reading: Reading
     rounds: list[Round]
+    skipped: list[dict[str, str]] = field(default_factory=list)
     judge: dict[str, Any] = field(default_factory=dict)
+    made_by: dict[str, Any] = field(default_factory=provenance)
 
     def as_dict(self) -> dict[str, Any]:
         """The content of result.json."""
         return asdict(self)
-
-
-def average_ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties sharing the mean of theirs."""
-    order = np.sort(values)
-    first = np.searchsorted(order, values, side="left")
-    last = np.searchsorted(order, values, side="right")
-    return (first + last + 1) / 2
 
 
 def spearman(a: Any, b: Any) -> float:
@@ -106,10 +105,9 @@ def spearman(a: Any, b: Any) -> float:
     (The correlation is then undefined. 0 means: this says neither that judge and people agree
     nor that they do not, so the update is half trusted.)
     """
-    x, y = (average_ranks(np.asarray(values, dtype=float)) for values in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    scale = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / scale if scale else 0.0
+    if len({*a}) < 2 or len({*b}) < 2:
+        return 0.0
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def next_instance(dataset: Dataset, mu: float, used: list[int], alpha: float = ALPHA) -> int:
@@ -146,22 +144,35 @@ def evaluate(
     seed: int = 0,
     variance: Reading = "code",
     score: Reading = "code",
+    draw: Callable[[Instance], None] | None = None,
+    most_refusals: int = MOST_REFUSALS,
     on_round: Callable[[Round], None] | None = None,
 ) -> Result:
     """Rate the model whose images are images/<instance>.(png|jpg).
 
     Opponents keep their leaderboard ratings; the new model starts at TrueSkill's default. The
     judge sees the five images in an order drawn from (seed, instance), so a repeat asks the very
-    same questions. Raises EvaluationError when an image or a judgment is missing.
+    same questions. draw : makes the image of an instance that is met, where it is not there yet.
+    Raises EvaluationError when an image or a judgment is missing.
     """
     environment = Environment()
     rating = environment.create_rating()
     rounds: list[Round] = []
+    skipped: list[dict[str, str]] = []
     used: list[int] = []
-    while rating.sigma >= ENOUGH and len(rounds) < min(MOST_ROUNDS, len(dataset.names)):
+    while (stopped := ending(rating.sigma, rounds, skipped, dataset, most_refusals)) is None:
         used.append(next_instance(dataset, rating.mu, used))
         instance = dataset.instance(used[-1])
-        ranks = judged_ranks(judge, instance, find_image(images, instance.name), seed)
+        if draw is not None:
+            draw(instance)
+        try:
+            ranks = judged_ranks(judge, instance, find_image(images, instance.name), seed)
+        except Refused as refusal:
+            skipped.append({"instance": instance.name, "reason": str(refusal)})
+            continue
+        except BudgetSpent:
+            stopped = "budget"
+            break
         rho = spearman(instance.human_ranks, ranks[:-1])
         opponents = [environment.create_rating(*dataset.leaderboard[m]) for m in instance.models]
         players = [(opponent,) for opponent in opponents] + [(rating,)]
@@ -172,10 +183,6 @@ def evaluate(
         if on_round is not None:
             on_round(rounds[-1])
     spread = np.mean([sigma for _, sigma in dataset.leaderboard.values()])
-    if rating.sigma < ENOUGH:
-        stopped = "sigma"
-    else:
-        stopped = "rounds" if len(rounds) == MOST_ROUNDS else "instances"
     return Result(
         mu=rating.mu,
         sigma=rating.sigma,
@@ -184,8 +191,26 @@ def evaluate(
         variance=variance,
         score_reading=score,
         rounds=rounds,
+        skipped=skipped,
         judge=judge.summary(),
     )
+
+
+def ending(
+    sigma: float,
+    rounds: Sequence[Any],
+    skipped: Sequence[Any],
+    dataset: Dataset,
+    most_refusals: int,
+) -> str | None:
+    """Why an evaluation is over; None while it goes on."""
+    if sigma < ENOUGH:
+        return "sigma"
+    if len(rounds) >= MOST_ROUNDS:
+        return "rounds"
+    if len(skipped) >= most_refusals:
+        return "refusals"
+    return "instances" if len(rounds) + len(skipped) == len(dataset.names) else None
 
 
 def judged_ranks(judge: Judge, instance: Instance, image: Path, seed: int) -> list[float]:

@@ -17,8 +17,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from evaluation import pictures
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking, models_of
 from evaluation.ksort import Environment
@@ -110,7 +110,7 @@ def write_dataset(
     folder: Path,
     rankings: Sequence[Ranking],
     ratings: Ratings,
-    open_image: Callable[[str], Image.Image],
+    reader: Callable[[str], bytes],
     *,
     seed: int = 0,
     most: int = MOST_INSTANCES,
@@ -135,7 +135,7 @@ def write_dataset(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         for number, index in enumerate(chosen):
-            write_instance(aside / "Image" / f"{number:04d}", fours[index], names, open_image)
+            write_instance(aside / "Image" / f"{number:04d}", fours[index], names, reader)
         write_meta(aside / "Image_meta", [fours[index] for index in chosen], ratings, names)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
@@ -145,12 +145,16 @@ def write_dataset(
 
 
 def write_instance(
-    folder: Path, four: Four, names: Mapping[str, str], open_image: Callable[[str], Image.Image]
+    folder: Path, four: Four, names: Mapping[str, str], reader: Callable[[str], bytes]
 ) -> None:
     """Write result.json and the four images, as JPEG because the published reader asks for it."""
     for k, image in enumerate(four.images):
         sink = io.BytesIO()
-        open_image(image).save(sink, format="JPEG", quality=95, subsampling=0)
+        try:
+            picture = pictures.decode(reader(image))
+        except EvaluationError as error:
+            raise EvaluationError(f"image {image!r}: {error}") from error
+        picture.save(sink, format="JPEG", quality=95, subsampling=0)
         write_bytes(folder / f"{k}.jpg", sink.getvalue(), durable=False)
     content = {
         "prompt": [four.prompt],

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.errors import EvaluationError
+from evaluation.tables import read_text
 
 LEADERBOARD = "Arena-Leaderboard-Image.json"
 MODEL_KEY = "🤖 Model"
@@ -62,8 +63,8 @@ class Dataset:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises EvaluationError naming it when absent or malformed."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path}: cannot be read: {error}") from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from evaluation import hub
 from evaluation.errors import EvaluationError
 from evaluation.releases import RELEASES, Form
-from evaluation.tables import digest
+from evaluation.scorers.naming import weights
 
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 DENOISERS = ("unet", "transformer")
@@ -24,7 +24,7 @@ DENOISERS = ("unet", "transformer")
 class Policy:
     """What draws: a base, and where it is not the base itself, what changes it and how.
 
-    base, source : diffusers folders or hub names. path : see `Release`.
+    base, source : diffusers folders or hub names; source may be one file. path : see `Release`.
     """
 
     base: str
@@ -36,12 +36,7 @@ class Policy:
         """Digest of the weights and configurations that draw: of contents, or of hub names."""
         parts = [self.form, self.path]
         for name in (self.base, self.source):
-            folder = Path(name) if name else None
-            if folder is not None and folder.is_dir():
-                files = (path for path in folder.rglob("*") if path.is_file())
-                parts.append(digest(files, folder))
-            else:
-                parts.append(str(name))
+            parts.append(weights(name) or name if name else str(name))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -56,8 +51,13 @@ def find_policy(base: str | None, name: str | None) -> Policy:
         if base is None:
             raise EvaluationError("give --base, a diffusers folder or hub name")
         return Policy(base)
-    if Path(name).is_dir():
-        return policy_in(Path(name), base)
+    path = Path(name)
+    if path.is_dir():
+        return policy_with(lambda file: (path / file).is_file(), name, base)
+    if path.is_file():
+        if base is None:
+            raise EvaluationError(f"{name}: changes a base; give --base as well")
+        return Policy(base, name, "lora" if is_lora(path) else "state")
     if name in RELEASES:
         release = RELEASES[name]
         return Policy(base or release.base, release.hub, release.form, release.path)
@@ -68,9 +68,11 @@ def find_policy(base: str | None, name: str | None) -> Policy:
     )
 
 
-def policy_in(folder: Path, base: str | None) -> Policy:
-    """The policy in a local folder, by what lies there."""
-    return policy_with(lambda file: (folder / file).is_file(), str(folder), base)
+def is_lora(path: Path) -> bool:
+    """Whether a file holds LoRA layers, in diffusers', peft's or kohya's names."""
+    from evaluation.scorers.weights import read_state
+
+    return any("lora" in key.lower() for key in read_state(path))
 
 
 def policy_with(holds: Callable[[str], bool], source: str, base: str | None) -> Policy:
@@ -115,38 +117,43 @@ def quieten() -> None:
 def load_pipeline(policy: Policy, device: str) -> Any:
     """The pipeline of a policy on a device, ready to draw.
 
-    On a GPU in half precision: fp16 for a UNet as it was published, bf16 for a transformer, whose
-    activations leave fp16's range. Raises EvaluationError when the folders are not what they
-    should be.
+    Weights are read in the precision that they run in: on a GPU fp16 for a UNet as it was
+    published, bf16 for a transformer, whose activations leave fp16's range; fp32 on a CPU. Raises
+    EvaluationError when the folders are not what they should be.
     """
     quieten()
-    import torch
     from diffusers import DiffusionPipeline
 
     whole = policy.source is not None and policy.form == "pipeline"
     source = policy.source if whole and policy.source else policy.base
     local = hub.out_of_reach()
     try:
-        pipeline = DiffusionPipeline.from_pretrained(source, local_files_only=local)
+        pipeline = DiffusionPipeline.from_pretrained(
+            source, dtype=working_dtype(source, device), local_files_only=local
+        )
         if policy.source is not None and not whole:
             change(pipeline, policy)
     except (OSError, ValueError, RuntimeError) as error:
         for name in (policy.base, policy.source):
-            if local and isinstance(error, OSError) and name and not Path(name).is_dir():
-                raise EvaluationError(
-                    f"{name}: no such folder here, and the hub, which may have it, cannot be "
-                    "reached; fetch it where it can, and give the folder"
-                ) from error
+            if name and (said := hub.explained(name, error)) is not None:
+                raise EvaluationError(f"{name}: {said}") from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EvaluationError(f"{policy.source or source}: cannot be loaded: {reason}") from error
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None  # it would blacken images, and black images would be scored
     pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def working_dtype(source: str, device: str) -> Any:
+    """The precision that a pipeline runs in, known before its weights are read."""
+    import torch
+    from diffusers import DiffusionPipeline
+
     if device == "cpu":
-        dtype = torch.float32
-    else:
-        dtype = torch.float16 if denoiser_name(pipeline) == "unet" else torch.bfloat16
-    return pipeline.to(device, dtype)
+        return torch.float32
+    parts = DiffusionPipeline.load_config(source, local_files_only=hub.out_of_reach())
+    return torch.float16 if "unet" in parts else torch.bfloat16
 
 
 def denoiser_name(pipeline: Any) -> str:
@@ -162,21 +169,52 @@ def change(pipeline: Any, policy: Policy) -> None:
     local = hub.out_of_reach()
     name = denoiser_name(pipeline)
     if policy.form == "lora":
-        pipeline.load_lora_weights(
-            policy.source, weight_name=policy.path or LORA_WEIGHTS, local_files_only=local
-        )
+        file = lora_file(policy)
+        pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
+        count_layers(pipeline, file)
         pipeline.fuse_lora()  # same images as with the adapter, at the base's speed
         pipeline.unload_lora_weights()
     elif policy.form == "denoiser":
         kind = type(getattr(pipeline, name))
         where = {"subfolder": policy.path} if policy.path else {}
-        denoiser = kind.from_pretrained(policy.source, local_files_only=local, **where)
+        denoiser = kind.from_pretrained(
+            policy.source, torch_dtype=pipeline.dtype, local_files_only=local, **where
+        )
         pipeline.register_modules(**{name: denoiser})
     else:
         from evaluation.scorers.weights import find_file, read_state
 
         file = find_file(str(policy.source), str(policy.source), policy.path)
         getattr(pipeline, name).load_state_dict(read_state(file))
+
+
+def lora_file(policy: Policy) -> Path:
+    """The file of a LoRA policy: itself, in its folder, or on the hub."""
+    from evaluation.scorers.weights import find_file
+
+    return find_file(str(policy.source), str(policy.source), policy.path or LORA_WEIGHTS)
+
+
+def count_layers(pipeline: Any, file: Path) -> None:
+    """Raise EvaluationError where the base took fewer LoRA layers than the file holds.
+
+    diffusers leaves out what fits nowhere, and then draws the base as if it were the policy.
+    """
+    from evaluation.scorers.weights import read_state
+
+    ends = (".lora_A.weight", ".lora_down.weight", ".lora.down.weight", "_lora.down.weight")
+    held = sum(key.endswith(ends) for key in read_state(file))
+    parts = [part for part in pipeline.components.values() if hasattr(part, "named_modules")]
+    taken = sum(
+        name.endswith(".lora_A")
+        for part in {id(part): part for part in parts}.values()
+        for name, _ in part.named_modules()
+    )
+    if taken < held:
+        raise EvaluationError(
+            f"{file}: only {taken} of its {held} LoRA layers fit the base; it was trained on "
+            "another one, or its keys are in two conventions"
+        )
 
 
 def native_side(pipeline: Any) -> int:

@@ -14,6 +14,7 @@ punctuation and blanks.
 """
 
 import hashlib
+import io
 import json
 import re
 import unicodedata
@@ -26,10 +27,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from evaluation.errors import EvaluationError
-from evaluation.tables import read_table
+from evaluation.tables import read_table, read_text
 
 TEXTS = ("prompt", "Prompt", "Prompts", "caption")  # names of the column that holds the prompt
 CATEGORIES = ("category", "Category", "tag")
+UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
 HELD_OUT, TRAIN = "held_out", "train"
 
 
@@ -122,6 +124,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 f"{path}: row {number} has no prompt (it has {has}); the column or key is one of "
                 f"{', '.join(TEXTS)}"
             )
+        for name, value in row.items():
+            if isinstance(value, str) and UNPRINTABLE.search(value):
+                raise EvaluationError(
+                    f"{path}: row {number}: {name} holds half an emoji or a zero byte, which no "
+                    "file can carry; mend or drop the row"
+                )
         rows.append({**row, "row": number})
     return rows
 
@@ -136,8 +144,9 @@ def read_columns(path: Path) -> list[dict[str, Any]]:
 def read_tsv(path: Path) -> list[dict[str, Any]]:
     """Rows of a .tsv with a header; quotes are text, as in PartiPrompts."""
     options = pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False)
+    content = io.BytesIO(read_text(path).encode())
     try:
-        return pyarrow.csv.read_csv(path, parse_options=options).to_pylist()
+        return pyarrow.csv.read_csv(content, parse_options=options).to_pylist()
     except pa.ArrowException as error:
         raise EvaluationError(f"{path}: not a readable tsv table: {error}") from error
 
@@ -145,8 +154,8 @@ def read_tsv(path: Path) -> list[dict[str, Any]]:
 def read_json(path: Path) -> list[Any]:
     """Items of a JSON list; a bare text is a prompt."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path}: not readable JSON: {error}") from error
     if not isinstance(content, list):
         raise EvaluationError(f"{path}: expected a list of prompts")
@@ -156,19 +165,18 @@ def read_json(path: Path) -> list[Any]:
 def read_jsonl(path: Path) -> list[Any]:
     """One JSON object a line."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 rows.append(json.loads(line))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise EvaluationError(f"{path}: line {number} is not JSON: {error}") from error
     return rows
 
 
 def read_lines(path: Path) -> list[dict[str, str]]:
     """One prompt a line; empty lines are none."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [{"prompt": line.strip()} for line in lines if line.strip()]
+    return [{"prompt": line.strip()} for line in read_text(path).split("\n") if line.strip()]
 
 
 def normalised(text: str) -> str:

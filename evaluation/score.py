@@ -1,28 +1,42 @@
-"""Add one column of scores a scorer to a table of images.
+"""Tables of images in, one table with a column of scores for each scorer out.
 
-No row is lost: an image that cannot be read, or that a scorer has no number for, keeps its row
-with a null score and is named with its file and row, and a scorer whose weights are missing is left
-out and named; the caller turns all of these into the exit code.
+No row is lost: an image that cannot be read, or that a scorer has no number for, keeps its row with
+a null score and is named with its file and row, and a scorer whose weights are missing has a column
+of nulls and is named too; the caller turns these into the exit code. Numbers are kept as they come
+(`kept`), so what was scored before is not scored again. Scorers are loaded one after the other, all
+that stand on one CLIP together.
+
+Beside the scores stand each image's brightness, saturation and embedding (of the first scorer's
+CLIP, else of its 16 x 16 pixels), from which `drift` tells whether a policy darkens or collapses.
 """
 
+import gc
+import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from evaluation import devices, pictures
 from evaluation.errors import EvaluationError
+from evaluation.kept import Kept, Key, key_of
+from evaluation.provenance import provenance
 from evaluation.scorers import Scorer
-from evaluation.scorers.load import load_scorers
+from evaluation.scorers.load import load_named
+from evaluation.scorers.naming import Named, content, parse_all, towers_of
 from evaluation.tables import read_table
 
 BATCH = 64
+TOWERED = ("clip", "pickscore", "hps_v2", "hps_v2.1", "aesthetic")
+READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -34,127 +48,321 @@ class Scored:
     problems: list[str]
 
 
-def read_images(paths: Sequence[Path]) -> tuple[pa.Table, list[str]]:
+@dataclass(frozen=True)
+class Task:
+    """Numbers for each image: of a scorer, or a measure of the image itself.
+
+    content : of all that the numbers depend on besides image and prompt.
+    """
+
+    label: str
+    content: str
+    load: Callable[[], Scorer]
+
+
+class Light:
+    """Brightness and saturation of images."""
+
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """Float64 (n, 2)."""
+        return np.array([*READERS.map(pictures.light, images)])
+
+
+class Embedding:
+    """Unit embeddings by a CLIP scorer's image tower, or small pixels where there is none."""
+
+    def __init__(self, scorer: Any = None):
+        self.towers = getattr(scorer, "towers", None)
+
+    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """Float64 (n, d)."""
+        if self.towers is None:
+            return np.array([*READERS.map(pictures.thumbnail, images)], dtype=float)
+        return self.towers.image_features(images).double().cpu().numpy()
+
+
+class Images:
+    """Images with their prompts: what they are known by, and what is wrong with them.
+
+    read : from a row's number to the image's bytes; raises EvaluationError. origins : what each row
+    is called in messages.
+    """
+
+    def __init__(
+        self, prompts: Sequence[str], read: Callable[[int], bytes], origins: Sequence[str]
+    ):
+        self.prompts, self.read, self.origins = prompts, read, origins
+        self.faults: dict[int, str] = {}
+        self.keys: list[Key | None] = [*READERS.map(self.key, range(len(prompts)))]
+
+    def key(self, row: int) -> Key | None:
+        """Key of a row's image and prompt; None where the file cannot be read."""
+        try:
+            return key_of(self.read(row), self.prompts[row])
+        except EvaluationError as error:
+            self.faults[row] = str(error)
+            return None
+
+    def open(self, row: int) -> Image.Image | None:
+        """The row's image; None where it is none, which is noted."""
+        try:
+            return pictures.decode(self.read(row))
+        except EvaluationError as error:
+            self.faults[row] = str(error)
+            return None
+
+    def batches(
+        self, rows: Sequence[int], size: int
+    ) -> Iterator[tuple[list[int], list[Image.Image]]]:
+        """Rows whose images opened, with these; the next batch is opened while one is scored."""
+        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
+        ahead = [READERS.submit(self.open, row) for row in (runs or [[]])[0]]
+        for run, following in zip(runs, [*runs[1:], []], strict=False):
+            opening = ahead
+            ahead = [READERS.submit(self.open, row) for row in following]
+            found = [(row, one.result()) for row, one in zip(run, opening, strict=True)]
+            whole = [(row, image) for row, image in found if image is not None]
+            yield [row for row, _ in whole], [image for _, image in whole]
+
+
+def read_images(paths: Sequence[Path], limit: int | None = None) -> tuple[pa.Table, list[str]]:
     """Read IMAGES tables into one, image paths made absolute; and "FILE: row N" of each row.
 
-    Relative paths are relative to the table's own folder. A column that one of several tables
-    lacks is null for its rows.
+    Relative paths are relative to the table's own folder. A column that one of several tables lacks
+    is null for its rows. limit : of each table only the first so many prompts.
     """
     tables, origins = [], []
     for path in paths:
         table = read_table(path, ("policy", "prompt", "image"))
+        said = [f"{path}: row {row}" for row in range(1, table.num_rows + 1)]
+        if limit is not None:
+            first = {*list(dict.fromkeys(table["prompt"].to_pylist()))[:limit]}
+            rows = [i for i, one in enumerate(table["prompt"].to_pylist()) if one in first]
+            table, said = table.take(rows), [said[row] for row in rows]
         images = [str((path.parent / image).absolute()) for image in table["image"].to_pylist()]
         index = table.column_names.index("image")
         tables.append(table.set_column(index, "image", pa.array(images, pa.string())))
-        origins += [f"{path}: row {row}" for row in range(1, len(images) + 1)]
+        origins += said
     table = pa.concat_tables(tables, promote_options="permissive")
     if not table.num_rows:
         raise EvaluationError(f"{paths[0]}: holds no image")
     return table, origins
 
 
-def open_image(path: str) -> Image.Image | str:
-    """The image as RGB, or the reason why there is none."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        return "no such file"
-    except UnidentifiedImageError:
-        return "not an image"
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        return str(error)
+def task_of(named: Named, questions: Any = None) -> Task:
+    """A scorer as a task; questions : for `vqa`."""
+    if named.kind == "vqa" and questions is not None:
+        known = content(named) + questions.content
+        return Task(named.label, known, lambda: load_named(named, questions=questions))
+    return Task(named.label, content(named), lambda: load_named(named))
 
 
-def opened_batches(
-    paths: Sequence[str],
-) -> Iterator[tuple[list[int], list[Image.Image], dict[int, str]]]:
-    """Batches of rows that opened, their images, and the others' reasons.
+def tasks_of(named: Sequence[Named], questions: Any = None) -> list[list[Task]]:
+    """What is to be computed, in groups that are in memory together."""
+    groups: dict[str, list[Task]] = {}
+    for one in named:
+        groups.setdefault(towers_of(one), []).append(task_of(one, questions))
+    towered = next((one for one in named if one.kind in TOWERED), None)
+    embedding = Task("embedding", "pixels", Embedding)
+    if towered is not None:
+        known = f"embedding {content(towered)}"
+        embedding = Task("embedding", known, lambda: Embedding(load_named(towered)))
+    home = towers_of(towered) if towered is not None else next(iter(groups))
+    groups[home] += [Task("light", "light", Light), embedding]
+    return list(groups.values())
 
-    The next batch is opened by threads while this one is scored.
+
+def score_table(
+    table: pa.Table,
+    origins: Sequence[str],
+    groups: Sequence[Sequence[Task]],
+    kept: Kept,
+    *,
+    batch_size: int = BATCH,
+) -> Scored:
+    """Score every image by every task, each decoded once for each group of tasks.
+
+    Returns the table with float64 columns (null where the image could not be read or got no
+    number), the scorers' names in its metadata, and one sentence for each gap.
     """
-    starts = range(0, len(paths), BATCH)
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-
-        def begin(start: int) -> list[Future[Image.Image | str]]:
-            return [pool.submit(open_image, path) for path in paths[start : start + BATCH]]
-
-        ahead = begin(0)
-        for start in starts:
-            opening, ahead = ahead, begin(start + BATCH)
-            rows, images, broken = [], [], {}
-            for row, future in enumerate(opening, start=start):
-                found = future.result()
-                if isinstance(found, str):
-                    broken[row] = found
-                else:
-                    rows.append(row)
-                    images.append(found)
-            yield rows, images, broken
-
-
-def score_images(
-    table: pa.Table, origins: Sequence[str], scorers: dict[str, Scorer]
-) -> tuple[pa.Table, list[str]]:
-    """Score every image with every scorer, each image opened once.
-
-    Returns the table with one float64 column a scorer (null where the image could not be read or
-    got no score) and one sentence an image and scorer without one.
-    """
-    prompts, paths = table["prompt"].to_pylist(), table["image"].to_pylist()
-    scores = {name: np.full(len(paths), np.nan) for name in scorers}
+    paths = [Path(path) for path in table["image"].to_pylist()]
+    images = Images(
+        table["prompt"].to_pylist(), lambda row: pictures.read_bytes(paths[row]), origins
+    )
     problems: list[str] = []
-    started = shown = time.monotonic()
-    done = 0
-    for rows, images, broken in opened_batches(paths):
-        problems += [f"{origins[row]}: image {paths[row]}: {why}" for row, why in broken.items()]
-        for name, scorer in scorers.items():
-            values, reasons = score_batch(scorer, [prompts[row] for row in rows], images)
-            scores[name][rows] = values
-            problems += [f"{origins[rows[i]]}: {name}: {why}" for i, why in reasons.items()]
-        done += len(rows) + len(broken)
-        if time.monotonic() - shown > 2 or done == len(paths):
-            shown = time.monotonic()
-            rate = done / max(shown - started, 1e-9)
-            print(f"  {done}/{len(paths)} images scored, {rate:.0f} a second", file=sys.stderr)
-    for name, values in scores.items():
-        column = pa.array(values, pa.float64(), mask=~np.isfinite(values))
-        if name in table.column_names:
-            table = table.set_column(table.column_names.index(name), name, column)
-        else:
-            table = table.append_column(name, column)
-    return table, problems
+    also: dict[str, tuple[str, ...]] = {}
+    for group in groups:
+        run = Run(group, images, kept)
+        run.work(batch_size)
+        problems += run.problems()
+        also |= run.also
+        del run
+        gc.collect()  # one group's weights leave before the next one's come
+    devices.wait()
+    problems = [
+        *(f"{origins[row]}: image {paths[row]}: {why}"
+          for row, why in sorted(images.faults.items())),
+        *problems,
+    ]  # fmt: skip
+    tasks = [task for group in groups for task in group]
+    scorers = [task.label for task in tasks if task.label not in ("light", "embedding")]
+    for task in sorted(tasks, key=lambda task: task.label in ("light", "embedding")):
+        table = with_columns(table, task, also.get(task.label, ()), images, kept)
+    about = {"scorers": scorers} | provenance({task.label: task.content for task in tasks})
+    metadata = {key: json.dumps(value) for key, value in about.items()}
+    return Scored(table.replace_schema_metadata(metadata), scorers, problems)
+
+
+class Run:
+    """One group of tasks over all images."""
+
+    def __init__(self, tasks: Sequence[Task], images: Images, kept: Kept):
+        self.tasks, self.images, self.kept = tasks, images, kept
+        self.absent: list[str] = []  # sentences about scorers that could not be loaded
+        self.reasons: dict[tuple[str, Key], str] = {}
+        self.loaded: dict[str, Any] = {}
+        self.also: dict[str, tuple[str, ...]] = {}
+
+    def work(self, batch_size: int) -> None:
+        """Compute what is not kept yet of this process's part, and keep it."""
+        keys = self.images.keys
+        rows = devices.part_of([row for row, key in enumerate(keys) if key is not None])
+        lacking = {}
+        for task in self.tasks:
+            there = self.kept.get(task.content, {key for key in keys if key is not None})
+            seen: set[Key] = set()  # an image that several tables hold is scored once
+            lacking[task.label] = {
+                row
+                for row in rows
+                if (key := keys[row]) not in there and not (key in seen or seen.add(key))  # type: ignore[func-returns-value, arg-type]
+            }
+        wanted = sorted(set().union(*lacking.values()))
+        done, started = 0, time.monotonic()
+        shown = started
+        for batch, opened in self.images.batches(wanted, batch_size):
+            for task in self.tasks:
+                mine = [i for i, row in enumerate(batch) if row in lacking[task.label]]
+                if mine:
+                    self.keep(task, [batch[i] for i in mine], [opened[i] for i in mine])
+            done += len(batch)
+            if time.monotonic() - shown > 2:
+                shown = time.monotonic()
+                rate = done / (shown - started)
+                print(f"  {done}/{len(wanted)} images, {rate:.0f} a second", file=sys.stderr)
+
+    def problems(self) -> list[str]:
+        """One sentence for each scorer that could not be loaded and each score that is missing."""
+        rows = zip(self.images.origins, self.images.keys, strict=True)
+        return self.absent + [
+            f"{origin}: {task.label}: {self.reasons[task.label, key]}"
+            for origin, key in rows
+            for task in self.tasks
+            if key is not None and (task.label, key) in self.reasons
+        ]
+
+    def scorer(self, task: Task) -> Any:
+        """The task's scorer, loaded when it is first needed; None where it cannot be."""
+        if task.label not in self.loaded:
+            try:
+                self.loaded[task.label] = task.load()
+            except EvaluationError as error:
+                if task.label != "embedding":  # whose scorer has said so itself
+                    self.absent.append(str(error))
+                self.loaded[task.label] = None
+        return self.loaded[task.label]
+
+    def keep(self, task: Task, rows: list[int], opened: list[Image.Image]) -> None:
+        """Score some images and keep what came of it."""
+        scorer = self.scorer(task)
+        if scorer is None:
+            return
+        self.also[task.label] = getattr(scorer, "also", ())
+        asks = getattr(scorer, "asks", None)
+        prompts = [self.images.prompts[row] for row in rows]
+        chosen = [i for i, prompt in enumerate(prompts) if asks is None or asks(prompt)]
+        numbers, reasons = score_batch(
+            scorer, [prompts[i] for i in chosen], [opened[i] for i in chosen]
+        )
+        found = []
+        for i, (place, row) in enumerate(zip(chosen, numbers, strict=True)):
+            if i in reasons:
+                self.reasons[task.label, self.images.keys[rows[place]]] = reasons[i]  # type: ignore[index]
+            else:
+                found.append((self.images.keys[rows[place]], row))
+        self.kept.put(task.content, found)  # type: ignore[arg-type]
 
 
 def score_batch(
     scorer: Scorer, prompts: Sequence[str], images: Sequence[Image.Image]
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Scores (n,), NaN where there is none, and why by place.
+    """Numbers (n, 1 + further ones), the score first; and why there is no score, by place.
 
     Where a scorer fails on a batch (a prompt that it cannot read, memory), its images are tried one
     by one, so that one of them does not cost the others their scores.
     """
     if not images:
-        return np.empty(0), {}
+        return np.empty((0, 1)), {}
     try:
-        values = np.asarray(scorer.score(prompts, images), dtype=float)
-    except (ValueError, RuntimeError) as error:
+        numbers = np.asarray(scorer.score(prompts, images), dtype=float)
+        if len(numbers) != len(images):
+            raise ValueError(f"gave {len(numbers)} numbers for {len(images)} images")
+    except Exception as error:  # a scorer may be anybody's: what it raises is its own affair
         if len(images) == 1:
-            return np.full(1, np.nan), {0: f"failed: {(str(error).splitlines() or [''])[0]}"}
-        alone = [
-            score_batch(scorer, prompts[i : i + 1], images[i : i + 1]) for i in range(len(images))
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            return np.full((1, 1), np.nan), {0: f"failed: {said}"}
+        parts = [
+            score_batch(scorer, [prompt], [image])
+            for prompt, image in zip(prompts, images, strict=True)
         ]
-        reasons = {i: found[0] for i, (_, found) in enumerate(alone) if found}
-        return np.concatenate([one for one, _ in alone]), reasons
-    return values, {int(i): f"gave {values[i]}" for i in np.flatnonzero(~np.isfinite(values))}
+        width = max(numbers.shape[1] for numbers, _ in parts)
+        rows = [np.full(width, np.nan) if why else numbers[0] for numbers, why in parts]
+        return np.array(rows), {i: why[0] for i, (_, why) in enumerate(parts) if why}
+    numbers = numbers.reshape(len(images), -1)
+    bad = np.flatnonzero(~np.isfinite(numbers[:, 0]))
+    return numbers, {int(i): f"gave {numbers[i, 0]}" for i in bad}
 
 
-def score(paths: Sequence[Path], names: Sequence[str]) -> Scored:
-    """Score IMAGES tables with scorers named "NAME[=SOURCE]".
+def with_columns(
+    table: pa.Table, task: Task, also: Sequence[str], images: Images, kept: Kept
+) -> pa.Table:
+    """The table with a task's numbers as columns."""
+    there = kept.get(task.content, {key for key in images.keys if key is not None})
+    rows = [there.get(key) if key is not None else None for key in images.keys]
+    if task.label == "embedding":
+        halves = [None if row is None else row.astype(np.float16).tobytes() for row in rows]
+        return put_column(table, "embedding", pa.array(halves, pa.binary()))
+    names = ["brightness", "saturation"] if task.label == "light" else [task.label]
+    names += [f"{task.label}.{name}" for name in also]
+    for place, name in enumerate(names):
+        known = (row[place] if row is not None and place < len(row) else np.nan for row in rows)
+        values = np.fromiter(known, float, len(rows))
+        column = pa.array(values, pa.float64(), mask=~np.isfinite(values))
+        table = put_column(table, name, column)
+    return table
 
-    Raises EvaluationError for an unknown scorer, an unreadable table, or when no scorer loads.
+
+def put_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    """The table with a column of that name, whether it had one or not."""
+    if name in table.column_names:
+        return table.set_column(table.column_names.index(name), name, column)
+    return table.append_column(name, column)
+
+
+def score(
+    paths: Sequence[Path],
+    names: Sequence[str],
+    kept: Path,
+    *,
+    limit: int | None = None,
+    batch_size: int = BATCH,
+    questions: Any = None,
+) -> Scored:
+    """Score IMAGES tables with scorers, see `naming`; what is scored is kept in the file `kept`.
+
+    limit : of each table only the first so many prompts. questions : see `questions`.
+    Raises EvaluationError for an unknown scorer or an unreadable table.
     """
-    table, origins = read_images(paths)
-    scorers, problems = load_scorers(names)
-    table, broken = score_images(table, origins, scorers)
-    return Scored(table, list(scorers), problems + broken)
+    named = parse_all(names)
+    table, origins = read_images(paths, limit)
+    groups = tasks_of(named, questions)
+    return score_table(table, origins, groups, Kept(kept), batch_size=batch_size)

@@ -4,10 +4,11 @@ Only pyarrow is used here, so that these run where the job runs and inside Dagst
 """
 
 import hashlib
+import io
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from evaluation.errors import EvaluationError
 TEXT_COLUMNS = ("policy", "prompt", "prompt_id", "image")
 
 
-def read_table(path: Path, required: Iterable[str]) -> pa.Table:
-    """Read a .parquet or .csv table that has the required columns.
+def read_table(
+    path: Path, required: Iterable[str], *, only: Sequence[str] | None = None
+) -> pa.Table:
+    """Read a .parquet or .csv table that has the required columns; `only` some of a .parquet's.
 
     Identifiers and texts come back as strings even where a CSV's look like numbers.
     Raises EvaluationError naming the file when it is absent, unreadable or lacks a column.
@@ -33,30 +36,56 @@ def read_table(path: Path, required: Iterable[str]) -> pa.Table:
         raise EvaluationError(f"{path}: expected a .parquet or .csv file")
     try:
         if suffix == ".parquet":
-            table = pyarrow.parquet.read_table(path)
+            names = pyarrow.parquet.read_schema(path).names
+            wanted = [name for name in names if only is None or name in only]
+            table = pyarrow.parquet.read_table(path, columns=wanted)
         else:
             as_text = {name: pa.string() for name in TEXT_COLUMNS}
+            text = read_text(path)
+            head = text.partition("\n")[0]  # Excel writes what its country separates numbers by
+            delimiter = next((one for one in ",;\t" if one in head), ",")
             table = pyarrow.csv.read_csv(
-                path,
-                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                io.BytesIO(text.encode()),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=delimiter, newlines_in_values=True
+                ),
                 convert_options=pyarrow.csv.ConvertOptions(column_types=as_text),
             )
     except (pa.ArrowException, OSError) as error:
         raise EvaluationError(f"{path}: not a readable {suffix[1:]} table: {error}") from error
-    missing = [name for name in required if name not in table.column_names]
+    known = names if suffix == ".parquet" else table.column_names
+    missing = [name for name in required if name not in known]
     if missing:
         raise EvaluationError(
-            f"{path}: lacks the column {missing[0]!r} (it has {', '.join(table.column_names)})"
+            f"{path}: lacks the column {missing[0]!r} (it has {', '.join(known)})"
         )
     for name in TEXT_COLUMNS:
         if name in table.column_names and not pa.types.is_string(table.schema.field(name).type):
             column = table.column(name).cast(pa.string())
             table = table.set_column(table.column_names.index(name), name, column)
-    for name in required:
+    for name in [name for name in required if name in table.column_names]:
         if table.column(name).null_count:
             row = table.column(name).to_pylist().index(None) + 1
             raise EvaluationError(f"{path}: row {row} has no {name}")
     return table
+
+
+def read_text(path: Path) -> str:
+    """Read a text file: UTF-8, with or without a byte order mark.
+
+    Raises EvaluationError naming the file, and the line where it is something else.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EvaluationError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise EvaluationError(
+            f"{path}: line {line} is not UTF-8 (Latin-1?); save the file as UTF-8"
+        ) from error
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:

@@ -147,6 +147,10 @@ def _resolve(key: str, value: Any, folder: Path) -> Any:
     prefix, equals, source = (
         value.rpartition("=") if key == "scorecard.scorers" else ("", "", value)
     )
+    if key == "scorecard.scorers" and (folder / source.partition(":")[2]).exists():
+        kind, colon, rest = source.partition(":")  # old=pickscore:FOLDER
+        if rest:
+            prefix, equals, source = f"{prefix}{equals}{kind}", colon, rest
     path = folder / source
     may_be_a_name = key in ("model.base", "scorecard.scorers") and not source.startswith(".")
     if not source or "://" in source or (may_be_a_name and not path.exists()):

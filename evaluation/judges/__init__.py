@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from PIL import Image
-
 from evaluation.errors import EvaluationError
 
 
@@ -28,11 +26,23 @@ class Question:
     shown: tuple[int, ...]
 
 
+class Refused(Exception):
+    """A judge will not rank these images, whoever asks: the instance is left out."""
+
+
+class BudgetSpent(Exception):
+    """As many requests as were allowed have been sent."""
+
+
 class Judge(Protocol):
     """Whoever ranks images."""
 
     def rank(self, question: Question) -> list[float]:
-        """Five ranks in the order of question.images; 0 is the best, equal ranks tie."""
+        """Five ranks in the order of question.images; 0 is the best, equal ranks tie.
+
+        Raises Refused where there is no ranking of these images, BudgetSpent where the question
+        may not be asked any more.
+        """
         ...
 
     def summary(self) -> dict[str, Any]:
@@ -40,23 +50,30 @@ class Judge(Protocol):
         ...
 
 
-def open_image(path: Path) -> Image.Image:
-    """An image as RGB; raises EvaluationError naming a file that is none."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise EvaluationError(f"{path}: not a readable image: {error}") from error
+@dataclass(frozen=True)
+class Asking:
+    """How a judge that answers in words is asked.
+
+    orders : in how many orders each question, 1 to 5. question : one of `asked.QUESTIONS`. size :
+    of the longer side of the images that are shown, pixels. max_requests : None for no limit.
+    max_tokens : of an answer.
+    """
+
+    orders: int = 1
+    question: str = "house"
+    size: int = 512
+    max_requests: int | None = None
+    max_tokens: int = 1024
 
 
 KINDS = "recorded:FILE.jsonl, openai:MODEL, local:FOLDER or scorer:NAME[=SOURCE]"
 
 
-def load_judge(name: str, cache: Path, orders: int = 1) -> Judge:
+def load_judge(name: str, cache: Path, asking: Asking | None = None) -> Judge:
     """Make a judge from its name: one of `KINDS`.
 
     cache : folder where answers that cost something are kept.
-    orders : in how many orders a judge that is asked in words sees each question (`asked`).
+    asking : how openai and local are asked; the other judges do not see words or positions.
     """
     kind, _, argument = name.partition(":")
     if not argument or kind not in ("recorded", "openai", "local", "scorer"):
@@ -64,12 +81,12 @@ def load_judge(name: str, cache: Path, orders: int = 1) -> Judge:
     if kind == "openai":
         from evaluation.judges.endpoint import EndpointJudge
 
-        return EndpointJudge(argument, cache, orders=orders)
+        return EndpointJudge(argument, cache, asking or Asking())
     if kind == "local":
         from evaluation.judges.local import LocalJudge
 
-        return LocalJudge(argument, cache, orders=orders)
-    if orders != 1:
+        return LocalJudge(argument, cache, asking or Asking())
+    if asking is not None and asking.orders != 1:
         raise EvaluationError(f"{name} does not see positions; --orders is for openai and local")
     if kind == "recorded":
         from evaluation.judges.recorded import RecordedJudge

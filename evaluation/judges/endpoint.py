@@ -1,37 +1,46 @@
 """A vision-language model behind an OpenAI-compatible endpoint as judge.
 
-OPENAI_BASE_URL names the endpoint (https://api.openai.com/v1 otherwise) and OPENAI_API_KEY the
-key, which is sent in the header and written nowhere. Time-outs, broken connections, 429 and 5xx
-are tried again after a growing pause; a refusal is one clear error. What is asked, how the answer
-is read and where it is kept is in `asked`.
+OPENAI_BASE_URL names the endpoint (https://api.openai.com/v1 otherwise; Azure's is
+https://NAME.openai.azure.com/openai/v1) and OPENAI_API_KEY the key, which is sent in the header
+and written nowhere; of the address only scheme and host are shown. A request has a deadline for
+the whole answer. Time-outs, broken connections, 429 and 5xx are tried again after a growing pause;
+what will not get better (a wrong key, an empty account) ends at once in one sentence, and a
+question that is refused for its content is left out. What is asked, how the answer is read and
+where it is kept is in `asked`.
+
+httpx comes with huggingface_hub; the openai package would add 12 MB for what is 60 lines here, and
+its time-out, too, is one for each read, which a server that drips never meets.
 """
 
+import asyncio
 import base64
-import http.client
+import hashlib
 import json
 import os
 import random
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
 
 from evaluation.errors import EvaluationError
-from evaluation.judges.asked import AskedJudge, Message
+from evaluation.judges import Asking, Refused
+from evaluation.judges.asked import SCHEMA, AskedJudge, Message
 
 TRIES = 6  # how often a request is sent before the endpoint counts as down
 LONGEST_PAUSE = 60.0
-KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to another host: it is an error instead."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
+LONGEST_ANSWER = 1 << 22  # bytes
+OPENAI = "https://api.openai.com/v1"
+PASSING = (408, 409, 425, 429)
+CONTENT = ("content_policy", "content_filter", "content policy", "safety", "moderation")
+FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "ranking", "strict": True, "schema": SCHEMA},
+}
 
 
 class Unusable(Exception):
@@ -48,8 +57,8 @@ class EndpointJudge(AskedJudge):
     Parameters
     ----------
     model : the model's name at the endpoint.
-    cache, orders : see `AskedJudge`.
-    timeout : seconds without an answer after which a request counts as lost.
+    cache, asking : see `AskedJudge`.
+    deadline : seconds in which the whole answer must be there.
     pause : seconds before the second try; doubled for each further one.
     """
 
@@ -57,40 +66,33 @@ class EndpointJudge(AskedJudge):
         self,
         model: str,
         cache: Path,
+        asking: Asking,
         *,
-        orders: int = 1,
-        timeout: float = 120.0,
+        deadline: float = 180.0,
         pause: float = 1.0,
     ):
-        default = "https://api.openai.com/v1"
-        self.endpoint = os.environ.get("OPENAI_BASE_URL", default).rstrip("/")
-        self.key = os.environ.get("OPENAI_API_KEY", "")
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise EvaluationError("OPENAI_BASE_URL is not an http or https address")
-        if not self.key and self.endpoint == default:
-            raise EvaluationError(
-                "openai: set OPENAI_API_KEY, or OPENAI_BASE_URL to an endpoint that needs none"
-            )
-        super().__init__(f"openai:{model}", [self.endpoint, model], cache, orders)
+        base, self.key = read_settings()
+        self.url = f"{base}/chat/completions"
+        self.place = f"{urlsplit(base).scheme}://{urlsplit(base).netloc}"
+        known = hashlib.sha256(base.encode()).hexdigest()
+        super().__init__(f"openai:{model}", [known, model], cache, asking)
         self.settings: dict[str, Any] = {"model": model, "temperature": 0}
-        self.timeout = timeout
+        self.settings |= {"max_tokens": asking.max_tokens, "response_format": FORMAT}
+        self.deadline = deadline
         self.pause = pause
-        self.opener = urllib.request.build_opener(_NoRedirect)
 
     def summary(self) -> dict[str, Any]:
-        """The judge's summary with the endpoint's address."""
-        return {"endpoint": self.endpoint, **super().summary()}
+        """The judge's summary with the endpoint's scheme and host."""
+        return {"endpoint": self.place, **super().summary()}
 
     def ask(self, messages: Sequence[Message]) -> tuple[str, dict[str, int]]:
         """Send one question, again after passing faults; returns the answer and its tokens."""
         body = [{**message, "content": as_parts(message["content"])} for message in messages]
-        pause = self.pause
-        reason = ""
+        pause, reason = self.pause, ""
         for attempt in range(TRIES):
+            self.count_request()
             try:
-                self.cost["requests"] += 1
-                answer, usage = self.send({**self.settings, "messages": body})
-                return self.without_key(answer), usage
+                return self.read(*self.send({**self.settings, "messages": body}))
             except Unusable as fault:
                 reason = str(fault)
                 if attempt == TRIES - 1:
@@ -101,50 +103,119 @@ class EndpointJudge(AskedJudge):
                 time.sleep(wait)
                 pause *= 2
         raise EvaluationError(
-            f"the judge at {self.endpoint} did not answer in {TRIES} tries, last: {reason}; run "
+            f"the judge at {self.place} did not answer in {TRIES} tries, last: {reason}; run "
             "the same command again to go on from here"
         )
 
-    def send(self, body: dict[str, Any]) -> tuple[str, dict[str, int]]:
-        """One request. Raises Unusable for a passing fault, EvaluationError for a lasting one."""
-        headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        request = urllib.request.Request(
-            f"{self.endpoint}/chat/completions", json.dumps(body).encode(), headers
-        )
+    def send(self, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes]:
+        """One request: status, headers and body, all within the deadline; else Unusable."""
+
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+        async def whole() -> tuple[int, httpx.Headers, bytes]:
+            async with (
+                httpx.AsyncClient(timeout=self.deadline, follow_redirects=False) as client,
+                client.stream("POST", self.url, json=body, headers=headers) as response,
+            ):
+                content = b""
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > LONGEST_ANSWER:
+                        raise Unusable("an answer without end")
+                return response.status_code, response.headers, content
+
+        async def in_time() -> tuple[int, httpx.Headers, bytes]:
+            return await asyncio.wait_for(whole(), self.deadline)
+
         try:
-            with self.opener.open(request, timeout=self.timeout) as response:
-                reply = json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            raise self.refusal(error) from error
-        except (OSError, http.client.HTTPException) as error:
+            return asyncio.run(in_time())
+        except (TimeoutError, httpx.HTTPError) as error:
             raise Unusable(f"no answer ({type(error).__name__})") from error
-        except ValueError as error:
-            raise Unusable("an answer that is not JSON") from error
+        except (ValueError, httpx.InvalidURL) as error:
+            raise EvaluationError(f"the judge at {self.place}: {self.hidden(str(error))}") from None
+
+    def read(
+        self, status: int, headers: httpx.Headers, content: bytes
+    ) -> tuple[str, dict[str, int]]:
+        """The answer and its tokens.
+
+        Raises Unusable for a passing fault, Refused for the question's content, EvaluationError for
+        a lasting one.
+        """
+        text = self.hidden(content[:500].decode(errors="replace"))
+        if status != 200:
+            self.refuse(status, headers, text)
         try:
-            answer = reply["choices"][0]["message"]["content"]
+            reply = json.loads(content)
+            choice = reply["choices"][0]
+            answer = choice["message"].get("content")
             usage = reply.get("usage") or {}
-            tokens = {k: int(v) for k, v in usage.items() if isinstance(v, int)}
+            tokens = {k: v for k, v in usage.items() if isinstance(v, int)}
+        except (ValueError, RecursionError) as error:
+            raise Unusable("an answer that is not JSON") from error
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise Unusable("an answer without choices[0].message.content") from error
-        return answer if isinstance(answer, str) else "", tokens
+            raise Unusable("an answer without choices[0].message") from error
+        if isinstance(answer, list):  # content parts
+            parts = [part.get("text") for part in answer if isinstance(part, dict)]
+            answer = "\n".join(part for part in parts if isinstance(part, str))
+        said = choice["message"].get("refusal")
+        if said or choice.get("finish_reason") == "content_filter" or answer is None:
+            self.cost["refused"] += 1
+            reason = said or choice.get("finish_reason") or "no content"
+            raise Refused(f"{self.name} refused: {self.hidden(str(reason))[:200]}")
+        return self.hidden(str(answer)), tokens
 
-    def refusal(self, error: urllib.error.HTTPError) -> Exception:
-        """What an HTTP status means: worth another try, or the end with the endpoint's words."""
-        text = self.without_key(error.read(500).decode(errors="replace"))
-        if error.code in (408, 409, 425, 429) or error.code >= 500:
-            return Unusable(f"HTTP {error.code}", retry_after(error))
-        if error.code == 400 and "temperature" in text and self.settings.pop("temperature", 1) == 0:
-            return Unusable("this model takes no temperature", 0.0)  # as reasoning models do
-        return EvaluationError(f"the judge at {self.endpoint} refused: HTTP {error.code} {text}")
+    def refuse(self, status: int, headers: httpx.Headers, text: str) -> None:
+        """Raise what an HTTP status means."""
+        low = text.lower()
+        if status == 429 and "insufficient_quota" in low:
+            raise EvaluationError(f"the judge at {self.place}: the account is empty: {text}")
+        if status in PASSING or status >= 500:
+            raise Unusable(f"HTTP {status}", retry_after(headers))
+        if status in (400, 403) and any(word in low for word in CONTENT):
+            self.cost["refused"] += 1
+            raise Refused(f"{self.name} refused: HTTP {status} {text[:200]}")
+        if status in (400, 422):
+            if "max_completion_tokens" in low and "max_tokens" in self.settings:
+                self.settings["max_completion_tokens"] = self.settings.pop("max_tokens")
+                raise Unusable("this model counts its thoughts as well", 0.0)
+            for name in ("temperature", "response_format", "max_tokens"):
+                if name in self.settings and name in low:
+                    del self.settings[name]
+                    raise Unusable(f"this model takes no {name}", 0.0)
+            if "json_schema" in low and self.settings.pop("response_format", None):
+                raise Unusable("this model takes no json_schema", 0.0)
+        raise EvaluationError(f"the judge at {self.place} refused: HTTP {status} {text}")
 
-    def without_key(self, text: str) -> str:
+    def hidden(self, text: str) -> str:
         """The text with the key taken out, should the endpoint have echoed it."""
         return text.replace(self.key, "***") if self.key else text
 
 
-def as_parts(content: Sequence[str | Path]) -> str | list[dict[str, Any]]:
+def read_settings() -> tuple[str, str]:
+    """(address, key) from the environment; raises EvaluationError where they cannot serve."""
+    base = os.environ.get("OPENAI_BASE_URL", OPENAI).strip().rstrip("/")
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EvaluationError("OPENAI_BASE_URL is not an http or https address")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise EvaluationError(
+            "OPENAI_BASE_URL carries more than an address (a user, a password or a query); give "
+            "the address alone, and the key in OPENAI_API_KEY"
+        )
+    if not key and base == OPENAI:
+        raise EvaluationError(
+            "openai: set OPENAI_API_KEY, or OPENAI_BASE_URL to an endpoint that needs none"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise EvaluationError(
+            "OPENAI_API_KEY holds a line break or another character that no key has; set it again"
+        )
+    return base, key
+
+
+def as_parts(content: Sequence[str | bytes]) -> str | list[dict[str, Any]]:
     """A message's content as the protocol wants it: text, or parts with images as data URLs."""
     if len(content) == 1 and isinstance(content[0], str):
         return content[0]
@@ -153,15 +224,14 @@ def as_parts(content: Sequence[str | Path]) -> str | list[dict[str, Any]]:
         if isinstance(part, str):
             parts.append({"type": "text", "text": part})
         else:
-            encoded = base64.b64encode(part.read_bytes()).decode()
-            url = f"data:{KINDS[part.suffix.lower()]};base64,{encoded}"
+            url = f"data:image/jpeg;base64,{base64.b64encode(part).decode()}"
             parts.append({"type": "image_url", "image_url": {"url": url}})
     return parts
 
 
-def retry_after(error: urllib.error.HTTPError) -> float | None:
+def retry_after(headers: httpx.Headers) -> float | None:
     """Seconds the endpoint asked to wait, where it did."""
     try:
-        return max(0.0, float(error.headers.get("Retry-After", "")))
+        return max(0.0, float(headers.get("Retry-After", "")))
     except ValueError:
         return None

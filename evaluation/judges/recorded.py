@@ -15,16 +15,17 @@ class RecordedJudge:
         self.path = path
         self.ranks: dict[str, list[float]] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise EvaluationError(f"{path}: cannot be read: {error.strerror}") from error
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8"
+            raise EvaluationError(f"{path}: cannot be read: {reason}") from error
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
                 instance, ranks = str(row["instance"]), [float(rank) for rank in row["ranks"]]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise EvaluationError(
                     f'{path}: line {number}: expected {{"instance": ..., "ranks": [5 numbers]}}'
                 ) from error

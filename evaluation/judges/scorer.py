@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.judges import Question, open_image
+from evaluation import pictures
+from evaluation.judges import Question, Refused
+from evaluation.score import score_batch
 from evaluation.scorers import Scorer
 
 
@@ -17,9 +19,13 @@ class ScorerJudge:
 
     def rank(self, question: Question) -> list[float]:
         """Number of images that score higher, for each of the five."""
-        images = [open_image(path) for path in question.images]
-        scores = np.asarray(self.scorer.score([question.prompt] * len(images), images))
-        return [float((scores > score).sum()) for score in scores]
+        images = [pictures.read(path) for path in question.images]
+        numbers, reasons = score_batch(self.scorer, [question.prompt] * len(images), images)
+        if reasons:
+            place, why = next(iter(reasons.items()))
+            raise Refused(f"{question.images[place]}: {self.name} {why}")
+        scores = numbers[:, 0]
+        return [float(np.sum(scores > score)) for score in scores]
 
     def summary(self) -> dict[str, Any]:
         """Name of the judge."""

@@ -1,6 +1,7 @@
 """Scorers: how good is an image for its prompt?
 
-All of them share one interface, `Scorer`; `evaluation.scorers.load` makes one from its name.
+All of them share one interface, `Scorer`; `evaluation.scorers.naming` reads what a scorer is called
+and `evaluation.scorers.load` makes it.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,15 @@ from PIL import Image
 
 
 class Scorer(Protocol):
-    """Anything that scores images against prompts; higher is better."""
+    """Anything that scores images against prompts; higher is better.
+
+    A scorer may have further attributes:
+
+    also : names of further numbers that it gives for each image, beside the score.
+    asks(prompt) : False where the scorer has nothing to say about a prompt, which is no failure.
+    towers : the `ClipTowers` whose image embeddings measure how alike the images of a prompt are.
+    """
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-        """Scores, float64 (n,), of n images for their n prompts."""
+        """Scores of n images for their n prompts: float64 (n,), or (n, 1 + len(also))."""
         ...

@@ -1,8 +1,9 @@
 """LAION's aesthetic predictors: a small head on CLIP L/14's unit image embedding; no prompt.
 
 The default head is the MLP `sac+logos+ava1-l14-linearMSE` (layers without activations between
-them, dropout at training only); the linear heads `sa_0_4_vit_*_linear` of LAION v1 serve as well.
-Scores are on the raters' scale, about 1 to 10.
+them, dropout at training only), whose copy on the hub is `HUB`'s. `ava+logos-l14-reluMSE` has a
+ReLU after every layer but the last; the linear heads `sa_0_4_vit_*_linear` of LAION v1 serve as
+well. Scores are on the raters' scale, about 1 to 10.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,34 +14,44 @@ import torch
 from PIL import Image
 
 from evaluation.errors import EvaluationError, MissingWeights
-from evaluation.scorers.clip_towers import STANDARD_TOKENIZER as CLIP_L14
-from evaluation.scorers.clip_towers import ClipTowers, load_towers
-from evaluation.scorers.weights import read_state
+from evaluation.scorers.clip_towers import CLIP_L14, ClipTowers, load_towers
+from evaluation.scorers.weights import find_file, read_state
 
-HEAD = "sac+logos+ava1-l14-linearMSE"
+HUB = "trl-lib/ddpo-aesthetic-predictor"
+FILES = (
+    "sac+logos+ava1-l14-linearMSE.safetensors",
+    "sac+logos+ava1-l14-linearMSE.pth",
+    "aesthetic-model.pth",  # the same head, as it is called on the hub
+    "ava+logos-l14-linearMSE.pth",
+    "ava+logos-l14-reluMSE.pth",
+)
 
 
 def apply_head(state: Mapping[str, torch.Tensor], features: torch.Tensor) -> torch.Tensor:
-    """Scores (n,) of unit embeddings (n, d): the linear layers of the head one after another.
+    """Outputs (n, k) of a head of linear layers for features (n, d).
 
-    Raises EvaluationError when the head was made for embeddings of another width.
+    Layers are numbered by their places in the head's torch.nn.Sequential. Between two linear
+    layers there is a ReLU where there is room for one beside the dropout, so that the second
+    number is 3 (linear, ReLU, dropout, linear) and not 2 (linear, dropout, linear). Raises
+    EvaluationError when the head was made for features of another width.
     """
-    layers = sorted({key.rpartition(".")[0] for key in state}, key=layer_number)
-    for layer in layers:
+    numbers = {key.rpartition(".")[0]: 0 for key in state}
+    for layer in numbers:
+        numbers[layer] = int(layer.rpartition(".")[2] or 0)
+    relu = 3 in numbers.values()
+    ordered = sorted(numbers, key=lambda layer: numbers[layer])
+    for layer in ordered:
         prefix = f"{layer}." if layer else ""
         weight, bias = state[f"{prefix}weight"], state[f"{prefix}bias"]
         if weight.shape[1] != features.shape[1]:
             raise EvaluationError(
-                f"aesthetic: the head expects embeddings of {weight.shape[1]} numbers, the CLIP "
-                f"beside it gives {features.shape[1]}"
+                f"the head expects embeddings of {weight.shape[1]} numbers, the model beside it "
+                f"gives {features.shape[1]}"
             )
         features = features @ weight.T + bias
-    return features[:, 0]
-
-
-def layer_number(name: str) -> int:
-    """Position of "layers.4" in its sequence; 0 for a head that is one layer without a name."""
-    return int(name.rpartition(".")[2] or 0)
+        if relu and layer != ordered[-1]:
+            features = features.relu()
+    return features
 
 
 class AestheticScorer:
@@ -53,25 +64,26 @@ class AestheticScorer:
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
         """Scores, float64 (n,); the prompts do not matter."""
         features = self.towers.image_features(images)
-        return apply_head(self.head, features).double().cpu().numpy()
+        return apply_head(self.head, features)[:, 0].double().cpu().numpy()
 
 
-def find_head(source: Path) -> Path:
-    """The head that a source names: a file, or the MLP in a folder."""
-    if source.is_file():
-        return source
-    for suffix in (".safetensors", ".pth"):
-        if (path := source / f"{HEAD}{suffix}").is_file():
-            return path
+def find_head(source: str) -> Path:
+    """The head that a source names: a file, the first of FILES in a folder, or the hub's."""
+    path = Path(source)
+    if not path.is_dir():
+        return find_file("aesthetic", source, "aesthetic-model.pth")
+    for name in FILES:
+        if (path / name).is_file():
+            return path / name
     raise MissingWeights(
-        f"aesthetic: no head: put {HEAD}.pth (LAION's improved-aesthetic-predictor) into a folder "
-        "and give aesthetic=FOLDER, or give the file of another head"
+        f"aesthetic: no head in {source}: put {FILES[1]} (LAION's improved-aesthetic-predictor) "
+        "there, or give aesthetic=FILE"
     )
 
 
-def aesthetic(source: str) -> AestheticScorer:
-    """Load a head from SOURCE (folder or file); CLIP L/14 from the folder's clip/, else the hub."""
-    path = find_head(Path(source))
+def aesthetic(source: str = HUB) -> AestheticScorer:
+    """Load a head; CLIP L/14 comes from clip/ beside it, else from the hub."""
+    path = find_head(source)
     head = read_state(path)
     beside = path.parent / "clip"
     try:

@@ -3,65 +3,33 @@
     clip        100 cos(image, text)                    Hessel et al. 2021, without the cut at 0
     pickscore   exp(logit_scale) cos(image, text)       Kirstain et al. 2023
 
-Weights come through transformers from a folder or a hub name. Images are prepared with Pillow
-alone, as OpenAI's CLIP does it (shorter side to size, bicubic, centre crop) or as HPS does it
-(longer side to size, bicubic, padded to a square).
+Weights come through transformers from a folder or a hub name, in fp32 as the authors' examples run
+them. How an image is prepared is in `pixels`.
 """
 
 import gzip
+import html
 import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from PIL import Image
 
-from evaluation import hub
+from evaluation import devices, hub
 from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.scorers.pixels import MEAN, STD, Fit, Preparation
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 MERGES = "bpe_simple_vocab_16e6.txt.gz"
-STANDARD_TOKENIZER = "openai/clip-vit-large-patch14"
+CLIP_L14 = "openai/clip-vit-large-patch14"
+PICKSCORE = "yuvalkirstain/PickScore_v1"
 PREPARERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How an image becomes the tower's input: side in pixels, mean and std a channel, fit."""
-
-    side: int
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
-    fit: Literal["crop", "pad"] = "crop"
-
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """Tensor (3, side, side), normalised."""
-        image = image.convert("RGB")
-        width, height = image.size
-        side = self.side
-        if self.fit == "crop":
-            shorter = min(width, height)
-            size = (side * width // shorter, side * height // shorter)
-            image = image.resize(size, Image.Resampling.BICUBIC)
-            left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)
-            image = image.crop((left, top, left + side, top + side))
-        else:
-            scale = side / max(width, height)
-            size = (round(width * scale), round(height * scale))
-            small = image.resize(size, Image.Resampling.BICUBIC)
-            image = Image.new("RGB", (side, side))
-            image.paste(small, ((side - size[0]) // 2, (side - size[1]) // 2))
-        pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).permute(2, 0, 1)
-        return (pixels - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[
-            :, None, None
-        ]
 
 
 class ClipTowers:
@@ -72,7 +40,7 @@ class ClipTowers:
     """
 
     def __init__(self, model: Any, tokenizer: Any, prepare: Preparation):
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = devices.device()
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.tokenizer = tokenizer
         self.prepare = prepare
@@ -92,24 +60,42 @@ class ClipTowers:
         """Unit image embeddings (n, d)."""
         prepared = list(PREPARERS.map(self.prepare, images))  # Pillow works outside the GIL
         pixels = torch.stack(prepared).to(self.device)
-        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-        return torch.nn.functional.normalize(self.model.visual_projection(pooled), dim=-1)
+        with self.precision():
+            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+            features = self.model.visual_projection(pooled)
+        return torch.nn.functional.normalize(features.float(), dim=-1)
+
+    def precision(self) -> Any:
+        """HPS runs under autocast to fp16 on a GPU, as its authors' code does; others in fp32."""
+        kind = torch.device(self.device).type
+        enabled = kind != "cpu" and self.prepare.fit.startswith("hps")
+        return torch.autocast(kind, torch.float16, enabled=enabled)
 
     @torch.inference_mode()
     def text_features(self, prompts: Sequence[str]) -> torch.Tensor:
         """Unit text embeddings (n, d); each different prompt is embedded once."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.texts]
         if new:
+            said = [cleaned(text) for text in new] if self.prepare.fit.startswith("hps") else new
             length = self.model.config.text_config.max_position_embeddings
             tokens = self.tokenizer(
-                new, padding=True, truncation=True, max_length=length, return_tensors="pt"
+                said, padding=True, truncation=True, max_length=length, return_tensors="pt"
             ).to(self.device)
-            pooled = self.model.text_model(
-                input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
-            ).pooler_output
-            features = torch.nn.functional.normalize(self.model.text_projection(pooled), dim=-1)
+            with self.precision():
+                pooled = self.model.text_model(
+                    input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
+                ).pooler_output
+                features = self.model.text_projection(pooled)
+            features = torch.nn.functional.normalize(features.float(), dim=-1)
             self.texts.update(zip(new, features, strict=True))
         return torch.stack([self.texts[prompt] for prompt in prompts])
+
+
+def cleaned(text: str) -> str:
+    """A prompt as open_clip's tokenizer reads it: mended by ftfy, HTML's names resolved twice."""
+    from ftfy import fix_text
+
+    return " ".join(html.unescape(html.unescape(fix_text(text))).split())
 
 
 class CosineScorer:
@@ -136,7 +122,7 @@ def load_tokenizer(source: str) -> Any:
     if (folder / MERGES).is_file():
         return tokenizer_from_merges(folder / MERGES)
     own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-    name = STANDARD_TOKENIZER if folder.exists() and not own else source
+    name = CLIP_L14 if folder.exists() and not own else source
     try:
         return CLIPTokenizer.from_pretrained(name, local_files_only=hub.out_of_reach())
     except (OSError, ValueError) as error:
@@ -172,19 +158,20 @@ def read_preparation(source: str, side: int) -> Preparation:
     return Preparation(side, tuple(mean), tuple(std))
 
 
-def load_towers(scorer: str, source: str, fit: Literal["crop", "pad"] = "crop") -> ClipTowers:
+def load_towers(scorer: str, source: str, fit: Fit = "clip") -> ClipTowers:
     """Load a CLIP in transformers' layout from a folder or the hub, or share one that is loaded.
 
     Raises MissingWeights, which says where to put them, when there is none.
     """
     known = str(Path(source).resolve()) if Path(source).exists() else source
-    towers = LOADED.get((known, fit))
+    place = (known, fit, devices.device())
+    towers = LOADED.get(place)
     if towers is None:
-        towers = LOADED[known, fit] = open_towers(scorer, source, fit)
+        towers = LOADED[place] = open_towers(scorer, source, fit)
     return towers
 
 
-def open_towers(scorer: str, source: str, fit: Literal["crop", "pad"]) -> ClipTowers:
+def open_towers(scorer: str, source: str, fit: Fit) -> ClipTowers:
     """Load a CLIP that nobody has loaded."""
     from transformers import CLIPModel
 
@@ -206,18 +193,18 @@ def open_towers(scorer: str, source: str, fit: Literal["crop", "pad"]) -> ClipTo
     return ClipTowers(model, load_tokenizer(source), replace(prepare, fit=fit))
 
 
-# What is loaded now, by source and fit; an entry goes when the last scorer that uses it does.
-LOADED: WeakValueDictionary[tuple[str, str], ClipTowers] = WeakValueDictionary()
+# What is loaded now, by source, fit and device; an entry goes with the last scorer that uses it.
+LOADED: WeakValueDictionary[tuple[str, str, str], ClipTowers] = WeakValueDictionary()
 
 
-def clip_score(source: str) -> CosineScorer:
+def clip_score(source: str = CLIP_L14) -> CosineScorer:
     """CLIP score, 100 cos."""
     return CosineScorer(load_towers("clip", source), 100.0)
 
 
-def pickscore(source: str) -> CosineScorer:
+def pickscore(source: str = PICKSCORE) -> CosineScorer:
     """PickScore, exp(logit_scale) cos."""
-    towers = load_towers("pickscore", source)
+    towers = load_towers("pickscore", source, "processor")
     scale = getattr(towers.model, "logit_scale", None)
     if scale is None:
         raise EvaluationError(f"pickscore: {source} has no logit_scale, so it is not a CLIPModel")

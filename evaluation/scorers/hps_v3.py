@@ -1,7 +1,7 @@
 """HPS v3 (Ma et al. 2025): Qwen2-VL reads instruction, image and prompt; a head rates what it saw.
 
-    score = mu, the first output of  linear 1024, ReLU, linear 16, ReLU, linear 2
-            on the last state of the token <|Reward|>; the second output is log sigma
+    (mu, log sigma) = linear 1024, ReLU, linear 16, ReLU, linear 2
+                      on the last state of the token <|Reward|>; mu is the score
 
 The authors' checkpoint (HPSv3.safetensors) holds the whole model; its configuration and tokenizer
 are Qwen2-VL-7B-Instruct's. It was trained with transformers 4.45, where the reward model saw text
@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evaluation import hub
+from evaluation import devices, hub
 from evaluation.errors import EvaluationError, MissingWeights
-from evaluation.scorers.clip_towers import MEAN, STD
+from evaluation.scorers.aesthetic import apply_head
+from evaluation.scorers.pixels import MEAN, STD
 from evaluation.scorers.weights import find_file, read_state
 
 HUB = "MizzenAI/HPSv3"
@@ -132,10 +133,12 @@ def split_state(
 
 
 class HpsV3:
-    """Qwen2-VL with HPS v3's head; about 0 to 15, higher is better."""
+    """Qwen2-VL with HPS v3's head; mu is about 0 to 15, higher is better."""
+
+    also = ("sigma",)
 
     def __init__(self, model: Any, head: Mapping[str, torch.Tensor], tokenizer: Any):
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = devices.device()
         self.model = model.eval().requires_grad_(False).to(self.device)
         self.head = {key: value.to(self.device) for key, value in head.items()}
         self.tokenizer = tokenizer
@@ -143,7 +146,7 @@ class HpsV3:
         self.vision = model.config.vision_config
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-        """Scores, float64 (n,)."""
+        """Float64 (n, 2): mu, the score, and sigma, how unsure the model is of it."""
         parts = [
             self.score_some(prompts[start : start + AT_ONCE], images[start : start + AT_ONCE])
             for start in range(0, len(images), AT_ONCE)
@@ -152,7 +155,7 @@ class HpsV3:
 
     @torch.inference_mode()
     def score_some(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-        """Scores of as many images as go through the model at once."""
+        """(mu, sigma) of as many images as go through the model at once."""
         cut = [patches_of(image, self.vision) for image in images]
         grids = torch.tensor([grid for _, grid in cut], device=self.device)
         pixels = torch.cat([patches for patches, _ in cut]).to(self.device, self.model.dtype)
@@ -168,7 +171,8 @@ class HpsV3:
         found = (tokens.input_ids == self.reward).int()
         last = found.shape[1] - 1 - found.flip(1).argmax(1)  # a prompt may name the token, too
         rated = apply_head(self.head, states[torch.arange(len(texts)), last].float())
-        return rated[:, 0].double().cpu().numpy()
+        rated[:, 1].exp_()
+        return rated.double().cpu().numpy()
 
     def states(
         self, ids: torch.Tensor, mask: torch.Tensor, pixels: torch.Tensor, grids: torch.Tensor
@@ -184,16 +188,6 @@ class HpsV3:
         ).last_hidden_state
 
 
-def apply_head(head: Mapping[str, torch.Tensor], states: torch.Tensor) -> torch.Tensor:
-    """The linear layers of the head (numbered as in its checkpoint) with ReLU between them."""
-    numbers = sorted({int(key.split(".")[0]) for key in head})
-    for number in numbers:
-        states = states @ head[f"{number}.weight"].T + head[f"{number}.bias"]
-        if number != numbers[-1]:
-            states = states.relu()
-    return states
-
-
 def load_tokenizer(source: str) -> Any:
     """Qwen2-VL's tokenizer with the one token that HPS v3 adds."""
     from transformers import AutoTokenizer
@@ -203,7 +197,7 @@ def load_tokenizer(source: str) -> Any:
     return tokenizer
 
 
-def hps_v3(source: str) -> HpsV3:
+def hps_v3(source: str = HUB) -> HpsV3:
     """Load HPS v3 from a folder, its file, or the hub.
 
     Qwen2-VL's config.json and tokenizer are taken from beside the checkpoint, else from the hub.
@@ -223,7 +217,7 @@ def hps_v3(source: str) -> HpsV3:
     try:
         backbone, head = split_state(read_state(path))
         config.text_config.vocab_size = len(backbone["language_model.embed_tokens.weight"])
-        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        dtype = torch.float32 if devices.device() == "cpu" else torch.bfloat16
         model, loading = Qwen2VLModel.from_pretrained(
             None, config=config, state_dict=backbone, dtype=dtype, output_loading_info=True
         )

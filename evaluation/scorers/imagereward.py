@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from evaluation import hub
+from evaluation import devices, hub
 from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers.aesthetic import apply_head
-from evaluation.scorers.clip_towers import Preparation
+from evaluation.scorers.pixels import Preparation
 from evaluation.scorers.weights import find_file, read_state
 
 HUB = "THUDM/ImageReward"
@@ -115,7 +115,7 @@ class ImageReward:
     """The reward of images for prompts; about standard normal over the authors' images."""
 
     def __init__(self, state: Mapping[str, torch.Tensor], tokenizer: Any):
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = devices.device()
         self.tokenizer = tokenizer
         vision = vision_to_transformers(part_of(state, "blip.visual_encoder."))
         self.vision = vision_model(vision).eval().requires_grad_(False).to(self.device)
@@ -137,7 +137,7 @@ class ImageReward:
             attention_mask=tokens.attention_mask,
             encoder_hidden_states=seen,
         ).last_hidden_state
-        rewards = (apply_head(self.head, states[:, 0]) - MEAN) / STD
+        rewards = (apply_head(self.head, states[:, 0])[:, 0] - MEAN) / STD
         return rewards.double().cpu().numpy()
 
 
@@ -157,7 +157,7 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
-def imagereward(source: str) -> ImageReward:
+def imagereward(source: str = HUB) -> ImageReward:
     """Load ImageReward from a folder, its file, or the hub."""
     path = find_file("imagereward", source, CHECKPOINT)
     state = {key: value.float() for key, value in read_state(path).items()}

@@ -14,7 +14,6 @@ from evaluation.__main__ import main
 from evaluation.agreement import Pair, accuracy, human_agreement, judged_pairs, same_order
 from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.human_votes import Ranking, read_rankings
-from evaluation.scorers import load
 
 
 def test_a_ranking_is_its_strict_pairs():
@@ -76,16 +75,29 @@ class Grey:
         return self.sign * np.array([np.asarray(i.convert("L"), float).mean() for i in images])
 
 
+class Unsure(Grey):
+    """Has no number for the brightest images, and fails at one grey."""
+
+    def __init__(self):
+        super().__init__(1)
+
+    def score(self, prompts, images):
+        found = super().score(prompts, images)
+        if 57 in found:
+            raise RuntimeError("57 is more than I can bear")
+        return np.where(found == 62, np.nan, found)
+
+
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """200 votes: the brighter image was chosen four times in five; a tenth are ties."""
 
-    def absent(source):
+    def absent():
         raise MissingWeights("clip: no weights: put them somewhere")
 
-    monkeypatch.setitem(load.LOADERS, "pickscore", lambda source: Grey(1))
-    monkeypatch.setitem(load.LOADERS, "hps_v2", lambda source: Grey(-1))
-    monkeypatch.setitem(load.LOADERS, "clip", absent)
+    table = {"pickscore": lambda: Grey(1), "hps_v2": lambda: Grey(-1), "clip": absent}
+    table["imagereward"] = Unsure
+    monkeypatch.setattr("evaluation.score.load_named", lambda named: table[named.kind]())
     rng = np.random.default_rng(0)
     rows, names, contents = [], [], []
     for i in range(200):
@@ -135,6 +147,16 @@ def test_what_cannot_be_scored_is_named_and_the_rest_is_counted(study, capsys):
     votes.write_parquet(study / "votes.parquet")
     assert run(study, "--scorer", "pickscore") == 1
     assert "every vote is a tie" in capsys.readouterr().err
+
+
+def test_no_number_is_no_wrong_answer_and_a_scorers_error_is_a_sentence(study, capsys):
+    """Greys 50 to 149 stand beside 160; 57 and 62 are there twice each."""
+    assert run(study, "--scorer", "imagereward") == 1
+    said = capsys.readouterr()
+    assert re.search(r"imagereward +\d\d\.\d%.* of 176 pairs", said.out)
+    assert "7a: imagereward: failed: 57 is more than I can bear" in said.err
+    assert "12a: imagereward: gave nan" in said.err
+    assert "Traceback" not in said.err
 
 
 def png(grey: int) -> bytes:

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from evaluation.__main__ import main
+from evaluation.drift import drifts, frechet_distance
 from evaluation.figures import image_grid, ksort_chart, win_rate_chart
 from evaluation.grids import Column, draw_grid, encode_small, fit, wrap
 from evaluation.grids import font as typeface
-from evaluation.page import write_comparison
-from evaluation.page_images import extremes, failures, pairs_of
+from evaluation.page import extremes, pairs_of, write_comparison
+from evaluation.scores import scores_of
 
 PROMPTS = 12
 NASTY = "<script>alert('prompt')</script> & co"
@@ -85,16 +86,14 @@ def test_the_command_writes_numbers_page_and_figures(scores, tmp_path, capsys):
     links = Links()
     links.feed(page)
     assert all(source.startswith("data:image/") for source in links.sources)
-    assert len(links.sources) >= 2 * 2 * 12 + 5
+    assert len(links.sources) >= 2 * 2 * 12 + 1
     assert "script" not in links.tags
     assert "<b>better</b> beats base" in page
     assert "<b>worse</b> falls behind base" in page
     pngs = {path.name for path in out.glob("*.png")}
-    assert pngs == {
-        "scores_clip.png", "scores_hps_v2.1.png", "win_rates_clip.png", "win_rates_hps_v2.1.png",
-        "ksort.png", "images_better.png", "images_worse.png",
-        "images_most_different.png", "images_least_different.png",
-    }  # fmt: skip
+    assert pngs == {"win_rates_clip.png", "win_rates_hps_v2.1.png", "ksort.png"}
+    assert {"torch", "numpy"} <= {*numbers["made_by"]["versions"]}
+    assert rows["clip", "better"]["verdict"] == "better"
     for path in out.glob("*.png"):
         Image.open(path).load()
 
@@ -136,9 +135,8 @@ def test_what_failed_is_named_with_its_reason(scores, tmp_path):
             for c, rows in (("clip", [3]), ("hps_v2.1", [3, 7]))
         ),
     )
-    first, second = failures(lost)
-    assert (first.scorers, first.readable) == (("clip", "hps_v2.1"), False)
-    assert (second.scorers, second.readable) == (("hps_v2.1",), True)
+    (_, _, first), (_, _, second) = scores_of(lost).failures()
+    assert (first, second) == (("clip", "hps_v2.1"), ("hps_v2.1",))
     write_comparison(lost, "base", tmp_path / "out")
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "2 images without a score" in page
@@ -147,7 +145,8 @@ def test_what_failed_is_named_with_its_reason(scores, tmp_path):
 
 def test_scorers_that_disagree_and_prompts_trained_on_are_shown(scores, tmp_path):
     turned = scores.with_columns(other=-pl.col("clip"))
-    write_comparison(turned, "base", tmp_path, training=["Prompt 2!", "unseen"])
+    named = ["clip", "hps_v2.1", "other"]
+    write_comparison(turned, "base", tmp_path, None, ["Prompt 2!", "unseen"], named)
     numbers = json.loads((tmp_path / "comparison.json").read_text())
     agreement = numbers["scorers_name_the_same_winner"]
     assert agreement["scorers"] == ["clip", "hps_v2.1", "other"]
@@ -176,8 +175,44 @@ def test_one_policy_alone_still_makes_a_page(scores, tmp_path):
     assert "1 policy, " in (tmp_path / "comparison.html").read_text()
 
 
+def test_a_policy_that_darkens_or_collapses_is_found_out(tmp_path):
+    """One draws dark images, one draws two nearly equal images where the base draws unlike ones."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for policy, light, spread in (("base", 0.5, 1.0), ("dark", 0.3, 1.0), ("same", 0.5, 0.1)):
+        for i in range(40):
+            middle = rng.normal(size=6)
+            for k in range(2):
+                seen = (middle + spread * rng.normal(size=6)).astype(np.float16).tobytes()
+                bright = light + 0.05 * rng.normal()
+                rows.append((policy, f"prompt {i}", k, rng.normal(), bright, 0.4, seen))
+    names = ("policy", "prompt", "seed", "clip", "brightness", "saturation", "embedding")
+    frame = pl.DataFrame(rows, schema=names, orient="row")
+    found = {(one.policy, one.measure): one for one in drifts(scores_of(frame), "base")}
+    assert {key for key, one in found.items() if one.fallen} == {
+        ("dark", "brightness"), ("same", "diversity"),
+    }  # fmt: skip
+    darker = found["dark", "brightness"]
+    assert darker.low < -0.2 < darker.high < 0
+    assert (darker.prompts, len(found)) == (40, 6)
+    write_comparison(frame, "base", tmp_path)
+    page = (tmp_path / "comparison.html").read_text()
+    assert re.search(r"<b>same</b>: diversity fell from [\d.]+ by\s+\d\d%", page)
+    numbers = json.loads((tmp_path / "comparison.json").read_text())
+    assert {*numbers["frechet_distance"]} == {"dark", "same"}
+
+
+def test_the_frechet_distance_of_gaussians_is_its_closed_form():
+    """|a - b|^2 + sum (s - t)^2 for diagonal covariances s^2 and t^2 (Dowson and Landau 1982)."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(0, [1, 2, 3], (200_000, 3))
+    b = rng.normal([1, 0, 0], [1, 1, 1], (200_000, 3))
+    assert frechet_distance(a, b) == pytest.approx(1 + 0 + 1 + 4, rel=0.02)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
 def test_extremes_are_what_they_say_and_never_repeat(scores):
-    pairs = pairs_of(scores, "base", "better", "clip")
+    pairs = pairs_of(scores_of(scores), "base", "better", "clip")
     found = extremes(pairs, 5)
     differences = [pair.difference for pair in pairs]
     assert [pair.difference for pair in found["gains"]] == differences[:5]
@@ -237,6 +272,7 @@ def test_charts_take_what_the_report_has():
             "win_rate": [None, 0.5, 0.7],
             "win_rate_low": [None, 0.4, 0.6],
             "win_rate_high": [None, 0.6, 0.8],
+            "verdict": ["open", "open", "better"],
         }
     )
     for png in (win_rate_chart(table, "base"), win_rate_chart(table.head(1), "base")):

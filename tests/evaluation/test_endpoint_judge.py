@@ -1,5 +1,6 @@
 """The openai judge against a real small HTTP server that behaves badly in every way."""
 
+import io
 import json
 import socket
 import subprocess
@@ -17,8 +18,8 @@ from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
-from evaluation.judges import Question
-from evaluation.judges.asked import parse_ranking
+from evaluation.judges import Asking, BudgetSpent, Question, Refused
+from evaluation.judges.asked import parse_ranking, shown_image
 from evaluation.judges.endpoint import EndpointJudge
 from evaluation.ksort import evaluate
 from evaluation.ksort_dataset import read_dataset
@@ -82,6 +83,30 @@ def hangs_up(handler: Handler):
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
+def drips(handler: Handler):
+    """A byte now and then, so that no single read is ever late."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    for _ in range(12):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        time.sleep(0.1)
+
+
+def breaks_off(handler: Handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices"')
+
+
+def judge_of(tmp_path: Path, deadline: float = 0.4, **asking) -> EndpointJudge:
+    return EndpointJudge(
+        "seer", tmp_path / "judgments", Asking(**asking), deadline=deadline, pause=0.01
+    )
+
+
 @pytest.fixture
 def serve(monkeypatch, tmp_path):
     servers = []
@@ -92,7 +117,7 @@ def serve(monkeypatch, tmp_path):
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{server.server_port}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        return server, EndpointJudge("seer", tmp_path / "judgments", timeout=0.4, pause=0.01)
+        return server, judge_of(tmp_path)
 
     yield start
     for server in servers:
@@ -128,16 +153,18 @@ def test_the_answer_is_mapped_back_to_the_data_sets_order(serve, question):
         status(503),
         slow,
         hangs_up,
+        drips,
+        breaks_off,
         lambda handler: handler.reply(200, b'{"choices": [{"mess'),
         lambda handler: handler.reply(200, b'{"choices": []}'),
         lambda handler: handler.reply(200, b'["hello"]'),
-        says(None),
+        lambda handler: handler.reply(200, b"[" * 200_000),
         says("I would say that the second image is the best, then Image 1."),
         says("Image 1, Image 2, Image 3, Image 4"),
         says("Image 1, Image 2, Image 3, Image 4, Image 4"),
         says("Image 1, Image 2, Image 3, Image 4, Image 6"),
         says("图片2, 图片1, 图片3, 图片5, 图片4"),
-        says(f"{GOOD}\n\nBecause it is the sharpest."),
+        says(f"{GOOD}\nor rather\nImage 1, Image 2, Image 3, Image 5, Image 4"),
     ],
 )
 def test_after_a_fault_the_right_judgment(serve, question, fault):
@@ -149,7 +176,7 @@ def test_after_a_fault_the_right_judgment(serve, question, fault):
 def test_no_judgment_is_paid_for_twice(serve, question, tmp_path):
     server, judge = serve(says(GOOD), status(500))
     first = judge.rank(question)
-    again = EndpointJudge("seer", tmp_path / "judgments", timeout=0.4, pause=0.01)
+    again = judge_of(tmp_path)
     assert again.rank(question) == first
     assert len(server.bodies) == 1
     assert (judge.cost["requests"], again.cost["requests"], again.cost["kept"]) == (1, 0, 1)
@@ -165,7 +192,7 @@ def test_two_evaluations_at_once_pay_for_a_judgment_once(serve, question, tmp_pa
         says(GOOD)(handler)
 
     server, first = serve(deliberates)
-    second = EndpointJudge("seer", tmp_path / "judgments", timeout=2.0)
+    second = judge_of(tmp_path, deadline=2.0)
     found = []
     threads = [
         threading.Thread(target=lambda judge=judge: found.append(judge.rank(question)))
@@ -190,7 +217,7 @@ def test_an_endpoint_that_stays_down_is_one_clear_error(serve, question):
 
 def test_a_judge_that_never_ranks_is_one_clear_error(serve, question):
     server, judge = serve(says("As a language model I cannot rank."))
-    with pytest.raises(EvaluationError, match=r"no ranking of sample in 3 answers.*language model"):
+    with pytest.raises(Refused, match=r"no ranking of sample in 3 answers.*language model"):
         judge.rank(question)
     assert len(server.bodies) == 3
 
@@ -211,7 +238,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(serve, tmp_path, cap
     with pytest.raises(EvaluationError, match="refused"):
         evaluate(read_dataset(tmp_path / "world"), images, judge)
     server.script = [says(GOOD)]
-    resumed = EndpointJudge("seer", tmp_path / "judgments", timeout=0.4, pause=0.01)
+    resumed = judge_of(tmp_path)
     result = evaluate(read_dataset(tmp_path / "world"), images, resumed)
     assert len(result.rounds) == 6
     assert len(server.bodies) == 4 + 3
@@ -231,8 +258,8 @@ def test_answers_that_do_not_parse_are_paid_for_and_counted(serve, question):
 
 
 def test_five_orders_average_the_places_out_and_each_is_kept(serve, question, tmp_path):
-    server, judge = serve(says(GOOD))  # looks at the position alone
-    judge.orders = 5
+    server, _ = serve(says(GOOD))  # looks at the position alone
+    judge = judge_of(tmp_path, orders=5)
     assert judge.rank(question) == pytest.approx([2.0] * 5)
     shown = set()
     for body in server.bodies:
@@ -241,7 +268,7 @@ def test_five_orders_average_the_places_out_and_each_is_kept(serve, question, tm
     assert len(shown) == 5
     for place in range(5):  # every image has stood in every place once
         assert len({images[place] for images in shown}) == 5
-    again = EndpointJudge("seer", tmp_path / "judgments", orders=5)
+    again = judge_of(tmp_path, orders=5)
     assert again.rank(question) == pytest.approx([2.0] * 5)
     assert len(server.bodies) == 5
     assert again.summary()["spent_before"] == {"prompt_tokens": 500, "completion_tokens": 35}
@@ -257,6 +284,154 @@ def test_a_model_that_takes_no_temperature_is_asked_without(serve, question):
     server, judge = serve(fussy)
     assert judge.rank(question) == [0, 2, 4, 3, 1]
     assert ["temperature" in body for body in server.bodies] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        says(None),
+        lambda handler: handler.reply(
+            400, b'{"error": {"code": "content_policy_violation", "message": "no"}}'
+        ),
+        lambda handler: handler.reply(
+            200, b'{"choices": [{"message": {"refusal": "I will not", "content": null}}]}'
+        ),
+    ],
+)
+def test_a_refused_question_is_noted_and_the_evaluation_goes_on(serve, tmp_path, refusal):
+    write_dataset(tmp_path / "world", np.random.default_rng(0), instances=6)
+    images = write_new_images(tmp_path / "new", tmp_path / "world")
+    server, judge = serve(says(GOOD), refusal, says(GOOD))
+    result = evaluate(read_dataset(tmp_path / "world"), images, judge)
+    assert (len(result.rounds), result.stopped) == (5, "instances")
+    (left,) = result.skipped
+    assert left["instance"] not in {one.instance for one in result.rounds}
+    assert "seer refused" in left["reason"]
+    assert result.judge["refused"] == 1
+    server.script = [refusal]
+    other = judge_of(tmp_path, question="unified")
+    again = evaluate(read_dataset(tmp_path / "world"), images, other, most_refusals=2)
+    assert (again.stopped, len(again.skipped), len(again.rounds)) == ("refusals", 2, 0)
+
+
+def test_an_evaluation_stops_at_its_budget_and_goes_on_from_there(serve, tmp_path, capsys):
+    write_dataset(tmp_path / "world", np.random.default_rng(0), instances=6)
+    images = write_new_images(tmp_path / "new", tmp_path / "world")
+    server, _ = serve(says(GOOD))
+    arguments = ["ksort", "--judge", "openai:seer", "--dataset", str(tmp_path / "world")]
+    arguments += ["--images", str(images), "--out", str(tmp_path / "result.json")]
+    assert main([*arguments, "--max-requests", "4", "--max-tokens", "50"]) == 0
+    said = capsys.readouterr()
+    assert "judge: at most 4 requests, about 5,900 tokens in" in said.err
+    assert "after 4 rounds, stopped by --max-requests" in said.out
+    assert len(server.bodies) == 4
+    assert server.bodies[0]["max_tokens"] == 50
+    assert main(arguments) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (len(result["rounds"]), len(server.bodies)) == (6, 6)
+    judge = judge_of(tmp_path, max_requests=1)
+    paths = tuple(sorted(images.iterdir())[:5])
+    judge.rank(Question("sample", "one", paths, (0, 1, 2, 3, 4)))
+    with pytest.raises(BudgetSpent):
+        judge.rank(Question("sample", "two", paths, (0, 1, 2, 3, 4)))
+
+
+def test_an_empty_account_is_one_sentence_at_once(serve, question):
+    server, judge = serve(
+        lambda handler: handler.reply(429, b'{"error": {"code": "insufficient_quota"}}')
+    )
+    with pytest.raises(EvaluationError, match="the account is empty"):
+        judge.rank(question)
+    assert len(server.bodies) == 1
+
+
+def test_an_answer_in_content_parts_is_read(serve, question):
+    parts = [{"type": "reasoning", "text": None}, {"type": "text", "text": GOOD}]
+    _, judge = serve(says(parts))
+    assert judge.rank(question) == [0, 2, 4, 3, 1]
+
+
+def test_the_answers_form_is_asked_for_where_the_endpoint_takes_it(serve, question):
+    def strict(handler):
+        body = handler.server.bodies[-1]
+        if body.get("response_format", {}).get("type") == "json_schema":
+            says('{"ranking": [2, 1, 3, 5, 4]}')(handler)
+
+    server, judge = serve(strict)
+    assert judge.rank(question) == [0, 2, 4, 3, 1]
+
+    def fussy(handler):
+        body = handler.server.bodies[-1]
+        for name, said in (
+            ("response_format", b"response_format json_schema is not supported"),
+            ("max_tokens", b"use max_completion_tokens instead of max_tokens"),
+        ):
+            if name in body:
+                handler.reply(400, said)
+                return
+        says(GOOD)(handler)
+
+    server, judge = serve(fussy)
+    judge.identity = ["another"]
+    assert judge.rank(question) == [0, 2, 4, 3, 1]
+    assert [*server.bodies[-1]] == ["model", "temperature", "max_completion_tokens", "messages"]
+
+
+def test_all_five_images_are_shown_alike(serve, question, tmp_path):
+    """A large PNG among small JPEGs would tell which one is new."""
+    Image.new("RGB", (1024, 768), (9, 9, 9)).save(question.images[4])
+    with Image.open(io.BytesIO(shown_image(question.images[4], 512))) as shown:
+        assert (shown.format, shown.size) == ("JPEG", (512, 384))
+    server, judge = serve(says(GOOD))
+    judge.rank(question)
+    parts = server.bodies[0]["messages"][0]["content"]
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    assert all(url.startswith("data:image/jpeg;base64,") for url in urls)
+
+
+@pytest.mark.parametrize("question_name", ["published", "unified"])
+def test_the_ready_questions(serve, question, tmp_path, question_name):
+    server, _ = serve(says(GOOD))
+    judge = judge_of(tmp_path, question=question_name)
+    judge.rank(question)
+    said = server.bodies[0]["messages"][0]["content"][0]["text"]
+    words = {
+        "published": ("photorealism (30%)", "artifacts (10%)", "entity matching (30%)"),
+        "unified": ("semantic alignment", "visual", "style and aesthetics"),
+    }
+    assert all(word in said for word in (*words[question_name], "a red square"))
+    assert judge.summary()["question"] == question_name
+
+
+@pytest.mark.parametrize(
+    ("base", "key", "said"),
+    [
+        ("http://user:secret@127.0.0.1/v1", "", "carries more than an address"),
+        ("http://127.0.0.1/v1?api-key=secret", "", "carries more than an address"),
+        ("ftp://127.0.0.1", "", "not an http or https address"),
+        ("http://127.0.0.1/v1", "sk-secret\nX-Evil: 1", "OPENAI_API_KEY holds a line break"),
+    ],
+)
+def test_bad_settings_are_one_sentence_at_once(monkeypatch, tmp_path, base, key, said):
+    monkeypatch.setenv("OPENAI_BASE_URL", base)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(EvaluationError, match=said) as error:
+        judge_of(tmp_path)
+    assert "secret" not in str(error.value)
+
+
+def test_a_secret_in_the_address_is_in_no_result(serve, question, monkeypatch, tmp_path):
+    server, _ = serve(says(GOOD), status(401))
+    base = f"http://127.0.0.1:{server.server_port}/gateway/sk-in-the-path/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", base)
+    judge = judge_of(tmp_path)
+    judge.rank(question)
+    kept = "".join(path.read_text() for path in (tmp_path / "judgments").iterdir())
+    assert "sk-in-the-path" not in json.dumps(judge.summary()) + kept
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(question.images[4])
+    with pytest.raises(EvaluationError, match="HTTP 401") as error:
+        judge.rank(question)
+    assert "sk-in-the-path" not in str(error.value)
 
 
 def test_a_judge_that_looks_at_positions_is_found_out(serve, tmp_path, capsys):
@@ -302,7 +477,7 @@ def test_without_a_key_nothing_waits(monkeypatch, tmp_path):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(EvaluationError, match="set OPENAI_API_KEY"):
-        EndpointJudge("seer", Path(tmp_path))
+        judge_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +487,17 @@ def test_without_a_key_nothing_waits(monkeypatch, tmp_path):
         ("image 5, image 4, image 3, image 2, image 1.\n", [5, 4, 3, 2, 1]),
         ('["Image 2", "Image 1", "Image 3", "Image 5", "Image 4"]', [2, 1, 3, 5, 4]),
         ("3 > 1 > 2 > 5 > 4", [3, 1, 2, 5, 4]),
+        (
+            f"<think>Image 1, Image 2, Image 3, Image 4, Image 5?\nNo.</think>\n{GOOD}",
+            [2, 1, 3, 5, 4],
+        ),
+        (f"The second is sharpest.\n\n**Final ranking:** {GOOD}", [2, 1, 3, 5, 4]),
+        (f"{GOOD}\n\nBecause it is the sharpest.", [2, 1, 3, 5, 4]),
+        (f"```\n{GOOD}\n```", [2, 1, 3, 5, 4]),
+        ('```json\n{"ranking": [2, 1, 3, 5, 4]}\n```', [2, 1, 3, 5, 4]),
+        ('{\n "why": "light",\n "ranking": [\n  2, 1,\n  3, 5, 4\n ]\n}', [2, 1, 3, 5, 4]),
+        ("<think>I never come to an end: Image 2, Image 1, Image 3, Image 5, Image 4", None),
+        ("2, 1, 3, 5, 5", None),
         ("Image 2 Image 1 Image 3 Image 5 Image 4", None),
         ("21354", None),
         ("", None),

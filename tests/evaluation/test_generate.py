@@ -1,6 +1,6 @@
 """Generation: common noise, any batch size, resuming image by image, LoRA and full policies."""
 
-import queue
+import os
 import shutil
 import signal
 import subprocess
@@ -16,9 +16,10 @@ from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.drawing import Settings, is_current
-from evaluation.generate import draw_share, generate, image_name, noise_seed, prompt_targets
+from evaluation.generate import generate, image_name, noise_seed, prompt_targets
 from evaluation.policies import Policy
 
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "prompts"
 PROMPTS = [("p1", "a bold seven"), ("p2", "a thin one"), ("p/3", "a nine leaning left")]
 
 
@@ -99,24 +100,42 @@ def test_a_full_policy_replaces_the_base(generated, tiny_pipeline, prompts_file,
 
 
 @pytest.mark.slow
-def test_several_processes_make_the_same_images_and_go_on_with_each_others(
-    generated, tiny_pipeline, tmp_path
+def test_processes_that_are_launched_together_share_the_images_out(
+    generated, tiny_pipeline, prompts_file, tmp_path
 ):
+    targets = prompt_targets(PROMPTS, 2, 0, tmp_path / "images")
     policy, settings = Policy(str(tiny_pipeline)), Settings(2, 2.0, 0)
-    targets = prompt_targets(PROMPTS, 2, 0, tmp_path)
     assert generate(policy, targets[:1], settings).made == 1
-    outcome = generate(policy, targets, settings, processes=2)
-    assert (outcome.made, outcome.kept) == (5, 1)
-    assert np.abs(pixels(tmp_path) - pixels(generated / "images")).max() <= 1
-    assert generate(policy, targets, settings, processes=2).made == 0
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["-m", "evaluation", "generate", "--base", str(tiny_pipeline), "--name", "base"]
+    command += ["--prompts", str(prompts_file), "--out", str(tmp_path), "--images-per-prompt", "2"]
+    command += ["--steps", "2", "--guidance", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("images made") == 1  # one of them speaks, and writes the table
+    assert pq.read_table(tmp_path / "images.parquet").num_rows == 6
+    assert np.abs(pixels(tmp_path / "images") - pixels(generated / "images")).max() <= 1
 
 
-def test_a_process_that_cannot_draw_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    said = queue.SimpleQueue()
-    policy, targets = Policy(str(tmp_path / "nowhere")), prompt_targets(PROMPTS, 1, 0, tmp_path)
-    draw_share(policy, targets, Settings(2, 2.0, 0), "", None, (0, 1), said)
-    assert "nowhere: cannot be loaded" in said.get()
+def test_categories_of_prompts_are_in_the_table(tiny_pipeline, tmp_path):
+    prompts = tmp_path / "parti.tsv"
+    prompts.write_text("Prompt\tCategory\na dog\tAnimals\na word\tWorld Knowledge\n")
+    more = ("--name", "base", "--limit", 1)
+    assert run(tiny_pipeline, prompts, tmp_path / "out", *more) == 0
+    rows = pq.read_table(tmp_path / "out" / "images.parquet").to_pylist()
+    assert [(row["prompt"], row["category"]) for row in rows] == [("a dog", "Animals")] * 2
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not here")
+@pytest.mark.parametrize("name", ["longid", "slashid", "good"])
+def test_any_id_gets_a_file(tiny_pipeline, tmp_path, name):
+    out = tmp_path / "out"
+    assert run(tiny_pipeline, CASES / f"{name}.jsonl", out, "--name", "x", "--limit", 2) == 0
+    for row in pq.read_table(out / "images.parquet").to_pylist():
+        assert (out / row["image"]).resolve().parent == (out / "images").resolve()
+        with Image.open(out / row["image"]) as image:
+            assert image.text["prompt"] == row["prompt"]
 
 
 def test_a_lora_changes_the_images_and_a_zero_lora_does_not(
@@ -140,6 +159,42 @@ def test_a_lora_changes_the_images_and_a_zero_lora_does_not(
         assert run(tiny_pipeline, prompts_file, out, "--policy", policy, "--name", "lora") == 0
         difference = np.abs(pixels(out / "images") - pixels(generated / "images")).max()
         assert (difference > 1) == changed
+    file = policy / "pytorch_lora_weights.safetensors"  # the file does as well as its folder
+    assert run(tiny_pipeline, prompts_file, tmp_path / "file", "--policy", file, "--name", "x") == 0
+    same = pixels(tmp_path / "file" / "images") - pixels(out / "images")
+    assert np.abs(same).max() <= 1
+
+
+def test_a_lora_that_does_not_fit_is_refused_and_kohyas_keys_are_read(
+    generated, tiny_pipeline, prompts_file, tmp_path, capsys
+):
+    import torch
+    from safetensors.torch import save_file
+
+    name = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    from diffusers import StableDiffusionPipeline
+
+    unet = StableDiffusionPipeline.from_pretrained(tiny_pipeline).unet
+    width = unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q.in_features
+    torch.manual_seed(0)
+    kohya = {
+        f"lora_unet_{name}.lora_down.weight": torch.randn(2, width),
+        f"lora_unet_{name}.lora_up.weight": 5 * torch.randn(width, 2),
+        f"lora_unet_{name}.alpha": torch.tensor(2.0),
+    }
+    save_file(kohya, tmp_path / "kohya.safetensors")
+    out, more = tmp_path / "out", ("--name", "x", "--policy")
+    assert run(tiny_pipeline, prompts_file, out, *more, tmp_path / "kohya.safetensors") == 0
+    assert np.abs(pixels(out / "images") - pixels(generated / "images")).max() > 1
+    mixed = {
+        "unet.down_blocks.9.attentions.0.to_q.lora_A.weight": torch.randn(2, width),
+        "unet.down_blocks.9.attentions.0.to_q.lora_B.weight": torch.randn(width, 2),
+    }
+    save_file(mixed, tmp_path / "mixed.safetensors")
+    assert run(tiny_pipeline, prompts_file, out, *more, tmp_path / "mixed.safetensors") == 1
+    said = capsys.readouterr().err
+    assert "mixed.safetensors" in said
+    assert "Traceback" not in said
 
 
 def test_ksort_instances_get_an_image_each(tiny_pipeline, prompts_file, tmp_path):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def images() -> list[Image.Image]:
     ]
 
 
-def plain_score(folder: Path, prompt: str, image: Image.Image) -> float:
+def plain_score(folder: Path, prompt: str, image: Image.Image) -> tuple[float, float]:
     """One image: transformers' own preparation, whole model, positions in a row, the head."""
     state = load_file(folder / "HPSv3.safetensors")
     model = Qwen2VLForConditionalGeneration(Qwen2VLConfig.from_pretrained(folder)).eval()
@@ -112,15 +113,33 @@ def plain_score(folder: Path, prompt: str, image: Image.Image) -> float:
     for number in (0, 3, 5):
         x = state[f"rm_head.{number}.weight"] @ x + state[f"rm_head.{number}.bias"]
         x = x.relu() if number < 5 else x
-    return x[0].item()
+    return x[0].item(), x[1].exp().item()  # mu and, as in the authors' loss, exp(log sigma)
 
 
 def test_the_score_is_the_authors_formula(folder, images):
-    scores = load_scorer(f"hps_v3={folder}").score(PROMPTS, images)
+    scorer = load_scorer(f"hps_v3={folder}")
+    scores = scorer.score(PROMPTS, images)
     assert scores.dtype == np.float64
+    assert scorer.also == ("sigma",)
     plain = [plain_score(folder, prompt, i) for prompt, i in zip(PROMPTS, images, strict=True)]
     np.testing.assert_allclose(scores, plain, atol=1e-5)
-    assert np.ptp(scores) > 1e-3
+    assert np.ptp(scores[:, 0]) > 1e-3
+    assert (scores[:, 1] > 0).all()
+
+
+def test_patches_of_odd_pictures_are_those_of_transformers_own_processor():
+    """The sizes of golden/README.md, by the processor that HPS v3's authors call."""
+    vision = SimpleNamespace(patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
+    size = {"shortest_edge": room.PIXELS, "longest_edge": room.PIXELS}
+    processor = Qwen2VLImageProcessorPil(patch_size=14, size=size)
+    for width, height in ((1216, 832), (512, 519), (360, 640), (200, 150)):
+        x, y = np.arange(width)[None], np.arange(height)[:, None]
+        planes = (7 * x + 3 * y) % 256, (x * x // 97 + 5 * y) % 256, 255 * ((x // 8 + y // 8) % 2)
+        image = Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
+        expected = processor(images=[image], return_tensors="pt")
+        patches, grid = room.patches_of(image, vision)
+        assert list(grid) == expected.image_grid_thw[0].tolist()
+        np.testing.assert_allclose(patches, expected.pixel_values, atol=1e-4)
 
 
 def test_newer_keys_and_more_images_than_fit_at_once_score_the_same(folder, images, tmp_path):
@@ -137,7 +156,7 @@ def test_newer_keys_and_more_images_than_fit_at_once_score_the_same(folder, imag
         (tmp_path / path.name).write_bytes(path.read_bytes())
     many = load_scorer(f"hps_v3={tmp_path}").score(PROMPTS * 6, images * 6)
     few = load_scorer(f"hps_v3={folder}").score(PROMPTS, images)
-    np.testing.assert_allclose(many, np.tile(few, 6), atol=1e-5)
+    np.testing.assert_allclose(many, np.tile(few, (6, 1)), atol=1e-5)
 
 
 def test_images_are_fitted_as_qwen_fits_them():

@@ -231,6 +231,28 @@ def test_the_command_writes_the_result_and_says_what_it_found(tmp_path, capsys):
     assert "score" in capsys.readouterr().out
 
 
+def test_images_are_drawn_for_the_instances_that_are_met_only(tiny_pipeline, tmp_path):
+    """The judge is certain, so few of the instances are met; a repeat draws nothing."""
+    write_dataset(tmp_path / "world", np.random.default_rng(0), instances=40)
+    new = tmp_path / "new"
+    names = [folder.name for folder in (tmp_path / "world" / "Image").iterdir()]
+    judge = record(tmp_path / "j.jsonl", {name: [1, 2, 3, 4, 0] for name in names})
+    lines = [json.loads(line) for line in judge.read_text().split("\n") if line]
+    dataset = read_dataset(tmp_path / "world")
+    for i, name in enumerate(dataset.names):  # agrees with people, and the new one is best
+        human = dataset.instance(i).human_ranks
+        next(x for x in lines if x["instance"] == name)["ranks"] = [*(h + 1 for h in human), 0]
+    judge.write_text("\n".join(map(json.dumps, lines)))
+    arguments = ["--dataset", tmp_path / "world", "--images", new, "--out", tmp_path / "r.json"]
+    arguments += ["--judge", f"recorded:{judge}", "--base", tiny_pipeline, "--steps", 1]
+    assert run(*arguments, "--guidance", 2) == 0
+    rounds = json.loads((tmp_path / "r.json").read_text())["rounds"]
+    drawn = {path.stem: path.stat().st_mtime_ns for path in new.glob("*.png")}
+    assert drawn.keys() == {one["instance"] for one in rounds}
+    assert run(*arguments, "--guidance", 2) == 0
+    assert drawn == {path.stem: path.stat().st_mtime_ns for path in new.glob("*.png")}
+
+
 def test_errors_are_one_sentence_that_names_the_file(tmp_path, capsys):
     write_dataset(tmp_path / "world", np.random.default_rng(0), instances=3)
     images = write_new_images(tmp_path / "new", tmp_path / "world")

@@ -1,6 +1,8 @@
 """Prompt sets in the layouts they are published in, and overlap with the training prompts."""
 
 import json
+import re
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -16,6 +18,8 @@ from evaluation.prompts import (
     read_prompts,
     training_prompts,
 )
+
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "prompts"
 
 
 def pickapic(folder):
@@ -148,3 +152,40 @@ def test_what_is_no_prompt_set_is_one_sentence(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(EvaluationError, match=r"holds <style>\.json files"):
         read_prompts(tmp_path / "empty")
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is not here")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bom.csv", ["a dog"]),
+        ("bom.txt", ["a dog", "a cat"]),
+        ("semicolon.csv", ["a dog"]),
+        ("dup.jsonl", ["a dog", "A dog."]),
+        ("latin1.txt", "latin1.txt: line 1 is not UTF-8 (Latin-1?); save the file as UTF-8"),
+        ("surrogate.jsonl", "surrogate.jsonl: row 2: prompt holds half an emoji or a zero byte"),
+        ("nul.jsonl", "nul.jsonl: row 1: prompt holds half an emoji or a zero byte"),
+        ("empty.jsonl", "empty.jsonl: row 2 has no prompt"),
+    ],
+)
+def test_files_as_people_have_them_are_read_or_refused_in_one_sentence(name, expected):
+    if isinstance(expected, list):
+        assert [one.prompt for one in read_prompts(CASES / name)] == expected
+    else:
+        with pytest.raises(EvaluationError, match=re.escape(expected)):
+            read_prompts(CASES / name)
+
+
+def test_a_line_separator_inside_a_prompt_ends_no_line(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a dog\u2028and a cat"}\n{"prompt": "x"}\n', encoding="utf-8")
+    assert [one.prompt for one in read_prompts(path)] == ["a dog\u2028and a cat", "x"]
+
+
+def test_sets_whose_ids_clash_are_refused(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("prompt_id,prompt\n1,a dog\n")
+    (tmp_path / "b.csv").write_text("prompt_id,prompt\n1,a cat\n")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.csv")]
+    assert main(["prompts", *files, "--out", str(tmp_path / "out.parquet")]) == 1
+    assert "prompt_id '1' is another prompt in an earlier file" in capsys.readouterr().err
+    assert not (tmp_path / "out.parquet").exists()

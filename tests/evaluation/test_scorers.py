@@ -1,5 +1,8 @@
 """Scorers: each equals its formula on a tiny random CLIP, and missing weights are named."""
 
+import json
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,15 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers.aesthetic import apply_head
-from evaluation.scorers.clip_towers import Preparation, tokenizer_from_merges
+from evaluation.scorers.clip_towers import cleaned, tokenizer_from_merges
 from evaluation.scorers.hps import to_transformers
 from evaluation.scorers.load import load_scorer
+from evaluation.scorers.naming import absence, content, parse, parse_all
+from evaluation.scorers.pixels import Preparation
 
-WEIGHTS = Path(__file__).parents[3] / "shared" / "weights"
+SHARED = Path(__file__).parents[3] / "shared"
+WEIGHTS, GOLDEN = SHARED / "weights", SHARED / "golden"
+SIZES = ((1216, 832), (512, 519), (360, 640), (200, 150))
 PROMPTS = ["a bold seven", "a thin one leaning left", "a bold seven"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -81,50 +88,75 @@ def plain_cosines(folder: Path, prompts, images, fit: str) -> np.ndarray:
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     cosines = []
     for prompt, image in zip(prompts, images, strict=True):
-        width, height = image.size
-        if fit == "crop":
-            scale = 32 / min(width, height)
-            image = image.resize((int(width * scale), int(height * scale)), Image.BICUBIC)
-            left, top = round((image.width - 32) / 2), round((image.height - 32) / 2)
-            image = image.crop((left, top, left + 32, top + 32))
-        else:
-            scale = 32 / max(width, height)
-            small = image.resize((round(width * scale), round(height * scale)), Image.BICUBIC)
-            image = Image.new("RGB", (32, 32))
-            image.paste(small, ((32 - small.width) // 2, (32 - small.height) // 2))
-        pixels = np.asarray(image, dtype=np.float64) / 255
-        pixels -= [0.48145466, 0.4578275, 0.40821073]
-        pixels /= [0.26862954, 0.26130258, 0.27577711]
+        pixels = Preparation(32, fit=fit)(image)
         tokens = tokenizer([prompt], return_tensors="pt")
         with torch.no_grad():
             out = model(
                 input_ids=tokens.input_ids,
                 attention_mask=tokens.attention_mask,
-                pixel_values=torch.tensor(pixels).permute(2, 0, 1)[None].float(),
+                pixel_values=pixels[None],
             )
         text, seen = out.text_embeds[0].numpy(), out.image_embeds[0].numpy()
         cosines.append(text @ seen / np.linalg.norm(text) / np.linalg.norm(seen))
     return np.array(cosines, dtype=np.float64)
 
 
+def golden_picture(width: int, height: int) -> Image.Image:
+    """The integer formula of golden/README.md."""
+    x, y = np.arange(width)[None], np.arange(height)[:, None]
+    red, green = (7 * x + 3 * y) % 256, (x * x // 97 + 5 * y) % 256
+    blue = 255 * ((x // 8 + y // 8) % 2)
+    return Image.fromarray(np.stack([red, green, blue], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
+@pytest.mark.parametrize(
+    ("fit", "key"),
+    [
+        ("clip", "clip, imagereward"),
+        ("processor", "pickscore"),
+        ("hps", "hps_v2"),
+        ("hps_aliased", "hps_v2 without antialias"),
+    ],
+)
+def test_pixels_are_those_of_the_authors_own_code(fit, key):
+    golden = np.load(GOLDEN / "pixels.npz")
+    for width, height in SIZES:
+        pixels = Preparation(224, fit=fit)(golden_picture(width, height)).numpy()
+        expected = golden[f"{key} {width}x{height}"]
+        np.testing.assert_allclose(pixels[:, ::9, ::9].ravel(), expected[:-2], atol=1e-4)
+        assert pixels.mean() == pytest.approx(expected[-2], abs=1e-5)
+        assert np.abs(pixels).sum() == pytest.approx(expected[-1], rel=1e-5)
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="../shared/golden is not here")
+def test_hps_tokens_are_those_of_the_authors_own_tokenizer():
+    tokenizer = tokenizer_from_merges(WEIGHTS / "clip_bpe" / "bpe_simple_vocab_16e6.txt.gz")
+    golden = json.loads((GOLDEN / "tokens.json").read_text())
+    for prompt, expected in zip(golden["prompts"], golden["hps_v2"], strict=True):
+        ids = tokenizer(cleaned(prompt), truncation=True, max_length=77)["input_ids"]
+        assert ids + [0] * (77 - len(ids)) == expected, prompt
+
+
 def test_clip_is_a_hundred_cosines(clip_folder, images):
     scores = load_scorer(f"clip={clip_folder}").score(PROMPTS, images)
     assert scores.dtype == np.float64
-    plain = 100 * plain_cosines(clip_folder, PROMPTS, images, "crop")
+    plain = 100 * plain_cosines(clip_folder, PROMPTS, images, "clip")
     np.testing.assert_allclose(scores, plain, atol=1e-5, rtol=1e-5)
     assert np.ptp(scores) > 0.1  # three different images do not score alike
 
 
 def test_pickscore_is_the_scaled_cosine(clip_folder, images):
     scores = load_scorer(f"pickscore={clip_folder}").score(PROMPTS, images)
-    plain = np.exp(3.1) * plain_cosines(clip_folder, PROMPTS, images, "crop")
+    plain = np.exp(3.1) * plain_cosines(clip_folder, PROMPTS, images, "processor")
     np.testing.assert_allclose(scores, plain, atol=1e-5, rtol=1e-5)
 
 
 def test_hps_is_the_cosine_of_the_padded_image(clip_folder, images):
-    scores = load_scorer(f"hps_v2.1={clip_folder}").score(PROMPTS, images)
-    plain = plain_cosines(clip_folder, PROMPTS, images, "pad")
-    np.testing.assert_allclose(scores, plain, atol=1e-5)
+    for name, fit in (("hps_v2.1", "hps"), ("hps_v2_aliased", "hps_aliased")):
+        scores = load_scorer(f"{name}={clip_folder}").score(PROMPTS, images)
+        plain = plain_cosines(clip_folder, PROMPTS, images, fit)
+        np.testing.assert_allclose(scores, plain, atol=1e-5)
 
 
 def to_open_clip(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -214,9 +246,24 @@ def test_the_real_aesthetic_heads_are_their_layers_one_after_another(name, width
     for prefix in prefixes:
         weight, bias = state[f"{prefix}weight"].double(), state[f"{prefix}bias"].double()
         plain = plain @ weight.numpy().T + bias.numpy()
-    ours = apply_head(state, torch.tensor(features, dtype=torch.float32)).numpy()
+    ours = apply_head(state, torch.tensor(features, dtype=torch.float32))[:, 0].numpy()
     np.testing.assert_allclose(ours, plain[:, 0], atol=1e-5)
     assert 0 < ours.mean() < 10  # the raters' scale
+
+
+def test_the_relu_head_is_the_authors_sequential():
+    """`ava+logos-l14-reluMSE`: the layers of avaclipmlp_inf_wds-relu.py, LAION's own script."""
+    nn = torch.nn
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Linear(12, 10), nn.ReLU(), nn.Dropout(0.2), nn.Linear(10, 8), nn.ReLU(),
+        nn.Dropout(0.2), nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.1), nn.Linear(6, 4), nn.ReLU(),
+        nn.Linear(4, 1),
+    ).eval()  # fmt: skip
+    state = {f"layers.{key}": value for key, value in layers.state_dict().items()}
+    features = torch.randn(9, 12)
+    with torch.no_grad():
+        np.testing.assert_allclose(apply_head(state, features), layers(features), atol=1e-6)
 
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="../shared/weights is not here")
@@ -248,8 +295,77 @@ def test_scorers_on_one_clip_share_it_and_embed_a_batch_once(clip_folder, images
     assert padded.towers is not clip.towers
 
 
+OWN = '''"""My scorers."""
+
+
+def reddest(prompts, images):
+    return [image.resize((1, 1)).getpixel((0, 0))[0] for image in images]
+
+
+class Longest:
+    def __init__(self, source="none"):
+        self.source = source
+
+    def score(self, prompts, images):
+        return [float(len(prompt)) for prompt in prompts]
+'''
+
+
+def test_your_own_scorer_is_a_function_or_a_class(images, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / "my_scorers.py"
+    path.write_text(OWN)
+    red = load_scorer("mine=my_scorers:reddest").score(PROMPTS, images)
+    assert red.tolist() == [image.resize((1, 1)).getpixel((0, 0))[0] for image in images]
+    assert load_scorer("len=my_scorers:Longest").score(PROMPTS, images)[1] == len(PROMPTS[1])
+    before = content(parse("mine=my_scorers:reddest"))
+    path.write_text(OWN.replace("[0] for", "[1] for"))
+    assert content(parse("mine=my_scorers:reddest")) != before  # its content is in the hash
+    with pytest.raises(EvaluationError, match="my_scorers has no bluest"):
+        load_scorer("mine=my_scorers:bluest")
+    assert "cannot be imported" in absence("mine=no_such_module:score")
+    with pytest.raises(EvaluationError, match="'seed' cannot be the name of a column"):
+        parse("seed=my_scorers:reddest")
+    sys.modules.pop("my_scorers")
+
+
+def test_a_package_offers_scorers_by_entry_point(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "their_scorers.py").write_text(OWN)
+    entry = EntryPoint("longest", "their_scorers:Longest", "arenapo.scorers")
+    monkeypatch.setattr("evaluation.scorers.naming.entry_points", lambda group: [entry])
+    assert load_scorer("longest").source == "none"
+    assert load_scorer("longest=somewhere").source == "somewhere"
+    assert load_scorer("other=longest:somewhere").source == "somewhere"
+    sys.modules.pop("their_scorers")
+
+
+def test_two_versions_of_a_scorer_stand_side_by_side(clip_folder, tmp_path):
+    named = parse_all(["pickscore", f"old=pickscore:{clip_folder}", f"clip={clip_folder}"])
+    assert [(one.label, one.kind) for one in named] == [
+        ("pickscore", "pickscore"), ("old", "pickscore"), ("clip", "clip"),
+    ]  # fmt: skip
+    assert len({content(one) for one in named}) == 3
+    with pytest.raises(EvaluationError, match="each scorer once"):
+        parse_all(["clip", f"clip={clip_folder}"])
+
+
+def test_a_study_hears_of_missing_weights_before_anything_is_spent(monkeypatch, tmp_path):
+    """Every scorer has a usual source; where neither it nor the hub is there, one sentence."""
+    monkeypatch.setattr("evaluation.hub.out_of_reach", lambda: True)
+    monkeypatch.setattr("evaluation.hub.revision", lambda name: None)
+    for name in ("aesthetic", "clip", "pickscore", "hps_v2.1", "hps_v3", "imagereward", "vqa"):
+        assert f"{name}: no weights:" in absence(name)
+        assert absence(f"{name}={tmp_path}") is None
+    assert "give its folder" in absence("miniature")
+    monkeypatch.setattr("evaluation.hub.out_of_reach", lambda: False)
+    assert absence("aesthetic") is None
+
+
 def test_an_unknown_scorer_names_the_known_ones():
-    with pytest.raises(EvaluationError, match="unknown scorer 'beauty'; known scorers: pickscore"):
+    with pytest.raises(
+        EvaluationError, match="unknown scorer 'beauty'; known scorers: aesthetic, clip"
+    ):
         load_scorer("beauty")
 
 
@@ -262,7 +378,7 @@ def test_missing_weights_say_where_to_put_them(name, tmp_path):
 def test_without_the_hub_missing_weights_are_named_at_once(monkeypatch, tmp_path):
     monkeypatch.setattr("evaluation.hub.out_of_reach", lambda: True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    for name in ("clip", "pickscore", "hps_v2.1", "imagereward"):
+    for name in ("clip", "pickscore", "hps_v2.1", "imagereward", "aesthetic"):
         with pytest.raises(MissingWeights, match=rf"{name}: no weights: .* put .* {name}=FOLDER"):
             load_scorer(f"{name}=nobody/nothing")
     torch.save({"weight": torch.zeros(1, 768)}, tmp_path / "sac+logos+ava1-l14-linearMSE.pth")

@@ -8,17 +8,19 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from scipy.stats import binomtest, permutation_test
 from scipy.stats import t as student
 
 from evaluation.errors import EvaluationError
 from evaluation.intervals import (
     bootstrap_interval,
+    detectable_rate,
     holm,
-    prompts_needed,
     rate_interval,
     sign_flip_p,
 )
-from evaluation.statistics import compare, compare_all, scorers_of, win_matrix
+from evaluation.scores import scores_of
+from evaluation.statistics import compare, compare_all, win_matrix
 
 
 def table(base, new, seeds=1, **more) -> pa.Table:
@@ -77,8 +79,8 @@ def test_what_is_missing_is_named():
         compare(scores, "sdxl", "score")
     with pytest.raises(EvaluationError, match="no column 'clip'"):
         compare(scores, "base", "clip")
-    with pytest.raises(EvaluationError, match="no column of scores"):
-        compare_all(scores.drop_columns("score"), "base")
+    with pytest.raises(EvaluationError, match="which column is a score"):
+        scores_of(scores.drop_columns("score"))
 
 
 # What a prompt's difference may look like, (rng, shape) -> values, and its true mean.
@@ -151,11 +153,11 @@ def test_over_a_thousand_evaluations_the_interval_of_a_win_rate_covers_it(prompt
 def test_over_a_thousand_evaluations_equal_policies_are_not_told_apart(prompts, seeds):
     rng = np.random.default_rng(prompts)
     apart = np.zeros(2)
-    for i in range(EVALUATIONS):
+    for _ in range(EVALUATIONS):
         new, old = np.round(rng.normal(size=(2, seeds, prompts)), 1)
         rates = ((new > old) + 0.5 * (new == old)).mean(axis=0)
         low, high = rate_interval(rates)
-        apart += [sign_flip_p(rates - 0.5, flips=999, seed=i) < 0.05, not low <= 0.5 <= high]
+        apart += [sign_flip_p(rates - 0.5) < 0.05, not low <= 0.5 <= high]
     print(f"{prompts} prompts: told apart by the test and by the interval {apart / EVALUATIONS}")
     assert apart[0] / EVALUATIONS <= 0.05
     assert apart[1] / EVALUATIONS <= 1 - PROMISE[0]
@@ -195,10 +197,23 @@ def test_wilsons_interval_as_in_the_textbook():
     assert (low, high) == (pytest.approx(0.2553, abs=4e-4), pytest.approx(0.3662, abs=4e-4))
 
 
-def test_sign_flips_give_the_exact_p_of_a_small_case():
-    # Five equal values: 2 of 32 sign patterns are as far out.
-    assert sign_flip_p(np.ones(5), flips=20_000) == pytest.approx(2 / 32, abs=0.006)
+def test_the_sign_flip_test_is_exact():
+    """Beside scipy's binomial test where no prompt ties, and its full permutation test."""
+    assert sign_flip_p(np.full(5, 0.5)) == 2 / 32
     assert sign_flip_p(np.zeros(5)) == 1.0
+    rng = np.random.default_rng(0)
+    for wins, count in ((70, 100), (320, 500), (15, 20), (9, 10)):
+        values = np.where(np.arange(count) < wins, 0.5, -0.5)
+        assert sign_flip_p(values) == pytest.approx(binomtest(wins, count).pvalue, rel=1e-9)
+    for _ in range(5):
+        values = rng.integers(-4, 5, 12) / rng.choice([4, 6, 8])
+        every = permutation_test((values,), np.sum, permutation_type="samples", n_resamples=5000)
+        assert sign_flip_p(values) == pytest.approx(every.pvalue, rel=1e-9)
+
+
+def test_holm_over_five_hundred_tests_can_reach_five_percent():
+    won = [sign_flip_p(np.full(100, 0.5))] + [1.0] * 499
+    assert holm(won)[0] < 1e-20
 
 
 def test_holm_as_in_the_textbook():
@@ -212,27 +227,27 @@ def test_holm_runs_over_every_scorer_and_policy():
     new = base + rng.normal(0.3, 1, 50)
     scores = table(base, new, other=[*base, *(base + rng.normal(0.3, 1, 50))])
     alone = compare(scores, "base", "score")["new"]
-    together = [one for one in compare_all(scores, "base") if one.policy == "new"]
-    assert [one.scorer for one in together] == scorers_of(scores) == ["score", "other"]
+    found = compare_all(scores_of(scores, ["score", "other"]), "base")
+    together = [one for one in found if one.policy == "new"]
+    assert [one.scorer for one in together] == ["score", "other"]
     assert alone.p_holm == alone.p_value
     assert min(one.p_holm for one in together) == 2 * min(one.p_value for one in together)
 
 
-def test_the_number_of_prompts_that_would_settle_it_does():
+def test_the_rate_that_so_many_prompts_detect_is_detected_four_times_in_five():
+    assert detectable_rate(5) is None  # 5 wins of 5 have p = 0.0625
+    assert detectable_rate(0) is None
     rng = np.random.default_rng(2)
-    needed = prompts_needed(np.where(np.arange(1000) < 620, 0.5, -0.5))  # a win rate of 62%
-    assert needed == pytest.approx(129, abs=2)
-    settled = sum(
-        sign_flip_p((rng.random(needed) < 0.62) - 0.5, flips=999, seed=i) < 0.05 for i in range(200)
-    )
-    assert settled / 200 == pytest.approx(0.8, abs=0.08)
-    assert prompts_needed(np.zeros(10)) is None
+    rate = detectable_rate(100)
+    found = sum(sign_flip_p((rng.random(100) < rate) - 0.5) < 0.05 for _ in range(400))
+    assert found / 400 == pytest.approx(0.8, abs=0.06)
 
 
 def test_the_matrix_of_win_rates_is_its_own_mirror():
     rng = np.random.default_rng(3)
-    policies, matrix = win_matrix(table(rng.normal(size=30), rng.normal(size=30)), "score")
-    assert policies == ["base", "new"]
+    scores = scores_of(table(rng.normal(size=30), rng.normal(size=30)), ["score"])
+    matrix = win_matrix(scores, "score")
+    assert scores.policies == ["base", "new"]
     assert matrix[0, 1] + matrix[1, 0] == pytest.approx(1)
     assert np.isnan(np.diag(matrix)).all()
 

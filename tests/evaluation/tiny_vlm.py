@@ -16,7 +16,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from evaluation.judges.asked import AGAIN, INSTRUCTION
+from evaluation.judges.asked import AGAIN, QUESTIONS
+
+INSTRUCTION = QUESTIONS["house"]
 
 SIDE, PATCH, WIDTH = 28, 14, 48
 TEMPLATE = (

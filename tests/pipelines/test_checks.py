@@ -22,12 +22,14 @@ from assets.lake import Lake
 from assets.policy import check_preference, check_weights
 from assets.ratings import BEFORE, ratings_stage
 from assets.report import COLUMNS, report_stage
-from assets.scorecard import check_images, check_settled, check_win
+from assets.scorecard import check_drift, check_images, check_scored, check_settled, check_win
 from assets.study import read_study
 from assets.tracking import Run, Tracking
 from assets.training_set import training_set_stage
 from assets.votes import votes_stage
 from assets.yardsticks import prompts_of, prompts_version
+from evaluation.drift import drifts
+from evaluation.scores import scores_of
 from evaluation.statistics import compare
 from pipelines.definitions import build_definitions
 
@@ -345,6 +347,35 @@ def test_policy_beats_base():
     assert check_win(compare(scores, "base", "miniature")["dpo"]).passed
     same = scores.with_columns(miniature=pl.lit(0.5))
     assert not check_win(compare(same, "base", "miniature")["dpo"]).passed
+
+
+def test_every_image_is_scored():
+    scores = pl.DataFrame({"clip": [0.1, 0.2], "hps_v2": [0.3, None]})
+    assert check_scored(scores, ["clip"]).passed
+    assert not check_scored(scores, ["clip", "hps_v2"]).passed
+    failed = check_scored(scores, ["clip", "pickscore"])
+    assert not failed.passed
+    assert failed.metadata["without pickscore"].value == 2
+
+
+def test_light_and_diversity_are_kept():
+    scores = pl.DataFrame(
+        {
+            "policy": ["base"] * 40 + ["dpo"] * 40,
+            "prompt": [f"prompt {i}" for i in range(40)] * 2,
+            "miniature": [0.5] * 40 + [0.6] * 40,
+            "brightness": [0.5] * 80,
+        }
+    )
+    dark = scores.with_columns(brightness=pl.Series([0.5] * 40 + [0.3] * 40))
+    lost = dark.with_columns(miniature=pl.lit(0.5))
+    for table, kept in ((scores, True), (dark, False), (lost, True)):
+        found = drifts(scores_of(table, ["miniature"]), "base")
+        row = compare(table, "base", "miniature")["dpo"]
+        assert check_drift(row, found).passed == kept
+    assert not check_drift(
+        compare(dark, "base", "miniature")["dpo"], drifts(scores_of(dark, ["miniature"]), "base")
+    ).passed
 
 
 def test_ksort_rating_settled():

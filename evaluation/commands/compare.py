@@ -1,0 +1,52 @@
+"""Compare policies with a baseline, paired by prompt.
+
+examples:
+  python -m evaluation compare scores.parquet --baseline base --out comparison
+  python -m evaluation compare own.csv --baseline base --scorer judge_mark --out comparison
+
+SCORES is what `score` wrote, or any table of policy, prompt, image and scores, with prompt_id and
+seed where there are any; --scorer names the columns of scores where the table does not say.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from evaluation.commands import Done
+from evaluation.errors import EvaluationError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("scores", type=Path, metavar="SCORES", help="what `score` wrote")
+    parser.add_argument("--baseline", required=True, help="the policy to compare with")
+    parser.add_argument("--scorer", action="append", metavar="COLUMN", help="a column of scores")
+    parser.add_argument("--out", type=Path, required=True, help="folder for page and figures")
+    parser.add_argument(
+        "--ksort", action="append", default=[], metavar="POLICY=result.json", help="to be shown too"
+    )
+    parser.add_argument("--training", type=Path, help="training set or votes, to find overlap")
+
+
+def run(args: argparse.Namespace) -> Done:
+    """Compare, write the page and its figures, print the table."""
+    from evaluation.ksort_dataset import read_json
+    from evaluation.page import as_text, write_comparison
+    from evaluation.prompts import training_prompts
+    from evaluation.scores import read_scores
+
+    ksort: dict[str, Any] = {}
+    for entry in args.ksort:
+        policy, separator, path = entry.partition("=")
+        if not separator:
+            raise EvaluationError(f"--ksort {entry}: expected POLICY=result.json")
+        ksort[policy] = read_json(Path(path))
+    training = None if args.training is None else training_prompts(args.training)
+    table = read_scores(args.scores)
+    files = write_comparison(table, args.baseline, args.out, ksort, training, args.scorer)
+    rows = read_json(args.out / "comparison.json")["comparisons"]
+    print(as_text(rows))
+    print(f"page: {args.out / 'comparison.html'}")
+    others = [row for row in rows if row["policy"] != args.baseline and row["images"]]
+    report = {f"win_rate_{row['policy']}_{row['scorer']}": row["win_rate"] for row in others}
+    return {"prompts": max(row["prompts"] for row in rows), **report}, files

@@ -1,0 +1,50 @@
+"""Build a K-Sort Eval data set from your own K-wise votes.
+
+examples:
+  python -m evaluation dataset votes.parquet --images images.parquet --out ksort
+  python -m evaluation dataset rankings.jsonl --ratings ratings.parquet --out ksort
+
+VOTES: K-wise votes (prompt, models, images, ranks; K of 4 or more) in any format that `arena
+inspect` reads. Images are paths relative to the file, or ids into --images (parquet: image, bytes).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from evaluation.commands import Done, at_least
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("votes", type=Path, metavar="VOTES")
+    parser.add_argument("--images", type=Path, help="parquet of image, bytes")
+    parser.add_argument("--ratings", type=Path, help="leaderboard, as `arena fit` writes it")
+    parser.add_argument("--instances", type=at_least(1), default=500, help="at most (500)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of fours and instances")
+    parser.add_argument("--out", type=Path, required=True, help="new folder")
+
+
+def run(args: argparse.Namespace) -> Done:
+    """Build the data set and say what became of the votes."""
+    from evaluation import ksort_build
+    from evaluation.human_votes import image_reader, read_rankings
+
+    rankings, notes = read_rankings(args.votes)
+    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
+    ratings = (
+        ksort_build.rate_models(rankings)
+        if args.ratings is None
+        else ksort_build.read_ratings(args.ratings)
+    )
+    reader = image_reader(args.votes, args.images)
+    instances = ksort_build.write_dataset(
+        args.out, rankings, ratings, reader, seed=args.seed, most=args.instances
+    )
+    few = sum(len(one.images) < 4 for one in rankings)
+    print(
+        f"{instances} instances from {len(rankings):,} votes over {len(ratings)} models "
+        f"({few:,} votes of fewer than four images rate models only): {args.out}"
+    )
+    report = {"instances": instances, "votes": len(rankings), "models": len(ratings)}
+    return report, sorted(path for path in args.out.rglob("*") if path.is_file())

@@ -1,0 +1,161 @@
+"""Rate a new model against an arena by K-Sort Eval.
+
+examples:
+  python -m evaluation ksort --dataset examples/miniature/world/ksort --images new \\
+      --base examples/miniature/world/base --policy runs/arenapo/policy --steps 20 --guidance 2 \\
+      --judge scorer:miniature=examples/miniature/world/scorer --out result.json
+  OPENAI_API_KEY=... python -m evaluation ksort --dataset K-Sort-Eval --images new \\
+      --judge openai:gpt-4o --question published --max-requests 100 --out result.json
+
+With --base or --policy the images of the instances that are met are drawn into --images; without,
+they have to be there. judges: recorded:FILE.jsonl, scorer:NAME[=SOURCE], local:FOLDER (a
+vision-language model in transformers' layout, or its hub name), openai:MODEL (any OpenAI-compatible
+endpoint, OPENAI_BASE_URL and OPENAI_API_KEY). Answers that cost something are kept beside --out, in
+judgments/, so a repeat or an interrupted evaluation asks only what is new. An instance that the
+judge refuses is left out and noted.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evaluation.commands import Done, at_least
+from evaluation.commands.generate import drawing_arguments
+
+ENDINGS = {
+    "sigma": "settled",
+    "rounds": "not settled after the last round allowed",
+    "instances": "not settled when the data set ran out",
+    "refusals": "stopped because the judge refused too many instances",
+    "budget": "stopped by --max-requests; the same command with a higher one goes on",
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("--dataset", type=Path, required=True, help="K-Sort Eval folder")
+    parser.add_argument(
+        "--images", type=Path, required=True, help="<instance>.png of the new model"
+    )
+    parser.add_argument("--judge", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="result.json")
+    drawing_arguments(parser)
+    parser.add_argument(
+        "--question",
+        choices=("house", "published", "unified"),
+        default="house",
+        help="how openai and local are asked: published has K-Sort Eval's own weights, unified "
+        "judges three dimensions first",
+    )
+    parser.add_argument(
+        "--size", type=at_least(8), default=512, help="longer side of what they see, pixels (512)"
+    )
+    parser.add_argument(
+        "--orders",
+        type=at_least(1),
+        default=1,
+        help="ask openai or local in so many orders (1 to 5) and average: no place is favoured",
+    )
+    parser.add_argument("--max-requests", type=at_least(1), help="stop after so many requests")
+    parser.add_argument(
+        "--max-tokens", type=at_least(1), default=1024, help="of an answer, thoughts and all (1024)"
+    )
+    parser.add_argument(
+        "--max-refusals", type=at_least(1), default=10, help="stop after so many (10)"
+    )
+    parser.add_argument("--variance", choices=("code", "paper"), default="code", help="reading")
+    parser.add_argument("--score", choices=("code", "paper"), default="code", help="reading")
+
+
+def run(args: argparse.Namespace) -> Done:
+    """Run K-Sort Eval and write its result."""
+    from evaluation import devices
+    from evaluation.judges import Asking, load_judge
+    from evaluation.ksort import MOST_ROUNDS, Round, evaluate
+    from evaluation.ksort_dataset import read_dataset
+    from evaluation.tables import write_bytes
+
+    devices.choose(args.device)
+    dataset = read_dataset(args.dataset)
+    asking = Asking(args.orders, args.question, args.size, args.max_requests, args.max_tokens)
+    judge: Any = load_judge(args.judge, args.out.parent / "judgments", asking)
+    if hasattr(judge, "estimate"):
+        print(judge.estimate(min(MOST_ROUNDS, len(dataset.names))), file=sys.stderr)
+    shown = time.monotonic()
+    count = 0
+
+    def progress(done: Round) -> None:
+        nonlocal shown, count
+        count += 1
+        if time.monotonic() - shown > 2:
+            shown = time.monotonic()
+            print(f"  round {count}: mu {done.mu:.2f}, sigma {done.sigma:.2f}", file=sys.stderr)
+
+    result = evaluate(
+        dataset,
+        args.images,
+        judge,
+        seed=args.seed,
+        variance=args.variance,
+        score=args.score,
+        draw=artist(args),
+        most_refusals=args.max_refusals,
+        on_round=progress,
+    )
+    content = json.dumps(result.as_dict(), ensure_ascii=False, indent=1)
+    write_bytes(args.out, content.encode())
+    print(
+        f"score {result.score:.2f} (mu {result.mu:.2f}, sigma {result.sigma:.2f}) "
+        f"after {len(result.rounds)} rounds, {ENDINGS[result.stopped]}: {args.out}"
+    )
+    for one in result.skipped:
+        print(f"left out: {one['instance']}: {one['reason']}", file=sys.stderr)
+    if "requests" in result.judge:
+        say_costs(result.judge)
+    report = {
+        "mu": result.mu,
+        "sigma": result.sigma,
+        "score": result.score,
+        "rounds": len(result.rounds),
+        "skipped": len(result.skipped),
+        "stopped": result.stopped,
+    }
+    return report, [args.out]
+
+
+def artist(args: argparse.Namespace) -> Callable[[Any], None] | None:
+    """A function that draws an instance's image where it is not there yet; None: it has to be."""
+    if args.base is None and args.policy is None:
+        return None
+    from evaluation.drawing import Artist, Settings
+    from evaluation.generate import ksort_target
+    from evaluation.policies import find_policy
+
+    settings = Settings(args.steps, args.guidance, args.seed, args.resolution)
+    drawing = Artist(find_policy(args.base, args.policy), settings, args.batch_size)
+
+    def draw(instance: Any) -> None:
+        target = ksort_target(instance.name, instance.prompt, args.seed, args.images)
+        if drawing.wants(target):
+            drawing.draw([target], lambda made: None)
+
+    return draw
+
+
+def say_costs(asked: dict[str, Any]) -> None:
+    """What a judge that is asked in words cost, and whether it looks at positions."""
+    print(
+        f"judge: {asked['requests']} requests, {asked['prompt_tokens']:,} tokens in, "
+        f"{asked['completion_tokens']:,} out; {asked['kept']} judgments kept from before, "
+        f"{asked['refused']} refused"
+    )
+    for position, place in enumerate(asked["mean_place_by_position"], start=1):
+        if abs(place - 2) > 3 * asked["mean_place_error"] and asked["orders"] < 5:
+            print(
+                f"position {position} got mean place {place:.2f} where 2 is fair: this judge "
+                "looks at positions, and --orders 5 averages that out"
+            )

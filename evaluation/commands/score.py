@@ -1,0 +1,80 @@
+"""Add one column of scores for each scorer to tables of images.
+
+examples:
+  python -m evaluation score runs/*/generations/images.parquet \\
+      --scorer miniature=examples/miniature/world/scorer --scorer clip --out scores.parquet
+  python -m evaluation score images.parquet --scorer hps_v2.1 --scorer old=pickscore:FOLDER \\
+      --scorer mine=my_module:my_function --out scores.parquet
+  accelerate launch --num_processes 8 -m evaluation score images.parquet --scorer vqa \\
+      --questions geneval2_data.jsonl --out scores.parquet
+
+scorers: pickscore, hps_v2, hps_v2.1, hps_v3, clip, aesthetic, imagereward, vqa, ocr, miniature;
+hps_v2_aliased and hps_v2.1_aliased resize as when HPS was trained. NAME=SOURCE takes the weights
+from a folder, a file or a hub name, LABEL=NAME:SOURCE under another name, and
+LABEL=module:function is your own function of (prompts, images).
+What is scored is kept beside --out (or in --kept) and is not scored again. An image that cannot be
+read keeps its row with null scores, and a scorer without weights has null scores: both are named on
+stderr, the rest is written, and the exit code is 1 (0 with --warn).
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from evaluation.commands import Done, at_least, say_problems
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help=".csv or .parquet")
+    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
+    parser.add_argument("--out", type=Path, required=True, help="scores.parquet")
+    parser.add_argument("--kept", type=Path, help="file of scores kept from before (beside --out)")
+    parser.add_argument("--questions", type=Path, help="for vqa: GenEval 2's or DPG-Bench's file")
+    parser.add_argument("--limit", type=at_least(1), help="only the first so many prompts")
+    parser.add_argument("--batch-size", type=at_least(1), default=64, help="images at once (64)")
+    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
+    parser.add_argument("--warn", action="store_true", help="exit 0 where some has no score")
+
+
+def run(args: argparse.Namespace) -> Done:
+    """Score, write, and say on stderr what could not be scored."""
+    import pyarrow.compute as pc
+
+    from evaluation import devices
+    from evaluation.score import score
+    from evaluation.scorers.questions import read_questions
+    from evaluation.tables import write_parquet
+
+    devices.choose(args.device)
+    scored = score(
+        args.images,
+        args.scorer,
+        args.kept or args.out.with_suffix(".kept.sqlite"),
+        limit=args.limit,
+        batch_size=args.batch_size,
+        questions=None if args.questions is None else read_questions(args.questions),
+    )
+    rest = f"{args.out} holds the rest"
+    if not devices.first():
+        say_problems(scored.problems, rest, warn=True)
+        return {}, []
+    write_parquet(args.out, scored.table)
+    report: dict[str, Any] = {"n": scored.table.num_rows}
+    policies = list(dict.fromkeys(scored.table["policy"].to_pylist()))
+    width = max(len(policy) for policy in [*policies, "policy"])
+    print(f"{'policy':{width}}  " + "  ".join(f"{name:>12}" for name in scored.scorers))
+    for policy in policies:
+        rows = scored.table.filter(pc.equal(scored.table["policy"], policy))
+        means = [pc.mean(rows[name]).as_py() for name in scored.scorers]
+        cells = "  ".join(f"{'-' if mean is None else f'{mean:.4f}':>12}" for mean in means)
+        print(f"{policy:{width}}  {cells}")
+    print(f"{scored.table.num_rows} images: {args.out}")
+    for name in scored.scorers:
+        mean = pc.mean(scored.table[name]).as_py()
+        report[f"mean_{name}"] = float("nan") if mean is None else mean
+    if scored.problems:
+        report["without_score"] = len(scored.problems)
+        report["first_problem"] = scored.problems[0]
+    say_problems(scored.problems, rest, warn=args.warn)
+    return report, [args.out]

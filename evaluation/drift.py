@@ -1,0 +1,120 @@
+"""What a win rate does not see: does a policy darken, turn garish, or draw the same image again?
+
+    brightness, saturation   of each image, from 0 to 1 (`pictures.light`)
+    diversity                mean distance between the embeddings of a prompt's images, which take
+                             at least two images for each prompt
+    FD                       Frechet distance between the embeddings of the policy's images and the
+                             baseline's, where there are at least as many images as dimensions
+
+Each as the policy's difference from the baseline over the prompts that both have, with a 95%
+interval; preference tuning is known to darken and to collapse (Clark et al. 2024 among others).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.intervals import bootstrap_interval
+from evaluation.scores import MEASURES, Scores
+
+# Below the baseline's by this share, the interval wholly below zero, a measure has fallen.
+FALLEN = 0.1
+
+
+@dataclass(frozen=True)
+class Drift:
+    """One measure of a policy beside the baseline's.
+
+    baseline : the baseline's mean over the prompts. difference, low, high : the policy's less the
+    baseline's, with its 95% interval. prompts : over how many.
+    """
+
+    policy: str
+    measure: str
+    prompts: int
+    baseline: float
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def fallen(self) -> bool:
+        """Whether the measure is lower beyond doubt, and by more than a tenth."""
+        return self.high < 0 and self.difference < -FALLEN * self.baseline
+
+
+def drifts(scores: Scores, baseline: str) -> list[Drift]:
+    """Every measure that the table has, for every policy but the baseline."""
+    found = []
+    for policy in scores.policies:
+        for measure in (*MEASURES, "diversity") if policy != baseline else ():
+            old, new = paired_measure(scores, measure, baseline, policy)
+            if len(old):
+                low, high = bootstrap_interval(new - old)
+                difference = float((new - old).mean())
+                found.append(
+                    Drift(
+                        policy, measure, len(old), float(old.mean()), difference, float(low),
+                        float(high),
+                    )
+                )  # fmt: skip
+    return found
+
+
+def paired_measure(
+    scores: Scores, measure: str, baseline: str, policy: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """A measure of the baseline and of a policy, one value for each prompt that both have."""
+    if measure in scores.values:
+        rows, pair = scores.paired(measure, baseline, policy)
+        values = scores.per_prompt(rows, pair)
+    elif measure == "diversity" and scores.embeddings is not None:
+        each = [diversity(scores, one) for one in (baseline, policy)]
+        values = np.stack(each, axis=1)
+        values = values[np.isfinite(values).all(axis=1)]
+    else:
+        values = np.empty((0, 2))
+    return values[:, 0], values[:, 1]
+
+
+def diversity(scores: Scores, policy: str) -> np.ndarray:
+    """Mean distance between the embeddings of each prompt's images (prompts,), NaN below two."""
+    assert scores.embeddings is not None
+    own = scores.embeddings[:, scores.column(policy)].astype(float)
+    found = np.full(scores.prompt_of.max() + 1, np.nan)
+    for prompt in range(len(found)):
+        some = own[scores.prompt_of == prompt]
+        some = some[np.isfinite(some).all(axis=1)]
+        if len(some) > 1:
+            apart = np.sqrt(((some[:, None] - some) ** 2).sum(axis=2))
+            found[prompt] = apart.sum() / (len(some) * (len(some) - 1))
+    return found
+
+
+def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """FD of two sets of embeddings (n, d), (m, d): Dowson and Landau 1982, Heusel et al. 2017.
+
+    |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)); the last trace is the sum of the roots
+    of C_a C_b's eigenvalues, which are real and not negative.
+    """
+    covariances = [np.cov(one, rowvar=False) for one in (a, b)]
+    eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real
+    between = float(np.sqrt(np.maximum(eigenvalues, 0)).sum())
+    apart = float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum())
+    return apart + float(np.trace(covariances[0]) + np.trace(covariances[1])) - 2 * between
+
+
+def distances(scores: Scores, baseline: str) -> dict[str, float]:
+    """Policy -> FD to the baseline, for those with at least as many images as dimensions."""
+    if scores.embeddings is None:
+        return {}
+    sets = {}
+    for policy in scores.policies:
+        own = scores.embeddings[:, scores.column(policy)].astype(float)
+        sets[policy] = own[np.isfinite(own).all(axis=1)]
+    enough = [name for name, own in sets.items() if len(own) > own.shape[1]]
+    return {
+        name: frechet_distance(sets[name], sets[baseline])
+        for name in enough
+        if name != baseline and baseline in enough
+    }

@@ -1,0 +1,252 @@
+"""One table of scores: images in rows, policies in columns, a number from each scorer.
+
+Everything that compares policies is a few lines over `Scores`: it says once which images are pairs,
+which columns are scores, and what is missing.
+
+    An image of a policy is known by its prompt and its number. The prompt is its prompt_id; where a
+    row has none, the id that other rows give the same text, else the text. The number is the
+    column `seed`; rows without one are numbered as they come. Images of equal prompt and number are
+    pairs.
+
+    Scores are the columns that the parquet's metadata names (`score` writes it), or that the caller
+    names, or those called as a known scorer is. Nothing is guessed from the values.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from evaluation.errors import EvaluationError
+from evaluation.scorers.naming import BUILT_IN, DESCRIPTIVE, offered
+from evaluation.tables import columns_of, read_table
+
+MEASURES = ("brightness", "saturation")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """n images of P policies.
+
+    policies : P names, as they come. prompts : (n,) texts. prompt_of : (n,) number of the prompt,
+    from 0. categories : (n,) names or None. paths : (n, P), None where a policy has no such image.
+    values : scorer, a scorer's further number ("hps_v3.sigma") or measure -> (n, P) float64, NaN
+    where there is none.
+    embeddings : (n, P, d) or None.
+    """
+
+    policies: list[str]
+    scorers: list[str]
+    prompts: list[str]
+    prompt_of: np.ndarray
+    categories: list[str | None]
+    paths: np.ndarray
+    values: dict[str, np.ndarray]
+    embeddings: np.ndarray | None
+
+    def column(self, policy: str) -> int:
+        """A policy's place; raises EvaluationError where there is none of that name."""
+        if policy not in self.policies:
+            raise EvaluationError(
+                f"no image of the policy {policy!r}; the scores hold {', '.join(self.policies)}"
+            )
+        return self.policies.index(policy)
+
+    def paired(self, scorer: str, *policies: str) -> tuple[np.ndarray, np.ndarray]:
+        """Rows where all of some policies have a score, and these scores (m, len(policies))."""
+        columns = self.values[scorer][:, [self.column(policy) for policy in policies]]
+        rows = np.flatnonzero(np.isfinite(columns).all(axis=1))
+        return rows, columns[rows]
+
+    def per_prompt(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Mean of values (m, ...) at some rows over the images of each prompt: (prompts, ...)."""
+        prompts, index = np.unique(self.prompt_of[rows], return_inverse=True)
+        totals = np.zeros((len(prompts), *values.shape[1:]))
+        np.add.at(totals, index, values)
+        return totals / np.bincount(index).reshape(-1, *[1] * (values.ndim - 1))
+
+    def within(self, category: str) -> "Scores":
+        """The images of one category's prompts."""
+        rows = [i for i, one in enumerate(self.categories) if one == category]
+        return Scores(
+            self.policies,
+            self.scorers,
+            [self.prompts[i] for i in rows],
+            self.prompt_of[rows],
+            [category] * len(rows),
+            self.paths[rows],
+            {name: values[rows] for name, values in self.values.items()},
+            None if self.embeddings is None else self.embeddings[rows],
+        )
+
+    def failures(self) -> list[tuple[int, str, tuple[str, ...]]]:
+        """(row, policy, scorers) of every image that lacks a score by a scorer which gave some."""
+        asked = [name for name in self.scorers if np.isfinite(self.values[name]).any()]
+        lost = np.stack([np.isnan(self.values[name]) for name in asked], axis=2) if asked else None
+        if lost is None:
+            return []
+        there = self.paths != None  # noqa: E711  (elementwise)
+        # A prompt that a scorer gives nobody a number for is none that it was asked.
+        answered = np.stack([np.isfinite(self.values[name]).any(axis=1) for name in asked], axis=1)
+        lost &= there[:, :, None] & answered[:, None, :]
+        return [
+            (int(row), self.policies[column], tuple(np.array(asked)[lost[row, column]]))
+            for row, column in np.argwhere(lost.any(axis=2))
+        ]
+
+
+def scorers_of(table: Any, wanted: Sequence[str] | None = None) -> list[str]:
+    """Names of the columns of scores of a pyarrow table or polars frame.
+
+    wanted : the caller's word. Raises EvaluationError where nobody says which they are.
+    """
+    columns = table.schema.names if isinstance(table, pa.Table) else list(table.columns)
+    metadata = (table.schema.metadata or {}) if isinstance(table, pa.Table) else {}
+    named = list(wanted) if wanted else json.loads(metadata.get(b"scorers", b"null"))
+    if named is None:
+        known = {*BUILT_IN, *offered()}
+        named = [name for name in columns if name in known]
+    absent = [name for name in named if name not in columns]
+    if absent:
+        raise EvaluationError(
+            f"the scores have no column {absent[0]!r} (only {', '.join(columns)})"
+        )
+    if not named:
+        others = [name for name in columns if name not in DESCRIPTIVE]
+        raise EvaluationError(
+            "which column is a score? the table does not say; name it with --scorer"
+            + (f" (it has {', '.join(others)})" if others else "; run `score` first")
+        )
+    return named
+
+
+def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
+    """Read a pyarrow table or polars frame: policy, prompt, scores; perhaps prompt_id, seed,
+    category, image, brightness, saturation, embedding.
+
+    Raises EvaluationError when a column is missing, a score is no number, or a policy has two
+    images for one prompt and number.
+    """
+    if isinstance(table, Scores):
+        return table
+    named = scorers_of(table, scorers)
+    columns = columns_of(table)
+    for name in ("policy", "prompt"):
+        if name not in columns:
+            raise EvaluationError(f"the scores have no column {name!r} (only {', '.join(columns)})")
+    count = len(columns["policy"])
+    ids = prompt_ids(columns["prompt"], columns.get("prompt_id", [None] * count))
+    policies = list(dict.fromkeys(columns["policy"]))
+    rows, places = slots(columns["policy"], ids, columns.get("seed", [None] * count))
+    order = np.unique(rows, return_index=True)[1]  # first row of the table for each slot
+    shape = (len(order), len(policies))
+
+    def spread(values: Sequence[Any], empty: Any, kind: Callable[[Any], Any]) -> np.ndarray:
+        grid = np.full(shape, empty, dtype=object if empty is None else float)
+        for row, place, value in zip(rows, places, values, strict=True):
+            grid[row, place] = empty if value is None else kind(value)
+        return grid
+
+    def numbers(name: str) -> np.ndarray:
+        try:
+            return spread(columns[name], np.nan, float)
+        except (TypeError, ValueError) as error:
+            raise EvaluationError(f"the column {name!r} holds no scores: {error}") from error
+
+    own = tuple(f"{name}." for name in named)  # "hps_v3.sigma", "vqa.count"
+    further = [name for name in columns if name in MEASURES or name.startswith(own)]
+    further = [name for name in further if name not in named]
+    first = [ids[i] for i in order]
+    numbering = {one: number for number, one in enumerate(dict.fromkeys(first))}
+    texts: dict[str, str] = {}
+    categories: dict[str, str | None] = {}
+    for one, text, category in zip(
+        ids, columns["prompt"], columns.get("category", [None] * count), strict=True
+    ):
+        texts.setdefault(one, text)
+        categories[one] = categories.get(one) or category
+    return Scores(
+        policies=policies,
+        scorers=named,
+        prompts=[texts[one] for one in first],
+        prompt_of=np.array([numbering[one] for one in first]),
+        categories=[categories[one] for one in first],
+        paths=spread(columns.get("image", [""] * count), None, Path),
+        values={name: numbers(name) for name in [*named, *further] if name in columns},
+        embeddings=embeddings_of(columns.get("embedding"), rows, places, shape),
+    )
+
+
+def prompt_ids(prompts: Sequence[str], given: Sequence[Any]) -> list[str]:
+    """What each row's prompt is known by; see the module's head."""
+    texts: dict[str, str] = {}
+    known: dict[str, dict[str, None]] = {}
+    for prompt, one in zip(prompts, given, strict=True):
+        if one is not None:
+            if texts.setdefault(str(one), prompt) != prompt:
+                raise EvaluationError(
+                    f"prompt_id {one!r} stands for two prompts, {texts[str(one)][:60]!r} and "
+                    f"{prompt[:60]!r}; give each its own id, or leave the column out"
+                )
+            known.setdefault(prompt, {})[str(one)] = None
+    found = []
+    for prompt, one in zip(prompts, given, strict=True):
+        others = known.get(prompt, {})
+        if one is None and len(others) > 1:
+            raise EvaluationError(
+                f"the prompt {prompt[:60]!r} has the ids {', '.join(others)} in some rows and none "
+                "in others, so it is not known which of them are pairs"
+            )
+        found.append(str(one) if one is not None else next(iter(others), prompt))
+    return found
+
+
+def slots(
+    policies: Sequence[str], ids: Sequence[str], seeds: Sequence[Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row, column) in the grid of images by policies, for each row of the table."""
+    numbers: dict[tuple[str, int], int] = {}
+    columns = {name: place for place, name in enumerate(dict.fromkeys(policies))}
+    counts: dict[tuple[str, str], int] = {}
+    taken = set()
+    rows, places = [], []
+    for policy, one, given in zip(policies, ids, seeds, strict=True):
+        seed = given
+        if seed is None:
+            seed = counts[policy, one] = counts.get((policy, one), -1) + 1
+        row = numbers.setdefault((one, int(seed)), len(numbers))
+        if (row, policy) in taken:
+            raise EvaluationError(
+                f"policy {policy!r} has two images for prompt {one!r}, seed {seed}; "
+                "give each image once"
+            )
+        taken.add((row, policy))
+        rows.append(row)
+        places.append(columns[policy])
+    return np.array(rows, dtype=int), np.array(places, dtype=int)
+
+
+def embeddings_of(
+    column: Sequence[bytes | None] | None, rows: np.ndarray, places: np.ndarray, shape: Any
+) -> np.ndarray | None:
+    """(n, P, d) float32, NaN where an image has none; None where no two have as many numbers."""
+    lengths = {len(one) for one in column or [] if one is not None}
+    if len(lengths) != 1:
+        return None
+    found = np.full((*shape, lengths.pop() // 2), np.nan, dtype=np.float32)
+    for row, place, one in zip(rows, places, column or [], strict=True):
+        if one is not None:
+            found[row, place] = np.frombuffer(one, np.float16)
+    return found
+
+
+def read_scores(path: Path) -> pa.Table:
+    """Read what `score` wrote; image paths relative to the file become absolute."""
+    table = read_table(path, ("policy", "prompt", "image"))
+    images = [str((path.parent / image).absolute()) for image in table["image"].to_pylist()]
+    index = table.column_names.index("image")
+    return table.set_column(index, "image", pa.array(images, pa.string()))
