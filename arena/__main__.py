@@ -144,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
 def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
     from arena.ratings.comparisons import Comparisons
+    from arena.ratings.order import order_note
     from arena.ratings.table import Ratings, estimator
-    from arena.ratings.trueskill import order_note
     from arena.report.text import leaderboard
     from arena.votes.stream import read_ballots
 
