@@ -139,8 +139,8 @@ class TrueSkill:
     model's sigma gains before each of its votes. draw_probability: how often two equals tie, from
     0 up to 1, or "auto": the most likely one given all wins and ties (`likely_draw_probability`;
     with fewer votes than `LEAST_VOTES` the authors' 0.10). counts: what a row that sums several
-    raters is: "each" rater's own vote, which predicts later votes better (docs/held_out.md), or one
-    vote by its "majority" (the paper's).
+    raters is: one vote by its "majority" (the paper's, and the better prediction of later rows:
+    docs/held_out.md), or "each" rater's own vote.
     """
 
     mu: float = MU
@@ -148,7 +148,7 @@ class TrueSkill:
     beta: float = BETA
     tau: float = TAU
     draw_probability: float | str = "auto"
-    counts: str = "each"
+    counts: str = "majority"
 
     def fit(self, votes: Any = None, prior: Any = None, rankings: Any = None) -> Ratings:
         """Rate the models by one pass over the votes in time order.
