@@ -222,8 +222,8 @@ def _say(reading: "Reading") -> None:
 def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
     from arena.ratings.comparisons import Comparisons
+    from arena.ratings.order import order_note
     from arena.ratings.table import Ratings, estimator
-    from arena.ratings.trueskill import order_note
     from arena.report.text import leaderboard
     from arena.votes.read import read_ballots
 

@@ -8,17 +8,24 @@ evidence of the earlier half alone. Peers, where installed (pip install openskil
 from the strict votes before it. openskill and choix give no usable probability of a tie, so they
 get the past share of ties, as Elo does.
 
-Data: ../shared/data. GenAI-Arena (TIGER-AI-Lab, Apache-2.0), international football (CC0).
+The last two tables tell what a row that sums several raters is best taken for by `trueskill`: each
+rater's vote, or one vote by the majority. Each rater of later rows is predicted.
+
+Data: ../shared/data. GenAI-Arena, GenAI-Bench (TIGER-AI-Lab, Apache-2.0), TIFA160
+(Apache-2.0), international football (CC0).
 """
 
 import csv
 import importlib
 import importlib.metadata
-from collections.abc import Callable
-from itertools import pairwise
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from scipy.special import expit, ndtr
 
 from arena.prediction.baselines import constant, constant_online
@@ -147,10 +154,70 @@ def table(name: str, votes: Comparisons) -> None:
         print(f"| {method} | {kind} | {loss:.4f} | {brier:.4f} | {accuracy:.1%} | {error:.3f} |")
 
 
+def genai_bench() -> list[tuple[str, str, str, Counter[str]]]:
+    """Return (prompt, model, model, what its three raters say) of every pair of images."""
+    prompts = json.loads((DATA / "genai_bench" / "genai_image.json").read_text()).values()
+    return [
+        (prompt["id"], a, b, said(zip(prompt["models"][a], prompt["models"][b], strict=True)))
+        for prompt in prompts
+        for a, b in combinations(sorted(prompt["models"]), 2)
+    ]
+
+
+def tifa160() -> list[tuple[str, str, str, Counter[str]]]:
+    """Return (prompt, model, model, what the raters of both images say) of every pair."""
+    points: dict[tuple[str, str], dict[str, int]] = {}
+    with (DATA / "tifa160" / "tifa160-likert-anns.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            image = points.setdefault((row["item_id"], row["t2i_model"]), {})
+            image[row["worker_id"]] = int(row["answer"])
+    return [
+        (prompt, a, b, said((one[rater], points[prompt, b][rater]) for rater in one if rater in
+         points[prompt, b]))
+        for (prompt, a), one in points.items()
+        for (same, b) in points
+        if same == prompt and a < b
+    ]  # fmt: skip
+
+
+def said(pairs: Iterable[tuple[int, int]]) -> Counter[str]:
+    """Count the raters who gave more points to a, to b, or as many."""
+    return Counter("a" if x > y else "b" if x < y else "tie" for x, y in pairs)
+
+
+def most(n: Counter[str]) -> str:
+    """Return the outcome that most raters said, a tie where a and b have as many."""
+    tied = n["a"] == n["b"] or n["tie"] > max(n["a"], n["b"])
+    return "tie" if tied else max("ab", key=n.__getitem__)
+
+
+def raters(name: str, pairs: list[tuple[str, str, str, Counter[str]]], orders: int = 5) -> None:
+    """Print what a row that sums several raters is best taken for, over orders of the rows."""
+    rows = [
+        (a, b, most(n), n["a"], n["b"], n["tie"]) for _, a, b, n in pairs if n.total()
+    ]
+    names = ["model_a", "model_b", "outcome", "votes_a", "votes_b", "votes_tie"]
+    votes = pl.DataFrame(rows, names, orient="row")
+    made = {counts: estimator("trueskill", counts=counts) for counts in ("each", "majority")}
+    found = pl.concat(
+        evaluate(votes.sample(fraction=1.0, shuffle=True, seed=seed), made).overall()
+        for seed in range(orders)
+    )
+    means = found.group_by("method", "prediction").agg(pl.col("log_loss", "brier").mean())
+    total = votes.select(pl.sum_horizontal(names[3:]).sum()).item()
+    print(f"\n{name}: {total:,} votes in {votes.height:,} rows, mean of {orders} orders\n")
+    print("| a row is | predicts | log-loss | Brier |")
+    print("|---|---|---|---|")
+    for method, kind, loss, brier in means.sort("log_loss").iter_rows():
+        print(f"| {method} | {kind} | {loss:.4f} | {brier:.4f} |")
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     table("GenAI-Arena", genai_arena())
     table("International football", football())
+    raters("GenAI-Bench", genai_bench())
+    raters("TIFA160", tifa160())
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from arena.compiled import compiled
 from arena.gaps.graph import Graph, Places
 from arena.gaps.sweeps import NOBODY, Factors, Messages, Prior, Result, Until, sweep_components
 from arena.gaps.truncated_vote import LOSS, TIED, WIN, log_one_of_them, log_outcome
-from arena.ratings.gaussian import compiled
 
 TOLERANCE = 1e-4
 SWEEPS = 200

@@ -20,9 +20,10 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from arena.ratings.gaussian import Phi, above, absolute_between, between, compiled, log_between
+from arena.compiled import compiled
+from arena.ratings.gaussian import Phi, above, absolute_between, between, draw_margin, log_between
 from arena.ratings.table import Ratings
-from arena.ratings.trueskill import TrueSkill, draw_margin
+from arena.ratings.trueskill import TrueSkill
 from arena.schema import OUTCOMES, REQUIRED
 
 SPREADS = ("posterior", "predictive")

@@ -13,8 +13,8 @@ from scipy.special import expit
 from arena.gaps.graph import Graph
 from arena.gaps.inference import Inference, Settings
 from arena.gaps.pairwise import scale_of
+from arena.ratings.gaussian import draw_margin
 from arena.ratings.table import Ratings
-from arena.ratings.trueskill import draw_margin
 
 # Factors that the shares are estimated from. 4,000 know rho to about 0.02; all cost minutes.
 EVIDENCE_FACTORS = 4_000

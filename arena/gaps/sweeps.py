@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from arena.compiled import compiled
 from arena.gaps.truncated_vote import evidence as vote_evidence
 from arena.gaps.truncated_vote import log_mass, log_votes, tilted
-from arena.ratings.gaussian import compiled
 
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 NOBODY = -1

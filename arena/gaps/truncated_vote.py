@@ -16,12 +16,12 @@ import math
 
 import numpy as np
 
+from arena.compiled import compiled
 from arena.ratings.gaussian import (
     INVERSE_SQRT_2PI,
     NARROW,
     Phi,
     above,
-    compiled,
     log_between,
     log_Phi,
     mills,

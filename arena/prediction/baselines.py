@@ -6,8 +6,8 @@ it. Every function returns (n, 3): the probability of a, b and tie.
 
 import numpy as np
 
+from arena.compiled import compiled
 from arena.ratings.comparisons import A_WINS, TIE, Comparisons
-from arena.ratings.gaussian import compiled
 
 K = 24.0
 

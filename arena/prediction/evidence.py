@@ -11,12 +11,40 @@ prediction that `held_out` scores. The pairs of a K-wise vote are all predicted 
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
+from arena.compiled import compiled
 from arena.ratings.comparisons import A_WINS, SINGLE, TIE, Comparisons
-from arena.ratings.gaussian import Phi, compiled, log_between, log_Phi
-from arena.ratings.trueskill import traverse_with_rankings
+from arena.ratings.gaussian import Phi, log_between, log_Phi
+from arena.ratings.trueskill import rate, traverse
+
+
+@compiled
+def _log_ahead(
+    mu: np.ndarray,
+    sigma: np.ndarray,
+    i: int,
+    j: int,
+    outcome: int,
+    world: tuple[float, float, float],
+    probability: np.ndarray,
+) -> float:
+    """Return log p of the outcome of i against j, and fill probability (3,) unless it is empty."""
+    beta2, tau2, epsilon = world
+    c = math.sqrt(2.0 * (beta2 + tau2) + sigma[i] * sigma[i] + sigma[j] * sigma[j])
+    delta = mu[i] - mu[j]
+    if len(probability):
+        probability[0] = Phi((delta - epsilon) / c)
+        probability[1] = Phi((-delta - epsilon) / c)
+        probability[2] = max(0.0, 1.0 - probability[0] - probability[1])
+        return 0.0
+    if i == j:
+        return 0.0
+    if outcome == TIE:
+        return log_between(delta / c, epsilon / c)
+    return log_Phi(((delta if outcome == A_WINS else -delta) - epsilon) / c)
 
 
 @compiled
@@ -26,47 +54,40 @@ def _follow(
     a: np.ndarray,
     b: np.ndarray,
     outcome: np.ndarray,
-    ranking: np.ndarray,
-    beta2: float,
-    tau2: float,
-    epsilon: float,
+    world: tuple[float, float, float],
+    learn: bool,
     probability: np.ndarray,
 ) -> float:
-    """Return log p(votes), and fill probability (n, 3) where it has rows."""
-    total, start = 0.0, 0
-    while start < len(a):
-        stop = start + 1
-        while stop < len(a) and ranking[start] != SINGLE and ranking[stop] == ranking[start]:
-            stop += 1
-        for k in range(start, stop):
-            i, j = a[k], b[k]
-            c = math.sqrt(2.0 * (beta2 + tau2) + sigma[i] * sigma[i] + sigma[j] * sigma[j])
-            delta = mu[i] - mu[j]
-            if len(probability):
-                probability[k, 0] = Phi((delta - epsilon) / c)
-                probability[k, 1] = Phi((-delta - epsilon) / c)
-                probability[k, 2] = max(0.0, 1.0 - probability[k, 0] - probability[k, 1])
-            elif i != j and outcome[k] == TIE:
-                total += log_between(delta / c, epsilon / c)
-            elif i != j:
-                total += log_Phi(((delta if outcome[k] == A_WINS else -delta) - epsilon) / c)
-        one = slice(start, stop)
-        traverse_with_rankings(
-            mu, sigma, a[one], b[one], outcome[one], ranking[one], beta2, tau2, epsilon
-        )
-        start = stop
+    """Return log p(votes), and fill probability (n, 3) unless it has no columns.
+
+    learn: every vote changes the ratings that the next one is predicted by.
+    """
+    total = 0.0
+    for k in range(len(a)):
+        total += _log_ahead(mu, sigma, a[k], b[k], outcome[k], world, probability[k])
+        if learn:
+            one = slice(k, k + 1)
+            traverse(mu, sigma, a[one], b[one], outcome[one], world[0], world[1], world[2])
     return total
 
 
 def _run(
     votes: Comparisons, sigma: float, beta: float, tau: float, epsilon: float, out: np.ndarray
 ) -> float:
-    mean, sd = np.zeros(len(votes.models)), np.full(len(votes.models), sigma)
-    ranking = votes.ranking
-    if ranking is None:
-        ranking = np.full(len(votes), SINGLE, np.int32)
+    mu, sd = np.zeros(len(votes.models)), np.full(len(votes.models), sigma)
     world = beta**2, tau**2, epsilon
-    return float(_follow(mean, sd, votes.a, votes.b, votes.outcome, ranking, *world, out))
+    edges = np.array([0, len(votes)])
+    if votes.ranking is not None:
+        edges = np.append(np.flatnonzero(np.diff(votes.ranking, prepend=-2)), len(votes))
+    total = 0.0
+    for start, stop in pairwise(edges.tolist()):
+        some = votes.part(start, stop)
+        single = some.ranking is None or some.ranking[0] == SINGLE
+        codes = some.a, some.b, some.outcome
+        total += _follow(mu, sd, *codes, world, single, out[start:stop])
+        if not single:
+            rate(mu, sd, some, beta, tau, epsilon)
+    return total
 
 
 def log_evidence(
@@ -76,7 +97,7 @@ def log_evidence(
 
     A vote between a model and itself says nothing. epsilon must be above 0 where votes tie.
     """
-    return _run(votes, sigma, beta, tau, epsilon, np.empty((0, 3)))
+    return _run(votes, sigma, beta, tau, epsilon, np.empty((len(votes), 0)))
 
 
 def predict_online(

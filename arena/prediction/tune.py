@@ -20,8 +20,9 @@ from arena.prediction.evidence import log_evidence
 from arena.prediction.held_out import FIRST, Evaluation, evaluate
 from arena.ratings.comparisons import TIE, Comparisons
 from arena.ratings.gaussian import draw_margin, draw_probability
+from arena.ratings.leaderboards import DRAW_PROBABILITY
 from arena.ratings.thurstone import Thurstone, likely_draw_probability, log_likelihood, posterior
-from arena.ratings.trueskill import AUTHORS_DRAW_PROBABILITY, TrueSkill
+from arena.ratings.trueskill import TrueSkill
 
 LEAST_VOTES = 20
 # The several starts climb on so many first votes, and the best of them then on all.
@@ -154,7 +155,7 @@ def _tune_trueskill(votes: Comparisons) -> Tuned:
     compared = {
         "tuned": chosen,
         "default": TrueSkill(),
-        "authors' draws, 0.10": TrueSkill(draw_probability=AUTHORS_DRAW_PROBABILITY),
+        "authors' draws, 0.10": TrueSkill(draw_probability=DRAW_PROBABILITY),
     }
     return Tuned(
         estimator=chosen,

@@ -18,20 +18,13 @@ import numpy as np
 
 from arena.ratings.comparisons import Comparisons, groups
 from arena.ratings.gaussian import draw_margin
+from arena.ratings.leaderboards import BETA, ELO, MU, SIGMA, mu_per_theta
 from arena.ratings.table import Ratings, batch_ratings
-from arena.ratings.thurstone import Thurstone, likely_draw_probability
+from arena.ratings.thurstone import likely_draw_probability
 
-ELO = 400.0 / math.log(10.0)
-# The logistic function is within 0.01 of Phi(x / 1.702) everywhere (Haley, 1952).
-LOGISTIC = 1.702
 STEPS = 100
 # A Newton step that promises less than this gain of the log likelihood is the last one.
 GAIN = 1e-11
-
-
-def mu_per_theta(beta: float) -> float:
-    """Return how much of mu one unit of theta (`ELO` points of Elo) is, for a spread beta."""
-    return math.sqrt(2.0) * beta / LOGISTIC
 
 
 def maximum_likelihood(
@@ -87,8 +80,8 @@ class BradleyTerry:
     deviation of 100, 17,000 points of Elo.
     """
 
-    mu: float = 25.0
-    beta: float = 25.0 / 6.0
+    mu: float = MU
+    beta: float = BETA
     ridge: float = 1e-4
 
     def fit(self, votes: Any = None, *, rankings: Any = None) -> Ratings:
@@ -108,7 +101,7 @@ class BradleyTerry:
         group = groups(wins + wins.T + ties)
         theta, covariance = maximum_likelihood(wins, ties, group, self.ridge)
         scale = mu_per_theta(self.beta)
-        p = likely_draw_probability(wins, ties, Thurstone.sigma, self.beta)
+        p = likely_draw_probability(wins, ties, SIGMA, self.beta)
         ratings = batch_ratings(
             comparisons.models,
             wins,

@@ -1,12 +1,7 @@
-"""Published leaderboards: as a prior of one's own arena, and as a check of it from outside.
+"""A check of one's own arena from outside: does a published leaderboard order the models alike?
 
     reference = Ratings.read("text_to_image/latest-00000-of-00001.parquet")
     print(agreement(ratings, reference))
-
-LMArena publishes its ratings as the data set `lmarena-ai/leaderboard-dataset` (CC BY 4.0), a folder
-for each arena: model_name, organization, license, rating, rating_lower, rating_upper, variance,
-vote_count, rank, category, leaderboard_publish_date. The ratings are Bradley-Terry's on the Elo
-scale, the bounds a 95% interval.
 """
 
 from dataclasses import dataclass
@@ -14,47 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from arena.ratings.bradley_terry import ELO, mu_per_theta
 from arena.ratings.table import HALF, Ratings
-from arena.ratings.trueskill import TrueSkill
-
-PUBLISHED = ("model_name", "rating")
-OVERALL = "overall"
-
-
-def is_published(frame: pl.DataFrame) -> bool:
-    """Tell whether a frame has LMArena's columns."""
-    return set(PUBLISHED) <= set(frame.columns) and "mu" not in frame.columns
-
-
-def of_published(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return model, mu, sigma and votes of a leaderboard in LMArena's layout.
-
-    With s = sqrt(2) beta / 1.702 for each unit of theta, which is 400 / ln 10 points:
-
-        mu = 25 + s (rating - 1000) / (400 / ln 10),   sigma likewise (upper - lower) / (2 * 1.96)
-
-    A rating without bounds gets the sigma of a model never seen. Of several categories `overall`
-    counts, of several dates the newest.
-    """
-    if "category" in frame.columns and frame["category"].n_unique() > 1:
-        frame = frame.filter(pl.col("category") == OVERALL)
-    if "leaderboard_publish_date" in frame.columns:
-        date = pl.col("leaderboard_publish_date")
-        frame = frame.filter((date == date.max()).fill_null(True))
-    chosen = TrueSkill()
-    scale = mu_per_theta(chosen.beta) / ELO
-    sigma = pl.lit(chosen.sigma)
-    if {"rating_lower", "rating_upper"} <= set(frame.columns):
-        width = pl.col("rating_upper").cast(pl.Float64) - pl.col("rating_lower")
-        sigma = (width * (scale / (2.0 * HALF))).fill_nan(None).fill_null(chosen.sigma)
-    votes = pl.col("vote_count") if "vote_count" in frame.columns else pl.lit(0)
-    return frame.select(
-        model="model_name",
-        mu=chosen.mu + scale * (pl.col("rating").cast(pl.Float64) - 1000.0),
-        sigma=sigma,
-        votes=votes.cast(pl.Int64),
-    )
 
 
 @dataclass(frozen=True)

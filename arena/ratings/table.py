@@ -22,8 +22,19 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
-from arena.ratings.comparisons import as_frame, groups
+from arena.ratings.comparisons import groups
 from arena.ratings.gaussian import Phi, draw_margin
+from arena.ratings.leaderboards import (
+    BETA,
+    DRAW_PROBABILITY,
+    HALF,
+    METADATA_KEY,
+    MU,
+    SIGMA,
+    TAU,
+    leaderboard_table,
+    read_table,
+)
 from arena.schema import RATINGS
 
 ESTIMATORS = {
@@ -34,13 +45,10 @@ ESTIMATORS = {
 # Ratings that were read from a table of model, mu and sigma: a prior, by no estimator of ours.
 LEADERBOARD = "leaderboard"
 
-METADATA_KEY = b"arenapo"
 COVARIANCE = "covariance"
 # Every so many votes one id is kept with the ratings: a delivery made twice is noticed where it
 # holds one of them, so surely where it is a thousandth of all votes.
 MOST_IDS = 1000
-# Half the width of a 95% interval, in standard deviations.
-HALF = 1.96
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,13 +127,11 @@ class Ratings:
 
     def with_votes(self, votes: Any = None, rankings: Any = None) -> "Ratings":
         """Return the ratings after more votes (trueskill): the earlier ones are not read again."""
-        from arena.ratings.trueskill import TrueSkill
-
-        known = TrueSkill.__dataclass_fields__
-        kept = {name: value for name, value in self.settings.items() if name in known}
-        if self.estimator != LEADERBOARD:
-            kept |= {name: value for name, value in self.parameters.items() if name in known}
-        return TrueSkill(**kept).fit(votes, prior=self, rankings=rankings)
+        settings = self.settings if self.estimator == "trueskill" else {}
+        rated: Ratings = estimator("trueskill", **settings).fit(  # type: ignore[call-arg]
+            votes, prior=self, rankings=rankings
+        )
+        return rated
 
     def with_vote(self, model_a: str, model_b: str, outcome: str) -> "Ratings":
         """Return the ratings after one vote more: outcome is a, b or tie."""
@@ -168,7 +174,7 @@ class Ratings:
         Raises ValueError for a file that holds no ratings, naming the file.
         """
         try:
-            frame, note = _read(Path(path))
+            frame, note = read_table(Path(path))
             if note is None:
                 return as_ratings(frame)
             covariance = None
@@ -187,69 +193,25 @@ class Ratings:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _read(path: Path) -> tuple[pl.DataFrame, dict[str, Any] | None]:
-    """Return (the table of a file, the note that `Ratings.write` left, None in other files)."""
-    try:
-        with path.open("rb") as file:
-            parquet = file.read(4) == b"PAR1"
-        if parquet:
-            table = pq.read_table(path)
-            note = (table.schema.metadata or {}).get(METADATA_KEY)
-            return pl.DataFrame(table), json.loads(note) if note else None
-        suffix = path.suffix.lower()
-        if suffix == ".json":
-            return pl.read_json(path), None
-        return (pl.read_ndjson if suffix in (".jsonl", ".ndjson") else pl.read_csv)(path), None
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        said = str(error).partition("\n")[0]
-        raise ValueError(f"no table of ratings (parquet, csv, json or jsonl): {said}") from error
-
-
 def as_ratings(table: Any) -> Ratings:
     """Return ratings of a leaderboard: a frame with model, mu and sigma, or LMArena's layout.
 
-    Of another arena only these three are taken, on the scale of mu; tallies where it has them. The
-    parameters that gaps need are the authors' (beta 25/6, draw probability 0.10). Ratings are
-    returned as they are. Raises ValueError for a missing column, an absent or a second rating of a
-    model, and a sigma that is not above 0.
+    The parameters that gaps need are the authors' (beta 25/6, draw probability 0.10). Ratings are
+    returned as they are. Raises ValueError as `leaderboard_table`.
     """
     if isinstance(table, Ratings):
         return table
-    from arena.ratings.reference import is_published, of_published
-    from arena.ratings.trueskill import AUTHORS_DRAW_PROBABILITY, TrueSkill
-
-    frame = as_frame(table)
-    if is_published(frame):
-        frame = of_published(frame)
-    missing = [name for name in ("model", "mu", "sigma") if name not in frame.columns]
-    if missing:
-        raise ValueError(
-            f"not ratings, it lacks the columns {', '.join(missing)}; a leaderboard needs model, "
-            "mu and sigma, or is written by `python -m arena fit`"
-        )
-    tallies = ("votes", "wins", "losses", "ties", "group")
-    absent = [pl.lit(0).alias(name) for name in tallies if name not in frame.columns]
-    try:
-        frame = frame.with_columns(*absent).select(pl.col(n).cast(t) for n, t in RATINGS.items())
-    except pl.exceptions.PolarsError as error:
-        said = str(error).partition("\n")[0]
-        raise ValueError(f"not ratings, a column is of another type: {said}") from error
-    frame = frame.with_columns(pl.col("model").str.strip_chars(), pl.col(*tallies).fill_null(0))
-    known = pl.col("mu").is_finite() & pl.col("sigma").is_finite() & (pl.col("sigma") > 0.0)
-    wrong = frame.filter((pl.col("model").is_not_null() & known).fill_null(False).not_())
-    if len(wrong):
-        model, mu, sigma = wrong.row(0)[:3]
-        raise ValueError(f"model {model!r} has mu {mu} and sigma {sigma}: it needs both, sigma > 0")
-    twice = frame.filter(pl.col("model").is_duplicated())
-    if len(twice):
-        raise ValueError(f"model {twice['model'][0]!r} is rated twice")
-    chosen = TrueSkill()
-    numbers = {name: float(getattr(chosen, name)) for name in ("mu", "sigma", "beta", "tau")}
-    p = AUTHORS_DRAW_PROBABILITY
     return Ratings(
-        table=frame.sort("mu", "model", descending=[True, False]),
+        table=leaderboard_table(table),
         estimator=LEADERBOARD,
-        parameters={**numbers, "draw_probability": p, "epsilon": draw_margin(p, chosen.beta)},
+        parameters={
+            "mu": MU,
+            "sigma": SIGMA,
+            "beta": BETA,
+            "tau": TAU,
+            "draw_probability": DRAW_PROBABILITY,
+            "epsilon": draw_margin(DRAW_PROBABILITY, BETA),
+        },
     )
 
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from arena.compiled import compiled
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.gaussian import (
     INVERSE_SQRT_2PI,
-    compiled,
     draw_margin,
     draw_probability,
     log_between,
@@ -32,6 +32,7 @@ from arena.ratings.gaussian import (
     v_w_draw,
     v_w_strict,
 )
+from arena.ratings.leaderboards import BETA, MU, SIGMA
 from arena.ratings.table import Ratings, batch_ratings
 
 STEPS = 100
@@ -167,9 +168,9 @@ class Thurstone:
     often two equals tie, or "auto": estimated from the votes.
     """
 
-    mu: float = 25.0
-    sigma: float = 25.0 / 3.0
-    beta: float = 25.0 / 6.0
+    mu: float = MU
+    sigma: float = SIGMA
+    beta: float = BETA
     draw_probability: float | str = "auto"
 
     def fit(self, votes: Any = None, *, rankings: Any = None) -> Ratings:

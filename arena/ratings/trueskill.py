@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from arena.compiled import compiled
 from arena.ratings.comparisons import A_WINS, SINGLE, TIE, Comparisons, groups
 from arena.ratings.free_for_all import free_for_all, standing
-from arena.ratings.gaussian import compiled, draw_margin, v_w_draw, v_w_strict
+from arena.ratings.gaussian import draw_margin, v_w_draw, v_w_strict
+from arena.ratings.leaderboards import BETA, DRAW_PROBABILITY, MU, SIGMA, TAU
 from arena.ratings.table import (
-    HALF,
     LEADERBOARD,
-    Estimator,
     Ratings,
     as_ratings,
     ratings_table,
@@ -31,11 +31,8 @@ from arena.ratings.table import (
 )
 from arena.ratings.thurstone import likely_draw_probability
 
-# More votes are not shuffled to see how much their order decides.
-MOST_SHUFFLED = 1_000_000
 # With fewer votes a draw probability cannot be estimated: the authors' is taken.
 LEAST_VOTES = 20
-AUTHORS_DRAW_PROBABILITY = 0.10
 
 
 @compiled
@@ -143,16 +140,16 @@ class TrueSkill:
     model's sigma gains before each of its votes. draw_probability: how often two equals tie, from
     0 up to 1, or "auto": the most likely one given all wins and ties (`likely_draw_probability`;
     with fewer votes than `LEAST_VOTES` the authors' 0.10). counts: what a row that sums several
-    raters is: "each" rater's own vote, which predicts later votes better (docs/held_out.md), or one
-    vote by its "majority" (the paper's).
+    raters is: one vote by its "majority" (the paper's, and the better prediction of later rows:
+    docs/held_out.md), or "each" rater's own vote.
     """
 
-    mu: float = 25.0
-    sigma: float = 25.0 / 3.0
-    beta: float = 25.0 / 6.0
-    tau: float = 25.0 / 300.0
+    mu: float = MU
+    sigma: float = SIGMA
+    beta: float = BETA
+    tau: float = TAU
     draw_probability: float | str = "auto"
-    counts: str = "each"
+    counts: str = "majority"
 
     def fit(self, votes: Any = None, prior: Any = None, rankings: Any = None) -> Ratings:
         """Rate the models by one pass over the votes in time order.
@@ -247,7 +244,7 @@ class TrueSkill:
         if kept is not None:
             return kept
         if wins.sum() + ties.sum() / 2 < LEAST_VOTES:
-            return AUTHORS_DRAW_PROBABILITY
+            return DRAW_PROBABILITY
         return likely_draw_probability(wins, ties, self.sigma, self.beta)
 
 
@@ -270,42 +267,3 @@ def _with_earlier(
     return table.with_columns(
         *added, group=pl.col("model").replace_strict(label, return_dtype=pl.Int64)
     ).drop(pl.selectors.ends_with("_before"))
-
-
-def order_note(votes: Any, chosen: Estimator, shuffles: int = 20, seed: int = 0) -> str:
-    """Return what a reader must know where votes have no times: that their order decides.
-
-    By how much is measured by rating them in `shuffles` other orders (at most a million votes,
-    else the first million of them). Empty where every vote has its time, where no order changes
-    anything, and for the estimators that do not depend on the order.
-    """
-    votes = Comparisons.of(votes)
-    if votes.timed or len(votes) < 2 or not isinstance(chosen, TrueSkill):
-        return ""
-    some = votes.part(0, MOST_SHUFFLED)
-    # What moves is a whole vote: one row, or all the pairs of a ranking.
-    unit = np.arange(len(some))
-    if some.ranking is not None:
-        unit = np.cumsum((some.ranking == SINGLE) | (np.diff(some.ranking, prepend=-2) != 0)) - 1
-    p = chosen.fit(votes).parameters["draw_probability"]
-    fixed = TrueSkill(**{**asdict(chosen), "draw_probability": p})
-    first = fixed.fit(some).table
-    rng = np.random.default_rng(seed)
-    swaps, moved = 0, 0.0
-    for _ in range(shuffles):
-        turn = rng.permutation(unit[-1] + 1)[unit]
-        other = fixed.fit(some.only(np.argsort(turn, kind="stable"))).table
-        swaps += other["model"].to_list() != first["model"].to_list()
-        both = first.join(other, on="model", suffix="_other")
-        shift = (both["mu"] - both["mu_other"]).to_numpy()
-        # The level of the whole board moves too, and means nothing.
-        shift = np.abs(shift - shift.mean()) / (HALF * both["sigma"].to_numpy())
-        moved = max(moved, float(shift.max()))
-    if not swaps and moved < 0.005:
-        return ""
-    n = f"the first {len(some):,} votes" if len(some) < len(votes) else "the votes"
-    return (
-        f"votes without a time are rated in the order of the file, and trueskill depends on it: in "
-        f"{shuffles} other orders of {n} the ranking changed {swaps} times and a mu moved by up to "
-        f"{moved:.0%} of its 95% interval; thurstone and bradley_terry do not depend on the order"
-    )

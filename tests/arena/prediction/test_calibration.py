@@ -195,7 +195,7 @@ def test_every_rater_of_a_row_is_scored_and_a_k_wise_vote_is_never_split():
         ["model_a", "model_b", "outcome", "votes_a", "votes_b"],
         orient="row",
     )
-    found = evaluate(counted, {"each": TrueSkill(), "most": TrueSkill(counts="majority")}, 1)
+    found = evaluate(counted, {"each": TrueSkill(counts="each"), "most": TrueSkill()}, 1)
     assert found.outcome.tolist() == [0, 0, 1, 0, 1, 1] * 10
     assert all(len(p) == len(found.outcome) == 60 for p in found.probability.values())
     ranked = pl.DataFrame({"models": [["x", "y", "z"]] * 20, "ranks": [[1, 2, 2]] * 20})

@@ -189,9 +189,9 @@ def test_rows_that_sum_raters_are_mixed_evenly_or_counted_by_majority():
     )
     each = [("x", "y", o) for o in "aaba"] + [("x", "z", "tie")]
     each = pl.DataFrame(each, NAMES, orient="row")
-    assert TrueSkill().fit(counted).table.equals(TrueSkill().fit(each).table)
+    assert TrueSkill(counts="each").fit(counted).table.equals(TrueSkill().fit(each).table)
     columns = ["model", "mu", "sigma"]
-    most = TrueSkill(counts="majority").fit(counted).table
+    most = TrueSkill().fit(counted).table
     assert most.select(columns).equals(TrueSkill().fit(counted.select(NAMES)).table.select(columns))
     assert most["votes"].sum() == 10
     assert Comparisons.of(each).tally is None

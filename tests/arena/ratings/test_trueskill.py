@@ -15,8 +15,10 @@ from scipy.special import ndtr, ndtri
 
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.gaussian import draw_margin
+from arena.ratings.leaderboards import DRAW_PROBABILITY
+from arena.ratings.order import order_note
 from arena.ratings.table import Ratings, estimator
-from arena.ratings.trueskill import AUTHORS_DRAW_PROBABILITY, TrueSkill, order_note, update
+from arena.ratings.trueskill import TrueSkill, update
 
 SHARED = Path(__file__).parents[3] / ".." / "shared"
 DATA, CASES = SHARED / "data", SHARED / "cases" / "votes"
@@ -244,7 +246,7 @@ def test_auto_finds_the_draw_probability_of_equals_which_is_not_the_share_of_tie
 
 def test_auto_is_the_authors_with_few_votes_and_never_0_or_1():
     few = TrueSkill().fit(votes_of([("x", "y", "a")] * 19))
-    assert few.parameters["draw_probability"] == AUTHORS_DRAW_PROBABILITY == 0.1
+    assert few.parameters["draw_probability"] == DRAW_PROBABILITY == 0.1
     for outcome in ("a", "tie"):
         one = TrueSkill().fit(votes_of([("x", "y", outcome)] * 40))
         assert 0.0 < one.parameters["draw_probability"] < 1.0

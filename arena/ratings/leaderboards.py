@@ -1,0 +1,117 @@
+"""Leaderboards from elsewhere, on the scale of mu: model, mu, sigma, by hand or as LMArena's.
+
+LMArena publishes its ratings as the data set `lmarena-ai/leaderboard-dataset` (CC BY 4.0), a folder
+for each arena: model_name, organization, license, rating, rating_lower, rating_upper, variance,
+vote_count, rank, category, leaderboard_publish_date. The ratings are Bradley-Terry's on the Elo
+scale, the bounds a 95% interval.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from arena.ratings.comparisons import as_frame
+from arena.schema import RATINGS
+
+# The authors' parameters (Herbrich et al., 2006): the scale that all estimators share.
+MU, SIGMA, BETA, TAU, DRAW_PROBABILITY = 25.0, 25.0 / 3.0, 25.0 / 6.0, 25.0 / 300.0, 0.10
+ELO = 400.0 / math.log(10.0)
+# The logistic function is within 0.01 of Phi(x / 1.702) everywhere (Haley, 1952).
+LOGISTIC = 1.702
+# Half the width of a 95% interval, in standard deviations.
+HALF = 1.96
+
+METADATA_KEY = b"arenapo"
+PUBLISHED = ("model_name", "rating")
+OVERALL = "overall"
+
+
+def mu_per_theta(beta: float) -> float:
+    """Return how much of mu one unit of theta (`ELO` points of Elo) is, for a spread beta."""
+    return math.sqrt(2.0) * beta / LOGISTIC
+
+
+def read_table(path: Path) -> tuple[pl.DataFrame, dict[str, Any] | None]:
+    """Return (the table of a file, the note that `Ratings.write` left, None in other files)."""
+    try:
+        with path.open("rb") as file:
+            parquet = file.read(4) == b"PAR1"
+        if parquet:
+            table = pq.read_table(path)
+            note = (table.schema.metadata or {}).get(METADATA_KEY)
+            return pl.DataFrame(table), json.loads(note) if note else None
+        suffix = path.suffix.lower()
+        if suffix == ".json":
+            return pl.read_json(path), None
+        return (pl.read_ndjson if suffix in (".jsonl", ".ndjson") else pl.read_csv)(path), None
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"no table of ratings (parquet, csv, json or jsonl): {said}") from error
+
+
+def leaderboard_table(table: Any) -> pl.DataFrame:
+    """Return a leaderboard in the columns of `schema.RATINGS`, highest mu first.
+
+    table: a frame with model, mu and sigma, or in LMArena's layout. Tallies are taken where it has
+    them, else 0. Raises ValueError for a missing column, an absent or a second rating of a model,
+    and a sigma that is not above 0.
+    """
+    frame = as_frame(table)
+    if set(PUBLISHED) <= set(frame.columns) and "mu" not in frame.columns:
+        frame = of_published(frame)
+    missing = [name for name in ("model", "mu", "sigma") if name not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"not ratings, it lacks the columns {', '.join(missing)}; a leaderboard needs model, "
+            "mu and sigma, or is written by `python -m arena fit`"
+        )
+    tallies = ("votes", "wins", "losses", "ties", "group")
+    absent = [pl.lit(0).alias(name) for name in tallies if name not in frame.columns]
+    try:
+        frame = frame.with_columns(*absent).select(pl.col(n).cast(t) for n, t in RATINGS.items())
+    except pl.exceptions.PolarsError as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"not ratings, a column is of another type: {said}") from error
+    frame = frame.with_columns(pl.col("model").str.strip_chars(), pl.col(*tallies).fill_null(0))
+    known = pl.col("mu").is_finite() & pl.col("sigma").is_finite() & (pl.col("sigma") > 0.0)
+    wrong = frame.filter((pl.col("model").is_not_null() & known).fill_null(False).not_())
+    if len(wrong):
+        model, mu, sigma = wrong.row(0)[:3]
+        raise ValueError(f"model {model!r} has mu {mu} and sigma {sigma}: it needs both, sigma > 0")
+    twice = frame.filter(pl.col("model").is_duplicated())
+    if len(twice):
+        raise ValueError(f"model {twice['model'][0]!r} is rated twice")
+    return frame.sort("mu", "model", descending=[True, False])
+
+
+def of_published(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return model, mu, sigma and votes of a leaderboard in LMArena's layout.
+
+    With s = sqrt(2) beta / 1.702 for each unit of theta, which is 400 / ln 10 points:
+
+        mu = 25 + s (rating - 1000) / (400 / ln 10),   sigma likewise (upper - lower) / (2 * 1.96)
+
+    A rating without bounds gets the sigma of a model never seen. Of several categories `overall`
+    counts, of several dates the newest.
+    """
+    if "category" in frame.columns and frame["category"].n_unique() > 1:
+        frame = frame.filter(pl.col("category") == OVERALL)
+    if "leaderboard_publish_date" in frame.columns:
+        date = pl.col("leaderboard_publish_date")
+        frame = frame.filter((date == date.max()).fill_null(True))
+    scale = mu_per_theta(BETA) / ELO
+    sigma = pl.lit(SIGMA)
+    if {"rating_lower", "rating_upper"} <= set(frame.columns):
+        width = pl.col("rating_upper").cast(pl.Float64) - pl.col("rating_lower")
+        sigma = (width * (scale / (2.0 * HALF))).fill_nan(None).fill_null(SIGMA)
+    votes = pl.col("vote_count") if "vote_count" in frame.columns else pl.lit(0)
+    return frame.select(
+        model="model_name",
+        mu=MU + scale * (pl.col("rating").cast(pl.Float64) - 1000.0),
+        sigma=sigma,
+        votes=votes.cast(pl.Int64),
+    )
