@@ -58,16 +58,23 @@ def main() -> None:
 
 def compare(root: Path, table: pa.Table, names: list[str]) -> None:
     """Time the plain loops of some scorers one after the other, and ours for all of them."""
-    from evaluation.score import score_images
-    from evaluation.scorers.load import load_scorer
+    from evaluation.kept import Kept
+    from evaluation.score import Task, score_table
+    from evaluation.scorers.load import load_named
+    from evaluation.scorers.naming import parse, towers_of
 
     sources = {"clip": root / "clip", "pickscore": root / "pickscore", "aesthetic": root}
     origins = [f"row {row}" for row in range(table.num_rows)]
-    scorers = {name: load_scorer(f"{name}={sources[name]}") for name in names}
+    loaded, groups = {}, {}
+    for name in names:  # weights are read before the clock runs, as for the plain loops
+        named = parse(f"{name}={sources[name]}")
+        loaded[name] = load_named(named)
+        task = Task(name, name, lambda name=name: loaded[name])
+        groups.setdefault(towers_of(named), []).append(task)
     with redirect_stderr(io.StringIO()):
-        score_images(table.slice(0, 2), origins, scorers)  # warm
+        score_table(table.slice(0, 2), origins[:2], list(groups.values()), Kept(None))  # warm
         with Clock() as ours:
-            scored, _ = score_images(table, origins, scorers)
+            scored = score_table(table, origins, list(groups.values()), Kept(None)).table
     rows = list(zip(table["prompt"].to_pylist(), table["image"].to_pylist(), strict=True))
     loops = {name: plain_loop(name, root) for name in names}
     for loop in loops.values():

@@ -1,10 +1,11 @@
 """Pictures of a comparison: win rates, K-Sort's course, and images side by side.
 
-Charts are matplotlib figures drawn off screen; how images are pasted is told in `grids`. Every
-function returns PNG bytes. What is drawn is computed elsewhere.
+Matplotlib figures drawn off screen; every function returns PNG bytes. What is drawn is computed
+elsewhere.
 """
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,32 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from PIL import Image
 
+from evaluation import pictures
 from evaluation.errors import EvaluationError
-from evaluation.grids import GREY, INK, WORSE, Column, draw_grid, encode_small
 from evaluation.tables import columns_of, read_table
 
-FAINT = "#d8dee4"
+INK, GREY, FAINT, WORSE = "#22303c", "#6c757d", "#d8dee4", "#e07a5f"
 VERDICTS = {"better": "#2a6f97", "worse": WORSE, "open": "#8a939c"}
 COLOURS = ("#2a6f97", "#e07a5f", "#5b8e55", "#8d6a9f", "#c9a227", "#6c757d")
 ENOUGH = 0.75  # sigma at which K-Sort Eval stops
 SMALL = 45_000  # bytes that a page's metadata carries easily
 
 
-def to_png(figure: Figure, dpi: int = 140, limit: int | None = None) -> bytes:
-    """Encode a figure; limit: at most so many bytes, by lower resolution."""
-    while True:
+def to_png(figure: Figure, limit: int | None = None) -> bytes:
+    """Encode a figure; limit: at most so many bytes, by fewer colours and lower resolution."""
+    for dpi in (140, 110, 85, 65, 50, 40):
         sink = io.BytesIO()
         figure.savefig(sink, format="png", dpi=dpi, facecolor="white")
-        if limit is None or sink.tell() <= limit or dpi <= 40:
-            return sink.getvalue()
-        dpi = max(40, int(dpi * 0.85))
+        if limit is None or sink.tell() <= limit:
+            break
+        picture = Image.open(sink).convert("RGB").quantize(48, dither=Image.Dither.NONE)
+        sink = io.BytesIO()
+        picture.save(sink, format="PNG", optimize=True)
+        if sink.tell() <= limit:
+            break
+    return sink.getvalue()
 
 
 def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
@@ -144,13 +151,11 @@ def ksort_chart(results: Mapping[str, Mapping[str, Any]], *, limit: int | None =
     return to_png(figure, limit=limit)
 
 
-def image_grid(
-    images: Mapping[str, Path], prompts: int = 6, *, side: int = 96, limit: int | None = SMALL
-) -> bytes:
+def image_grid(images: Mapping[str, Path], prompts: int = 6, *, limit: int | None = SMALL) -> bytes:
     """Images of several policies for the same prompts and noise, a row a policy.
 
     images : policy -> its images.parquet (or .csv), as `generate` writes it. The prompts are
-    spread evenly over those that every policy has an image for.
+    spread evenly over those that every policy has an image for. A missing image is a crossed field.
     """
     tables: dict[str, dict[tuple[str, int], tuple[str, Path]]] = {}
     for policy, path in images.items():
@@ -166,8 +171,33 @@ def image_grid(
     if not shared:
         raise EvaluationError("the policies have no prompt in common to be shown side by side")
     places = np.linspace(0, len(shared) - 1, min(prompts, len(shared)), dtype=int)
-    columns = [
-        Column(first[key][0], [table[key][1] for table in tables.values()])
-        for key in (shared[place] for place in places)
-    ]
-    return encode_small(draw_grid(list(tables), columns, side), limit)
+    figure = Figure(figsize=(1.2 * len(places) + 1, 1.2 * len(tables) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(tables), len(places), squeeze=False)
+    for axes_of_policy, (policy, table) in zip(grid, tables.items(), strict=True):
+        for axes, key in zip(axes_of_policy, (shared[place] for place in places), strict=True):
+            text, path = table[key]
+            if axes in grid[0]:
+                lines = textwrap.wrap(text, 20, max_lines=4, placeholder=" …")
+                axes.set_title("\n".join(lines), fontsize=6, color=GREY, loc="left")
+            show_image(axes, path)
+        label = textwrap.shorten(policy, 24, placeholder="…")
+        axes_of_policy[0].set_ylabel(
+            label, rotation=0, ha="right", va="center", color=INK, fontsize=8
+        )
+    return to_png(figure, limit=limit)
+
+
+def show_image(axes: Axes, path: Path) -> None:
+    """An image on axes without ticks, small ones pixel by pixel; a cross where there is none."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(FAINT)
+    try:
+        picture = pictures.read(path)
+    except EvaluationError:
+        axes.plot([0, 1], [0, 1], [0, 1], [1, 0], color=WORSE)
+        axes.spines[:].set_color(WORSE)
+        return
+    picture.thumbnail((256, 256))
+    axes.imshow(picture, interpolation="nearest" if max(picture.size) < 96 else "auto")

@@ -21,7 +21,6 @@ import pyarrow as pa
 from evaluation import figures, pictures
 from evaluation.drift import distances, drifts
 from evaluation.errors import EvaluationError
-from evaluation.grids import fit
 from evaluation.intervals import detectable_rate
 from evaluation.prompts import overlap
 from evaluation.provenance import provenance
@@ -121,7 +120,8 @@ def thumbnail(path: Path) -> str:
     if max(picture.size) <= PIXELATED:
         picture.save(sink, format="PNG", optimize=True)
         return embed(sink.getvalue())
-    fit(picture, min(SIDE, max(picture.size))).save(sink, format="JPEG", quality=85)
+    picture.thumbnail((SIDE, SIDE))
+    picture.save(sink, format="JPEG", quality=85)
     return embed(sink.getvalue(), "jpeg")
 
 

@@ -10,7 +10,6 @@ tokens on a grid, so positions are given here. The instruction is the one it was
 for word and blank for blank (MizzenAI/HPSv3, MIT).
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,6 @@ from PIL import Image
 from evaluation import devices, hub
 from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers.aesthetic import apply_head
-from evaluation.scorers.pixels import MEAN, STD
 from evaluation.scorers.weights import find_file, read_state
 
 HUB = "MizzenAI/HPSv3"
@@ -77,40 +75,6 @@ CHAT = (
 )
 
 
-def fitted_size(width: int, height: int, step: int, pixels: int = PIXELS) -> tuple[int, int]:
-    """(width, height) in multiples of `step` with about `pixels` pixels, as Qwen2-VL fits images.
-
-    Too large sides are rounded down, too small ones up.
-    """
-    fitted = [max(step, round(side / step) * step) for side in (width, height)]
-    if fitted[0] * fitted[1] > pixels:
-        scale = math.sqrt(width * height / pixels)
-        fitted = [max(step, math.floor(side / scale / step) * step) for side in (width, height)]
-    elif fitted[0] * fitted[1] < pixels:
-        scale = math.sqrt(pixels / (width * height))
-        fitted = [math.ceil(side * scale / step) * step for side in (width, height)]
-    return fitted[0], fitted[1]
-
-
-def patches_of(image: Image.Image, vision: Any) -> tuple[torch.Tensor, tuple[int, int, int]]:
-    """Patches (n, 3 frames p p) of an image in the order Qwen2-VL merges them, and their grid.
-
-    The image is a film of `temporal_patch_size` equal frames; patches of one merged square are
-    neighbours.
-    """
-    patch, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-    size = fitted_size(*image.size, patch * merge)
-    pixels = np.array(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32) / 255
-    pixels = (pixels - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-    rows, columns = size[1] // patch, size[0] // patch
-    cut = torch.from_numpy(pixels).reshape(
-        rows // merge, merge, patch, columns // merge, merge, patch, 3
-    )
-    cut = cut.permute(0, 3, 1, 4, 6, 2, 5)  # big row, big column, row, column, channel, y, x
-    film = cut.unsqueeze(5).expand(*cut.shape[:5], frames, patch, patch)
-    return film.reshape(rows * columns, -1), (1, rows, columns)
-
-
 def split_state(
     state: Mapping[str, torch.Tensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -143,7 +107,15 @@ class HpsV3:
         self.head = {key: value.to(self.device) for key, value in head.items()}
         self.tokenizer = tokenizer
         self.reward = tokenizer.convert_tokens_to_ids(REWARD)
-        self.vision = model.config.vision_config
+        self.vision = vision = model.config.vision_config
+        from transformers import Qwen2VLImageProcessorPil
+
+        self.prepare = Qwen2VLImageProcessorPil(
+            patch_size=vision.patch_size,
+            temporal_patch_size=vision.temporal_patch_size,
+            merge_size=vision.spatial_merge_size,
+            size={"shortest_edge": PIXELS, "longest_edge": PIXELS},
+        )
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
         """Float64 (n, 2): mu, the score, and sigma, how unsure the model is of it."""
@@ -156,18 +128,17 @@ class HpsV3:
     @torch.inference_mode()
     def score_some(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
         """(mu, sigma) of as many images as go through the model at once."""
-        cut = [patches_of(image, self.vision) for image in images]
-        grids = torch.tensor([grid for _, grid in cut], device=self.device)
-        pixels = torch.cat([patches for patches, _ in cut]).to(self.device, self.model.dtype)
+        seen = self.prepare(images=list(images), return_tensors="pt").to(self.device)
+        places = seen.image_grid_thw.prod(dim=1) // self.vision.spatial_merge_size**2
         texts = []
-        for prompt, (_, rows, columns) in zip(prompts, (grid for _, grid in cut), strict=True):
-            places = rows * columns // self.vision.spatial_merge_size**2
+        for prompt, count in zip(prompts, places.tolist(), strict=True):
             said = INSTRUCTION.format(prompt=prompt) + QUESTION
-            texts.append(CHAT.format(image="<|image_pad|>" * places, text=said))
+            texts.append(CHAT.format(image="<|image_pad|>" * count, text=said))
         tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt").to(
             self.device
         )
-        states = self.states(tokens.input_ids, tokens.attention_mask, pixels, grids)
+        pixels = seen.pixel_values.to(self.model.dtype)
+        states = self.states(tokens.input_ids, tokens.attention_mask, pixels, seen.image_grid_thw)
         found = (tokens.input_ids == self.reward).int()
         last = found.shape[1] - 1 - found.flip(1).argmax(1)  # a prompt may name the token, too
         rated = apply_head(self.head, states[torch.arange(len(texts)), last].float())

@@ -5,6 +5,7 @@
 The authors' checkpoint (ImageReward.pt, with BLIP's original keys) runs on transformers' BLIP.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,20 +26,17 @@ TOKENIZER = "bert-base-uncased"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the rewards the authors trained on
 TOKENS = 35  # of the prompt; the rest is cut, as the authors do
 
-RENAMED = {
-    "cls_token": "embeddings.class_embedding",
-    "pos_embed": "embeddings.position_embedding",
-    "patch_embed.proj": "embeddings.patch_embedding",
-    "norm": "post_layernorm",
-}
-BLOCK = {
-    "norm1": "layer_norm1",
-    "norm2": "layer_norm2",
-    "attn.qkv": "self_attn.qkv",
-    "attn.proj": "self_attn.projection",
-    "mlp.fc1": "mlp.fc1",
-    "mlp.fc2": "mlp.fc2",
-}
+# BLIP's own names of its image encoder beside transformers', applied one after the other.
+RENAMED = [
+    (r"^cls_token$", "embeddings.class_embedding"),
+    (r"^pos_embed$", "embeddings.position_embedding"),
+    (r"^patch_embed\.proj\.", "embeddings.patch_embedding."),
+    (r"^norm\.", "post_layernorm."),
+    (r"^blocks\.", "encoder.layers."),
+    (r"\.norm([12])\.", r".layer_norm\1."),
+    (r"\.attn\.qkv\.", ".self_attn.qkv."),
+    (r"\.attn\.proj\.", ".self_attn.projection."),
+]
 
 
 def part_of(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -50,16 +48,9 @@ def vision_to_transformers(state: Mapping[str, torch.Tensor]) -> dict[str, torch
     """Map BLIP's original vision keys to those of transformers' BlipVisionModel."""
     mapped = {}
     for key, value in state.items():
-        module, _, kind = key.rpartition(".")
-        if key in RENAMED:
-            mapped[RENAMED[key]] = value
-        elif module in RENAMED:
-            mapped[f"{RENAMED[module]}.{kind}"] = value
-        elif key.startswith("blocks."):
-            number, name = module.removeprefix("blocks.").split(".", 1)
-            mapped[f"encoder.layers.{number}.{BLOCK[name]}.{kind}"] = value
-        else:
-            raise KeyError(f"unknown key {key!r}")
+        for pattern, replacement in RENAMED:
+            key = re.sub(pattern, replacement, key)
+        mapped[key] = value
     return mapped
 
 

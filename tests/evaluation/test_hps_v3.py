@@ -3,7 +3,6 @@
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import (
-    Qwen2VLImageProcessorPil,
-    smart_resize,
-)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers import hps_v3 as room
@@ -127,19 +123,37 @@ def test_the_score_is_the_authors_formula(folder, images):
     assert (scores[:, 1] > 0).all()
 
 
-def test_patches_of_odd_pictures_are_those_of_transformers_own_processor():
-    """The sizes of golden/README.md, by the processor that HPS v3's authors call."""
-    vision = SimpleNamespace(patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
+def plain_patches(image: Image.Image, step: int, pixels: int) -> np.ndarray:
+    """Qwen2-VL's preparation written out: fitted to about `pixels`, cut into patches of 14, the
+    four of each merged square together, every patch twice as a film of two equal frames."""
+    fitted = [max(step, round(side / step) * step) for side in image.size]
+    scale = (image.width * image.height / pixels) ** 0.5
+    if fitted[0] * fitted[1] > pixels:
+        fitted = [max(step, int(side / scale / step) * step) for side in image.size]
+    elif fitted[0] * fitted[1] < pixels:
+        fitted = [-int(-side / scale // step) * step for side in image.size]
+    values = np.asarray(image.resize(fitted, Image.BICUBIC), dtype=np.float64) / 255
+    values = (values - (0.48145466, 0.4578275, 0.40821073)) / (0.26862954, 0.26130258, 0.27577711)
+    rows = []
+    for top in range(0, fitted[1], step):
+        for left in range(0, fitted[0], step):
+            for y in (top, top + 14):
+                for x in (left, left + 14):
+                    patch = values[y : y + 14, x : x + 14].transpose(2, 0, 1)
+                    rows.append(np.repeat(patch[:, None], 2, axis=1).ravel())
+    return np.array(rows)
+
+
+def test_patches_of_odd_pictures_are_those_of_the_formula():
+    """The sizes of golden/README.md, by the processor that the scorer and HPS v3's authors call."""
     size = {"shortest_edge": room.PIXELS, "longest_edge": room.PIXELS}
-    processor = Qwen2VLImageProcessorPil(patch_size=14, size=size)
+    processor = Qwen2VLImageProcessorPil(size=size)
     for width, height in ((1216, 832), (512, 519), (360, 640), (200, 150)):
         x, y = np.arange(width)[None], np.arange(height)[:, None]
         planes = (7 * x + 3 * y) % 256, (x * x // 97 + 5 * y) % 256, 255 * ((x // 8 + y // 8) % 2)
         image = Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
-        expected = processor(images=[image], return_tensors="pt")
-        patches, grid = room.patches_of(image, vision)
-        assert list(grid) == expected.image_grid_thw[0].tolist()
-        np.testing.assert_allclose(patches, expected.pixel_values, atol=1e-4)
+        found = processor(images=[image], return_tensors="pt").pixel_values
+        np.testing.assert_allclose(found, plain_patches(image, 28, room.PIXELS), atol=1e-4)
 
 
 def test_newer_keys_and_more_images_than_fit_at_once_score_the_same(folder, images, tmp_path):
@@ -157,14 +171,6 @@ def test_newer_keys_and_more_images_than_fit_at_once_score_the_same(folder, imag
     many = load_scorer(f"hps_v3={tmp_path}").score(PROMPTS * 6, images * 6)
     few = load_scorer(f"hps_v3={folder}").score(PROMPTS, images)
     np.testing.assert_allclose(many, np.tile(few, (6, 1)), atol=1e-5)
-
-
-def test_images_are_fitted_as_qwen_fits_them():
-    assert room.fitted_size(1024, 1024, 28) == (448, 448)
-    for width, height in np.random.default_rng(0).integers(30, 2000, (300, 2)).tolist():
-        height, width = max(height, width // 100), max(width, height // 100)
-        theirs = smart_resize(height, width, 28, room.PIXELS, room.PIXELS)
-        assert room.fitted_size(width, height, 28) == theirs[::-1]
 
 
 def test_the_instruction_is_the_one_it_was_trained_with():

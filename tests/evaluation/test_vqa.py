@@ -7,13 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import gmean
 from tiny_vlm import save_tiny_vlm
 
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
-from evaluation.grids import font
 from evaluation.scorers.load import load_scorer
 from evaluation.scorers.naming import content, parse
 from evaluation.scorers.ocr import OcrScorer, accuracy, asked_text
@@ -183,7 +182,7 @@ def test_text_is_read_in_an_image():
     images = []
     for text in ("OPEN", "CLOSED"):
         image = Image.new("RGB", (320, 120), "white")
-        ImageDraw.Draw(image).text((40, 35), text, fill="black", font=font(44))
+        ImageDraw.Draw(image).text((40, 35), text, fill="black", font=ImageFont.load_default(44))
         images.append(image)
     scores = load_scorer("ocr").score(['a sign "OPEN"'] * 2, images)
     assert scores[0] == 1

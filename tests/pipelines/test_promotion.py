@@ -33,7 +33,7 @@ def test_the_best_policy_is_champion_by_the_rule_and_a_person_can_overrule_it(la
 
     said, made = metadata(instance, "champion")
     assert said["decision"].startswith("arenapo is champion")
-    assert "win_rate_low > 0.5" in said["rule"]
+    assert "p_holm < 0.05" in said["rule"]
     assert "| arenapo |" in said["challengers"]
     standing = champion_of(client, study.name)
     assert standing.tags["policy"] == "arenapo"
