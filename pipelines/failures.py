@@ -16,10 +16,12 @@ def reason(events: Iterable[dg.DagsterEvent]) -> str | None:
             # What a stage raised is the reason, not what wraps it nor what that came from.
             while error and error.cause and WRAPPER.match(error.cls_name or ""):
                 error = error.cause
+            # A step is called by its study and its asset.
+            asset = event.step_key.rpartition("__")[2]
             if error is None:
-                return f"{event.step_key}: no error was recorded"
+                return f"{asset}: no error was recorded"
             said = re.sub(rf"^[\w.]*{error.cls_name}: ", "", error.message.strip())
-            return f"{event.step_key}: {said}"
+            return f"{asset}: {said}"
     return None
 
 

@@ -1,7 +1,10 @@
 """A small study on disk and the Dagster and MLflow stores it writes to, new for every test."""
 
 import json
+import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,7 +72,13 @@ judge = "scorer:miniature"
 """
 
 PROMPTS = "prompt_id,prompt\n" + "".join(f"{i},drawing {i}\n" for i in range(24))
-FAKE_JOBS = Path(__file__).parent / "fake_jobs"
+STAND_IN = Path(__file__).parent / "fake_jobs" / "stand_in.py"
+WITHOUT_TELEMETRY = {"telemetry": {"enabled": False}}
+
+# A home of the tests' own: nothing that Dagster writes lands in the checkout.
+HOME = Path(tempfile.mkdtemp(prefix="arenapo-home-"))
+shutil.copy(Path(__file__).parents[2] / "dagster.yaml", HOME)
+os.environ["DAGSTER_HOME"] = str(HOME)
 
 
 def make_votes(n: int, seed: int = 0) -> pl.DataFrame:
@@ -105,8 +114,8 @@ def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from assets.tracking import Tracking
 
     store = tmp_path_factory.mktemp("mlflow")
-    tracking = Tracking(store=str(store), pages="", experiment="", lake=str(store))
-    tracking.client().search_experiments()
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    Tracking(uri, user=None, password=None, folder=store, pages="").client()
     return store / "mlflow.db"
 
 
@@ -120,7 +129,8 @@ def write_study(tmp_path: Path, migrated_store: Path) -> Callable[..., Study]:
             shutil.copy(migrated_store, tmp_path / "mlflow" / "mlflow.db")
         for folder in ("base", "scorer", "ksort/Image/0"):
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            (tmp_path / folder / "result.json").write_text("{}")
+            name = "model_index.json" if folder == "base" else "result.json"
+            (tmp_path / folder / name).write_text("{}")
         (tmp_path / "prompts.csv").write_text(PROMPTS)
         (make_votes(600) if votes is None else votes).write_parquet(tmp_path / "votes.parquet")
         (tmp_path / "small.toml").write_text(change(STUDY))
@@ -131,14 +141,11 @@ def write_study(tmp_path: Path, migrated_store: Path) -> Callable[..., Study]:
 
 @pytest.fixture
 def write_chain(write_study: Callable[..., Study], tmp_path: Path) -> Callable[..., Study]:
-    """Return a function that writes the small study with jobs that take milliseconds.
-
-    A job runs in the study's folder, where Python looks first: the stand-ins lie there.
-    """
+    """Return a function that writes the small study with jobs that take milliseconds."""
 
     def write(change: Callable[[str], str] = str, **fake: object) -> Study:
-        study = write_study(change)
-        shutil.copytree(FAKE_JOBS, tmp_path, dirs_exist_ok=True)
+        launch = f"\n[jobs]\nlaunch = {json.dumps([sys.executable, str(STAND_IN)])}\n"
+        study = write_study(lambda text: change(text) + launch)
         quality = {name: 0.5 + 0.2 * place for place, name in enumerate(study.policies)}
         settings = {"steps": 3, "pause": 0.0, "quality": quality, **fake}
         (tmp_path / "fake.json").write_text(json.dumps(settings))
@@ -152,5 +159,5 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance with its own storage, with the pools of dagster.yaml."""
     home = tmp_path / "dagster"
     home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home)) as made:
+    with dg.DagsterInstance.local_temp(str(home), overrides=WITHOUT_TELEMETRY) as made:
         yield made

@@ -103,7 +103,7 @@ def test_a_run_that_failed_is_told_once_by_whoever_looks_first(launcher, instanc
     assert looked.skip_message == "nothing to tell"
     # A run that the daemon ended is told by the daemon.
     run = instance.create_run_for_job(
-        launcher.definitions.resolve_job_def("train_and_evaluate"),
+        launcher.definitions.resolve_job_def("small__train_and_evaluate"),
         tags={"dagster/partition": "dpo"},
         status=dg.DagsterRunStatus.STARTED,
     )

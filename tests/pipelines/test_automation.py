@@ -44,8 +44,7 @@ def launcher(write_study, instance, landing):
 
 
 def rate(launcher, **tags):
-    launcher._run("observe_inputs", OBSERVED, None)
-    return launcher.update("rate_votes", ARENA)
+    return launcher.rate()
 
 
 def look(launcher, cursor, now):
@@ -58,7 +57,7 @@ def run_asked_for(launcher, result):
     for event in result.asset_events:
         launcher.instance.report_runless_asset_event(event)
     for request in result.run_requests:
-        job = launcher.definitions.resolve_job_def("rate_votes")
+        job = launcher.definitions.resolve_job_def("small__rate_votes")
         done = job.execute_in_process(instance=launcher.instance, tags=request.tags)
         assert done.success
 
@@ -96,7 +95,7 @@ def test_a_run_that_failed_is_asked_for_again_with_growing_pauses(launcher):
 
 @pytest.mark.parametrize("status", ["QUEUED", "STARTED"])
 def test_nothing_is_asked_for_while_votes_are_being_rated(status, launcher):
-    job = launcher.definitions.resolve_job_def("rate_votes")
+    job = launcher.definitions.resolve_job_def("small__rate_votes")
     # Where a queued run will be loaded from: the store asks for it.
     location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="pipelines"))
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job.name)
@@ -120,7 +119,7 @@ def test_the_night_takes_what_waits_and_the_week_fits_anew(launcher, landing, vo
         assert taken(launcher.instance)
         assert isinstance(nightly(context), dg.SkipReason)
         request = weekly(context)
-    job = launcher.definitions.resolve_job_def("rate_votes")
+    job = launcher.definitions.resolve_job_def("small__rate_votes")
     assert job.execute_in_process(instance=launcher.instance, tags=request.tags).success
     made = launcher.instance.get_latest_materialization_event(dg.AssetKey("ratings"))
     said = made.asset_materialization.metadata["fit"].value
@@ -191,12 +190,12 @@ def test_the_champion_and_the_report_follow_scorecards_by_content(write_chain, i
 
     settled = evaluate()
     assert settled.total_requested == 0
-    launcher._run("train_and_evaluate", ["scorecard"], "dpo")  # the same content again
+    launcher.run("train_and_evaluate", ["scorecard"], "dpo")  # the same content again
     same = evaluate(settled.cursor)
     assert same.total_requested == 0
     fake = launcher.study.path.parent / "fake.json"
     fake.write_text(fake.read_text().replace('"dpo": 0.7', '"dpo": 0.6'))
-    launcher._run("train_and_evaluate", ["scorecard"], "dpo")
+    launcher.run("train_and_evaluate", ["scorecard"], "dpo")
     moved = evaluate(same.cursor)
     assert moved.get_num_requested(dg.AssetKey("champion")) == 1
 

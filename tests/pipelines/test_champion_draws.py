@@ -9,7 +9,6 @@ from PIL import Image
 
 from assets.champion import champion_of
 from assets.tracking import Tracking
-from pipelines.definitions import ARENA, OBSERVED
 from pipelines.launch import Launcher
 from pipelines.promotion import promote
 
@@ -42,10 +41,8 @@ def test_the_champion_is_loaded_by_diffusers_and_draws(
 
     study = write_study(with_a_real_model, votes)
     launcher = Launcher(study, instance, lambda line: None)
-    launcher._run("observe_inputs", OBSERVED, None)
-    launcher.update("rate_votes", ARENA)
-    launcher._run("observe_recipes", ["recipe"], "dpo")
-    launcher._run("train_and_evaluate", ["policy"], "dpo")
+    launcher.rate()
+    launcher.run("train_and_evaluate", ["policy"], "dpo")
     promote(study, instance, "dpo")
     assert champion_of(Tracking.of(study).client(), study.name).tags["policy"] == "dpo"
 

@@ -27,7 +27,7 @@ from assets.study import read_study
 from pipelines.launch import Launcher
 with DagsterInstance.local_temp(sys.argv[1]) as instance:
     launcher = Launcher(read_study(sys.argv[2]), instance, print)
-    launcher._run("train_and_evaluate", ["policy"], "dpo")
+    launcher.run("train_and_evaluate", ["policy"], "dpo")
 """
 
 
@@ -45,7 +45,7 @@ def trainer(write_chain, instance, monkeypatch):
 
 
 def train(launcher):
-    launcher._run("train_and_evaluate", ["policy"], "dpo")
+    launcher.run("train_and_evaluate", ["policy"], "dpo")
     return content_hash(launcher.lake.current("policies", "dpo") / "policy")
 
 
@@ -168,7 +168,7 @@ def test_killed_outright_nothing_stays_open_and_the_next_run_goes_on(trainer, in
 
 def test_a_run_that_was_killed_before_it_started_is_closed_and_no_other_is(trainer, instance):
     launcher = trainer()
-    job = launcher.definitions.resolve_job_def("observe_inputs")
+    job = launcher.definitions.resolve_job_def("small__observe_inputs")
     own = instance.create_run_for_job(job, tags=launcher._tags)
     from_the_page = instance.create_run_for_job(job)
     assert own.status == dg.DagsterRunStatus.NOT_STARTED

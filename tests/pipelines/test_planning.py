@@ -96,7 +96,7 @@ def test_a_plan_says_what_changed_and_run_does_what_it_says(write_chain, instanc
 
     study.path.write_text(text)
     votes_table(700).write_parquet(study.votes.sources[0])
-    job = launcher.definitions.resolve_job_def("write_report")
+    job = launcher.definitions.resolve_job_def("small__write_report")
     going = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     found = verdicts(study, instance)
     assert found["votes", None].why == "vote_files changed (100 new rows)"

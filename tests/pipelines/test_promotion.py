@@ -76,12 +76,12 @@ def test_the_best_policy_is_champion_by_the_rule_and_a_person_can_overrule_it(la
     sound = weights.read_text()
     weights.write_text('{"other": "weights"}')
     assert decide(study, lake, client, instance).said == "nobody challenges the champion"
-    launcher._run("train_and_evaluate", ["scorecard"], "dpo")
+    launcher.run("train_and_evaluate", ["scorecard"], "dpo")
     apart = decide(study, lake, client, instance)
     assert apart.version is None
     assert "was scored on other prompts, by another scorer or never" in apart.said
     weights.write_text(sound)
-    launcher._run("train_and_evaluate", ["scorecard"], "dpo")
+    launcher.run("train_and_evaluate", ["scorecard"], "dpo")
 
     assert "(dpo) is champion" in promote(study, instance, "dpo")
     assert champion_of(client, study.name).tags["policy"] == "dpo"

@@ -13,7 +13,6 @@ from assets.lake import content_hash
 from assets.policy import training_inputs
 from assets.tracking import Tracking
 from pipelines.automation import CLEAN, schedules
-from pipelines.definitions import OBSERVED
 from pipelines.launch import Launcher
 from pipelines.planning import UP_TO_DATE, steps_of
 from pipelines.promotion import promote
@@ -46,8 +45,7 @@ def test_what_is_old_goes_and_what_is_needed_stays(launcher, instance):
     client = Tracking.of(study).client()
     assert str(champion_of(client, study.name).version) == "1"
     for _ in range(2):  # versions 2 and 3 of the same policy; 1 is the champion
-        launcher._run("observe_recipes", ["recipe"], "dpo")
-        launcher._run("train_and_evaluate", ["policy"], "dpo")
+            launcher.run("train_and_evaluate", ["policy"], "dpo")
     (lake.current("policies", "dpo") / "checkpoints").mkdir()
     (lake.current("policies", "dpo") / "checkpoints" / "step").write_text("x" * 1000)
     (lake.current("policies", "dpo") / "result.json").write_text("{}")
@@ -103,7 +101,7 @@ def test_nothing_is_removed_while_a_run_goes_on_nor_what_it_could_go_on_from(
     given_up = lake.folder("policies", "dpo", "other")
     for folder in (going_on, given_up):
         (folder / "checkpoint").write_text("x")
-    job = launcher.definitions.resolve_job_def("observe_inputs")
+    job = launcher.definitions.resolve_job_def("small__observe_inputs")
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     with pytest.raises(ValueError, match=f"run {run.run_id} of observe_inputs is going on"):
         clean(study, instance, print)

@@ -15,7 +15,6 @@ from assets.lake import Lake, content_hash
 from assets.ratings import BEFORE
 from assets.study import read_study
 from assets.votes import observed
-from pipelines.definitions import ARENA, OBSERVED
 from pipelines.launch import Launcher, StageFailed
 
 
@@ -25,8 +24,7 @@ def rate(write_study, instance):
 
     def run(change=str, votes=None):
         launcher = Launcher(write_study(change, votes), instance, lambda line: None)
-        launcher._run("observe_inputs", OBSERVED, None)
-        made = launcher.update("rate_votes", ARENA)
+        made = launcher.rate()
         return launcher.study, made
 
     return run

@@ -31,7 +31,7 @@ def noise(*of: object) -> np.random.Generator:
 
 
 def generate() -> str:
-    prompts = pl.read_csv(options.prompts, infer_schema=False)
+    prompts = pl.read_parquet(options.prompts).select("prompt_id", "prompt")
     (options.out / "images").mkdir(exist_ok=True)
     weights = Path(options.policy or ".") / "pytorch_lora_weights.safetensors"
     content = weights.read_bytes().hex() if weights.exists() else ""
