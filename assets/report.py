@@ -106,7 +106,7 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
             )
 
     @stage.check(study, "every_policy_is_reported")
-    def every_policy_is_reported(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    def every_policy_is_reported() -> dg.AssetCheckResult:
         """Each policy of the study is in the table, with numbers for its mean and its rating."""
         table = lake.read("report")
         numbers = ["mean_score", *(["ksort_mu"] if study.ksort else [])]

@@ -11,7 +11,8 @@ from PIL import Image
 
 from arena.ratings.table import Ratings
 from arena.ratings.trueskill import TrueSkill
-from assets.lake import Lake, content_hash
+from assets.content import content_hash
+from assets.lake import Lake
 from assets.ratings import BEFORE
 from assets.study import read_study
 from assets.votes import observed
@@ -33,7 +34,7 @@ def rate(write_study, instance):
 def latest_metadata(instance, name):
     import dagster as dg
 
-    event = instance.get_latest_materialization_event(dg.AssetKey(name))
+    event = instance.get_latest_materialization_event(dg.AssetKey(["small", name]))
     return event.asset_materialization.metadata
 
 
@@ -96,7 +97,7 @@ def test_no_prompt_and_no_rater_reaches_mlflow(rate, votes_table):
         prompt=pl.format("PROMPTMARK {}", "prompt"), rater=pl.format("RATERMARK {}", "rater")
     )
     study, _ = rate(votes=marked)
-    store = study.tracking.store
+    store = study.path.parent / "mlflow"
     kept = [path for path in store.rglob("*") if path.is_file()]
     assert len(kept) > 1
     for path in kept:
