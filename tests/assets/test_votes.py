@@ -16,6 +16,7 @@ from assets.lake import Lake
 from assets.ratings import BEFORE
 from assets.study import read_study
 from assets.votes import observed
+from pipelines.chain import RATE, chain_of, of_job
 from pipelines.launch import Launcher, StageFailed
 
 
@@ -180,7 +181,7 @@ def test_votes_about_broken_images_do_not_train_and_stay_in_the_arena(
 
     study, _ = rate(with_images, votes)
     lake = Lake(study.lake)
-    assert lake.read("broken_images")["image"].to_list() == [names[0], names[-1]]
+    assert lake.read("images").drop_nulls("fault")["image"].to_list() == [names[0], names[-1]]
     pairs = lake.read("training_set")
     trained = {*pairs["image_winner"], *pairs["image_loser"]}
     assert not trained & {names[0], names[-1]}
@@ -188,7 +189,7 @@ def test_votes_about_broken_images_do_not_train_and_stay_in_the_arena(
     broken = pl.any_horizontal(pl.col("image_a", "image_b").is_in([names[0], names[-1]]))
     assert pairs.height == strict.filter(~broken).height
     assert lake.read("gaps").height == votes.height
-    assert names[0] in latest_metadata(instance, "training_set")["broken"].value
+    assert names[0] in latest_metadata(instance, "images")["unusable_such_as"].value
 
 
 def test_images_given_by_their_paths_have_equal_hashes_in_another_folder(
@@ -207,9 +208,9 @@ def test_images_given_by_their_paths_have_equal_hashes_in_another_folder(
 
     def made(study, where):
         launcher = Launcher(study, where, lambda line: None)
-        launcher._run("observe_inputs", OBSERVED, None)
-        launcher.update("rate_votes", ARENA)
-        events = [where.get_latest_materialization_event(dg.AssetKey(name)) for name in ARENA]
+        launcher.rate()
+        keys = [study.key(name) for name in of_job(chain_of(study), RATE)]
+        events = [where.get_latest_materialization_event(key) for key in keys]
         return [event.asset_materialization.tags["dagster/data_version"] for event in events]
 
     study = write_study(with_checked_images, votes.with_columns(named))
@@ -221,7 +222,8 @@ def test_images_given_by_their_paths_have_equal_hashes_in_another_folder(
     with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as second:
         assert made(read_study(other / "small.toml"), second) == here
     lake = Lake(study.lake)
-    assert lake.read("broken_images")["image"].to_list() == [f"pictures/{broken}.png"]
+    broken_ones = lake.read("images").drop_nulls("fault")["image"].to_list()
+    assert broken_ones == [f"pictures/{broken}.png"]
     # What a job that works in the study's folder opens.
     trained = lake.read("training_set")["image_winner"]
     assert trained.len() > 0
