@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def _is_list(kind: pa.DataType) -> bool:
 def _values(kind: pa.DataType, chunks: Iterable[pa.Array]) -> bytes:
     """Hash a column's values and which of them are null, whatever the cuts between its chunks."""
     parts: dict[str, Any] = {}
-    for chunk in chunks:
+    for chunk in chain([pa.array([], kind)], chunks):  # a column without a row has its parts too
         for part, content in _parts(chunk):
             parts.setdefault(part, hashlib.sha256()).update(content)
     joined = b"".join(part.encode() + parts[part].digest() for part in sorted(parts))

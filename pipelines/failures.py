@@ -25,6 +25,18 @@ def reason(events: Iterable[dg.DagsterEvent]) -> str | None:
     return None
 
 
+def interrupted(events: Iterable[dg.DagsterEvent]) -> bool:
+    """Tell whether a person's interrupt ended the run, and not a failure."""
+    errors = [e.step_failure_data.error for e in events if e.is_step_failure]
+    while errors:
+        error = errors.pop()
+        if error is not None:
+            if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+                return True
+            errors.append(error.cause)
+    return False
+
+
 def reason_of_run(instance: dg.DagsterInstance, run_id: str) -> str | None:
     """Return the same of a run that is recorded."""
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)

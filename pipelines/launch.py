@@ -21,7 +21,7 @@ from assets.tracking import Tracking, close_abandoned
 from pipelines.alerts import tell
 from pipelines.chain import RATE, REPORT, TRAIN, chain_of, in_order, of_job
 from pipelines.definitions import build_definitions
-from pipelines.failures import reason
+from pipelines.failures import interrupted, reason
 from pipelines.runs import UNFINISHED
 from pipelines.staleness import Staleness, look_at_recipes, look_at_sources
 
@@ -164,6 +164,8 @@ class Launcher:
                 self.say(f"  {said}")
                 forbidding += [said] if check.blocking else []
         tell(self.study, self.chain_of_stages, self.instance, self.say)
+        if interrupted(result.all_events):
+            raise KeyboardInterrupt
         if not result.success or forbidding:
             why_not = "; ".join(forbidding) or reason(result.all_events)
             raise StageFailed(why_not or f"run {result.run_id} did not succeed")

@@ -51,12 +51,13 @@ def rate(launcher):
     return launcher.rate()
 
 
-START = time.time() + 120
+START = time.time()
 
 
 def look(launcher, cursor, now):
     context = dg.build_sensor_context(instance=launcher.instance, cursor=cursor)
-    # The tests' files are younger than a minute: a look one minute later takes them.
+    for path in (launcher.study.path.parent / "landing").iterdir():
+        os.utime(path, (START - 1000, START - 1000))  # not being written any more
     return look_at_votes(launcher.study, chain_of(launcher.study), context, START + now)
 
 
