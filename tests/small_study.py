@@ -154,6 +154,22 @@ def write_chain(write_study: Callable[..., Study], tmp_path: Path) -> Callable[.
     return write
 
 
+def second_study(study: Study) -> Study:
+    """Write a study of equal content in another folder, on the same store; it is called second."""
+    here = study.path.parent
+    other = here / "second"
+    other.mkdir()
+    kept = ("votes.parquet", "landing", "prompts.csv", "fake.json", "base", "scorer", "ksort")
+    for name in kept:
+        if (here / name).exists():
+            copy = shutil.copytree if (here / name).is_dir() else shutil.copy
+            copy(here / name, other / name)
+    text = study.path.read_text().replace('name = "small"', 'name = "second"')
+    text = text.replace('store = "mlflow"', 'store = "../mlflow"')
+    (other / "second.toml").write_text(text)
+    return read_study(other / "second.toml")
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance with its own storage, with the pools of dagster.yaml."""

@@ -64,5 +64,7 @@ def test_the_verdict_is_corrected_over_all_that_is_shown_together():
     found = compared(table, STANDING, "quality", ["quality", "other"])
     words = {name: verdict(row) for name, row in found.items()}
     assert words == {STANDING: "the baseline", "a": BETTER, "b": WORSE, "c": NOT_TOLD_APART}
-    alone = compared(table.filter(pl.col("policy").is_in([STANDING, "c"])), STANDING, "quality", ["quality"])
+    alone = compared(
+        table.filter(pl.col("policy").is_in([STANDING, "c"])), STANDING, "quality", ["quality"]
+    )
     assert found["c"].p_holm >= alone["c"].p_holm

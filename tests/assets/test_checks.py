@@ -15,8 +15,8 @@ from arena.gaps.pairwise import pairwise_gaps
 from arena.gaps.table import gaps_by
 from arena.ratings.table import Ratings, estimator
 from arena.votes.intake import take_in
-from assets.anomalies import ratings_moved_as_explained
 from assets import model_registry
+from assets.anomalies import ratings_moved_as_explained
 from assets.champion import champion_stage
 from assets.evaluation_prompts import chosen, evaluation_prompts_stage
 from assets.gaps import as_metrics, gaps_stage
@@ -197,7 +197,9 @@ def test_joint_gap_converged(study, lake):
 
 
 def test_ratings_did_not_jump(study, lake):
-    assert check(ratings_stage(study, chain_of(study)), "ratings_did_not_jump").passed  # nothing came before
+    assert check(
+        ratings_stage(study, chain_of(study)), "ratings_did_not_jump"
+    ).passed  # nothing came before
     votes, arena = lake.read("votes"), estimator("trueskill", tau=0.0)
     before = arena.fit(votes[:500])
     before.write(lake.table(BEFORE))

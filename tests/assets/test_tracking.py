@@ -73,7 +73,9 @@ def test_a_server_is_asked_with_the_login_and_its_refusal_is_one_sentence(write_
     try:
         uri = f"http://me:secret@127.0.0.1:{server.server_port}"
         study = write_study(with_tracking(f'uri = "{uri}"'))
-        with pytest.raises(TrackingError, match=r"MLflow's store http://127\.0\.0\.1:\d+ failed") as no:
+        with pytest.raises(
+            TrackingError, match=r"MLflow's store http://127\.0\.0\.1:\d+ failed"
+        ) as no:
             Tracking.of(study).client()
     finally:
         server.shutdown()

@@ -92,7 +92,11 @@ def test_touching_the_votes_without_changing_them_recomputes_nothing(launcher):
 def test_another_spread_recomputes_the_gaps_but_not_the_ratings(launcher, write_study, instance):
     bring_up_to_date(launcher)
     other = write_study(lambda text: text.replace('"posterior"', '"predictive"'))
-    assert bring_up_to_date(Launcher(other, instance, print)) == ["gaps", "training_set", "evaluation_prompts"]
+    assert bring_up_to_date(Launcher(other, instance, print)) == [
+        "gaps",
+        "training_set",
+        "evaluation_prompts",
+    ]
 
 
 def test_a_table_deleted_from_the_lake_is_made_again(launcher):

@@ -17,12 +17,11 @@ from dagster._core.remote_origin import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from assets.lake import Lake
-from assets.votes import BY_SENSOR
 from assets.movement import TRAINED_ON, movement
 from assets.study import read_study
-from pipelines.automation import look_at_evidence, look_at_policies, look_at_votes, taken
+from assets.votes import BY_SENSOR
+from pipelines.automation import look_at_evidence, look_at_policies, look_at_votes
 from pipelines.chain import chain_of
-from pipelines.definitions import build_definitions
 from pipelines.launch import Launcher
 
 SECTION = (
@@ -162,7 +161,9 @@ def test_a_policy_is_trained_again_once_and_only_when_its_set_moved_enough(launc
     # Only the gaps move: that concerns the policy that is trained by them.
     half = pl.when(pl.int_range(pl.len()) % 2 == 0).then(2.0).otherwise(0.5) * pl.col("gap")
     for name, old in {"dpo": pairs, "arenapo": pairs}.items():
-        old.with_columns(gap=half).write_parquet(launcher.lake.current("policies", name) / TRAINED_ON)
+        old.with_columns(gap=half).write_parquet(
+            launcher.lake.current("policies", name) / TRAINED_ON
+        )
     asked = look_at(launcher)
     assert [request.partition_key for request in asked.run_requests] == ["arenapo"]
     assert "above 0.1" in asked.run_requests[0].tags["arenapo/why"]

@@ -65,7 +65,12 @@ def test_a_study_in_a_folder_with_blanks_runs_from_anywhere_and_leaves_the_check
     plain = {"DAGSTER_HOME": str(home)}
     done = command("run", folder / "small.toml", cwd=tmp_path, **plain)
     assert done.returncode == 0, done.stderr
-    for said in ("is champion", "comparison.html", "pipelines ui", "policies/arenapo/current/policy"):
+    for said in (
+        "is champion",
+        "comparison.html",
+        "pipelines ui",
+        "policies/arenapo/current/policy",
+    ):
         assert said in done.stdout
     assert (home / ".dagster").exists()
     assert not list(tmp_path.rglob(".telemetry"))
@@ -95,7 +100,9 @@ def test_the_pages_of_a_home_are_served_once(write_study, tmp_path):
         note = json.loads((folder / "pages.json").read_text())
         assert note["mlflow"] == "http://127.0.0.1:5001"
         again = served(tmp_path / "mlflow", [study], 3002, 5002)
-        with pytest.raises(RuntimeError, match=r"already served at http://127\.0\.0\.1:3001 for small"):
+        with pytest.raises(
+            RuntimeError, match=r"already served at http://127\.0\.0\.1:3001 for small"
+        ):
             again.__enter__()
     assert not (folder / "pages.json").exists()
 

@@ -51,8 +51,9 @@ def test_the_best_policy_is_champion_by_the_rule_and_what_it_rests_on_is_recorde
     assert "| arenapo |" in said["challengers"]
     standing = champion_of(client, study.name)
     assert standing.tags["policy"] == "arenapo"
-    assert latest(instance, study.key("champion"), None).tags[DATA_VERSION] == (
-        standing.tags["data_version"]
+    assert (
+        latest(instance, study.key("champion"), None).tags[DATA_VERSION]
+        == (standing.tags["data_version"])
     )
     folder = mlflow.artifacts.download_artifacts(
         f"models:/{study.name}@champion", tracking_uri=Tracking.of(study).uri
@@ -166,7 +167,9 @@ def test_weights_that_are_no_numbers_are_nobodys_candidate(write_chain, instance
     assert [each.tags["policy"] for each in found] == ["dpo"]
     # The other policy goes on, to champion and report.
     assert champion_of(client, "small").tags["policy"] == "dpo"
-    assert told(instance, launcher.study, "champion", None)["decision"].startswith("dpo is champion")
+    assert told(instance, launcher.study, "champion", None)["decision"].startswith(
+        "dpo is champion"
+    )
 
 
 def test_other_weights_of_a_scorer_are_another_yardstick(launcher):

@@ -22,7 +22,9 @@ from pipelines.retention import clean
 def strict(text):
     """Two policies; nothing is kept for its age, and one version of a policy."""
     two = text.replace('[[policy]]\nname = "arenapo"\nobjective = "arenapo"\n\n', "")
-    return two.replace("[arena]", "[retention]\ndays = 0\nmodels = 1\ntimezone = 'Europe/Berlin'\n\n[arena]")
+    return two.replace(
+        "[arena]", "[retention]\ndays = 0\nmodels = 1\ntimezone = 'Europe/Berlin'\n\n[arena]"
+    )
 
 
 def files(folder):
@@ -45,7 +47,7 @@ def test_what_is_old_goes_and_what_is_needed_stays(launcher, instance):
     client = Tracking.of(study).client()
     assert str(champion_of(client, study.name).version) == "1"
     for _ in range(2):  # versions 2 and 3 of the same policy; 1 is the champion
-            launcher.run("train_and_evaluate", ["policy"], "dpo")
+        launcher.run("train_and_evaluate", ["policy"], "dpo")
     (lake.current("policies", "dpo") / "checkpoints").mkdir()
     (lake.current("policies", "dpo") / "checkpoints" / "step").write_text("x" * 1000)
     (lake.current("policies", "dpo") / "result.json").write_text("{}")
@@ -115,7 +117,9 @@ def test_nothing_is_removed_while_a_run_goes_on_nor_what_it_could_go_on_from(
         instance.report_run_failed(run)
         assert isinstance(nightly_clean(context), dg.RunRequest)
 
-    done = launcher.definitions.resolve_job_def(study.called(CLEAN)).execute_in_process(instance=instance)
+    done = launcher.definitions.resolve_job_def(study.called(CLEAN)).execute_in_process(
+        instance=instance
+    )
     assert done.success
     assert going_on.exists()
     assert not given_up.exists()
@@ -132,5 +136,7 @@ def test_what_is_young_stays(write_study, instance, tmp_path):
     long_ago = time.time() - 91 * 24 * 3600
     for path in (leftover, leftover.parent):
         os.utime(path, (long_ago, long_ago))
-    assert clean(study, chain_of(study), instance, print).splitlines()[-1] == "freed 2.0 kB of small"
+    assert (
+        clean(study, chain_of(study), instance, print).splitlines()[-1] == "freed 2.0 kB of small"
+    )
     assert instance.get_runs_count() == 2

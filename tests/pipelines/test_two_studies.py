@@ -1,17 +1,16 @@
 """Two studies in one Dagster home, and two homes on one MLflow store: nobody touches the other."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from small_study import second_study
 
 from assets.content import content_hash
 from assets.lineage import latest
-from assets.study import read_study
 from pipelines.automation import look_at_evidence, look_at_policies, look_at_votes
 from pipelines.chain import chain_of
 from pipelines.definitions import build_definitions
@@ -24,20 +23,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def two(write_chain, tmp_path):
+def two(write_chain):
     """Two studies of equal content in two folders, on one store of MLflow."""
     strict = "[retention]\ndays = 0\nmodels = 1\n\n[arena]"
     study = write_chain(lambda text: text.replace("[arena]", strict))
-    other = tmp_path / "other"
-    kept = ("votes.parquet", "prompts.csv", "fake.json", "small.toml", "base", "scorer", "ksort")
-    other.mkdir()
-    for name in kept:
-        copy = shutil.copytree if (tmp_path / name).is_dir() else shutil.copy
-        copy(tmp_path / name, other / name)
-    text = (other / "small.toml").read_text()
-    text = text.replace('name = "small"', 'name = "second"')
-    (other / "small.toml").write_text(text.replace('store = "mlflow"', 'store = "../mlflow"'))
-    return study, read_study(other / "small.toml")
+    return study, second_study(study)
 
 
 def quiet(line):
