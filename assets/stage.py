@@ -49,8 +49,12 @@ class Stage:
         found: list[Place] = []
         for each in self.inputs:
             name, _, which = each.removesuffix("]").partition("[")
-            parts: dict[str, list[str | None]] = {"": [None], "policy": [policy], "baseline": [study.baseline]}
-            parts["each"] = [*study.policies]
+            parts: dict[str, list[str | None]] = {
+                "": [None],
+                "policy": [policy],
+                "baseline": [study.baseline],
+                "each": [*study.policies],
+            }
             found += [(name, part) for part in parts[which]]
         return list(dict.fromkeys(found))
 

@@ -26,7 +26,7 @@ from assets.study import Study
 from pipelines.chain import RECIPE, SOURCES
 from pipelines.runs import AT_WORK, is_of
 from pipelines.sizes import as_bytes, size
-from pipelines.stored import Gone, old_models, old_runs, policies_with_an_alias
+from pipelines.stored import old_models, old_runs, policies_with_an_alias
 
 DAY = 24 * 3600.0
 
@@ -65,13 +65,12 @@ def clean(
                 raise ValueError(
                     f"run {run.run_id} of {run.job_name} is going on; clean when it has ended"
                 )
-        gone, before = Gone(), time.time() - study.retention.days * DAY
-        found = list(removals(study, chain, instance, before, gone))
+        before = time.time() - study.retention.days * DAY
+        found = list(removals(study, chain, instance, before))
         for removal in found:
             say(f"{removal.kind} {removal.name}: {as_bytes(removal.bytes)}")
             if not dry_run:
                 removal.remove()
-        gone.collect(study)
     lines = []
     for kind in dict.fromkeys(removal.kind for removal in found):
         some = [removal.bytes for removal in found if removal.kind == kind]
@@ -82,13 +81,13 @@ def clean(
 
 
 def removals(
-    study: Study, chain: Chain, instance: dg.DagsterInstance, before: float, gone: Gone
+    study: Study, chain: Chain, instance: dg.DagsterInstance, before: float
 ) -> Iterator[Removal]:
     """Find everything to remove; before: history older than this time."""
     yield from _of_the_lake(study, before)
-    for version, policy, bytes_, remove in old_models(study, instance, gone):
+    for version, policy, bytes_, remove in old_models(study, instance):
         yield Removal("model versions", f"{version} ({policy})", bytes_, remove)
-    for run, name, bytes_, remove in old_runs(study, chain, instance, before, gone):
+    for run, name, bytes_, remove in old_runs(study, chain, instance, before):
         yield Removal("MLflow runs", f"{run} ({name})", bytes_, remove)
     yield from _of_dagster(study, chain, instance, before)
 

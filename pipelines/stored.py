@@ -1,14 +1,10 @@
 """What MLflow holds of a study that nothing needs any more: old runs and superseded weights.
 
-`mlflow gc` removes whatever is marked deleted when it is called without ids, a person's mistakes
-and other studies' runs among them; so it is called with the ids of what goes.
+`mlflow gc` does not do: with a run's id it still removes every experiment and every model that
+anybody marked as deleted, other studies' among them. So what goes is removed by its id.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +36,7 @@ def policies_with_an_alias(study: Study) -> set[str]:
     return {str(each.tags.get("policy")) for each in found if each.aliases}
 
 
-def old_models(study: Study, instance: dg.DagsterInstance, gone: "Gone") -> Old:
+def old_models(study: Study, instance: dg.DagsterInstance) -> Old:
     """Find superseded versions, with their weights: (version, its policy, bytes, remove)."""
     client = opened(study)
     if client is None:
@@ -53,7 +49,7 @@ def old_models(study: Study, instance: dg.DagsterInstance, gone: "Gone") -> Old:
                 str(version.version),
                 str(version.tags.get("policy")),
                 _bytes(list_),
-                partial(gone.version, client, version),
+                partial(_remove_version, study, client, version),
             )
 
 
@@ -84,9 +80,7 @@ def kept_versions(
     return [each for number, each in by_number.items() if number in kept]
 
 
-def old_runs(
-    study: Study, chain: Chain, instance: dg.DagsterInstance, before: float, gone: "Gone"
-) -> Old:
+def old_runs(study: Study, chain: Chain, instance: dg.DagsterInstance, before: float) -> Old:
     """Find runs that started before `before` and nothing refers to: (id, name, bytes, remove)."""
     client = opened(study)
     experiment = client.get_experiment_by_name(study.name) if client else None
@@ -109,7 +103,7 @@ def old_runs(
     for id, run in runs.items():
         if id not in kept:
             list_ = partial(client.list_artifacts, id)
-            yield id, str(run.info.run_name), _bytes(list_), partial(gone.run, client, id)
+            yield id, str(run.info.run_name), _bytes(list_), partial(_remove_run, study, client, id)
 
 
 def _with_upstream(runs: dict[str, Any], ids: set[str]) -> set[str]:
@@ -145,46 +139,26 @@ def _bytes(list_: Callable[[str | None], Any]) -> int:
     return total
 
 
-@dataclass
-class Gone:
-    """What was marked as deleted; `collect` removes it for good, with its files."""
+def _remove_version(study: Study, client: "MlflowClient", version: "ModelVersion") -> None:
+    """Remove a version and its LoggedModel for good; a server keeps it, marked as deleted."""
+    model = client.get_logged_model(model_id_of(version))
+    client.delete_model_version(version.name, version.version)
+    client.delete_logged_model(model.model_id)
+    if Tracking.of(study).folder is not None:
+        _remove_files(model.artifact_location)
+        client._tracking_client.store._hard_delete_logged_model(model.model_id)
 
-    runs: list[str] = field(default_factory=list)
-    models: list[str] = field(default_factory=list)
 
-    def version(self, client: "MlflowClient", version: "ModelVersion") -> None:
-        """Delete a version and its LoggedModel."""
-        client.delete_model_version(version.name, version.version)
-        client.delete_logged_model(model_id_of(version))
-        self.models.append(model_id_of(version))
+def _remove_run(study: Study, client: "MlflowClient", run_id: str) -> None:
+    """Remove a run and its artifacts for good; a server keeps it, marked as deleted."""
+    where = client.get_run(run_id).info.artifact_uri
+    client.delete_run(run_id)
+    if Tracking.of(study).folder is not None:
+        _remove_files(where)
+        client._tracking_client.store._hard_delete_run(run_id)
 
-    def run(self, client: "MlflowClient", run_id: str) -> None:
-        """Delete a run."""
-        client.delete_run(run_id)
-        self.runs.append(run_id)
 
-    def collect(self, study: Study) -> None:
-        """Let MLflow remove what was deleted here; a server does that on its own machine.
+def _remove_files(uri: str) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        Raises RuntimeError with MLflow's words where it cannot.
-        """
-        tracking = Tracking.of(study)
-        if tracking.folder is None or not (self.runs or self.models):
-            return
-        # Without the ids of a run, gc takes every deleted run of the store: this one goes with them.
-        client = tracking.client()
-        own = client.create_run(tracking.experiment(client, study.name), run_name="clean")
-        self.run(client, own.info.run_id)
-        command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", tracking.uri]
-        command += ["--skip-experiments", "--run-ids", ",".join(self.runs)]
-        models = ["--logged-model-ids", ",".join(self.models)]
-        done = subprocess.run(
-            [*command, *(models if self.models else ["--skip-logged-models"])],
-            env={**os.environ, **tracking.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            words = done.stderr.strip().splitlines()
-            raise RuntimeError(f"mlflow gc: {words[-1] if words else done.returncode}")
+    get_artifact_repository(uri).delete_artifacts()

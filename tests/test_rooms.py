@@ -57,7 +57,7 @@ def test_a_room_knows_only_the_rooms_below_it(room):
         assert reached & others <= known, name
 
 
-@pytest.mark.parametrize("room", ("arena", "training", "evaluation"))
+@pytest.mark.parametrize("room", ["arena", "training", "evaluation"])
 def test_the_method_knows_no_orchestrator(room):
     for name, path in modules(room).items():
         reached = {each.partition(".")[0] for each in imports(path, deferred=True)}

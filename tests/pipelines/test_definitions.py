@@ -29,7 +29,7 @@ def test_the_table_of_stages_and_the_definitions_say_the_same(write_study):
     study = write_study()
     chain, definitions = chain_of(study), build_definitions(study)
     graph = definitions.resolve_asset_graph()
-    assert {key for key in graph.materializable_asset_keys} == set(map(study.key, chain))
+    assert set(graph.materializable_asset_keys) == set(map(study.key, chain))
     for name, stage in chain.items():
         node, checks = graph.get(study.key(name)), stage.blocking + stage.checks
         assert node.code_version == stage.code_version(study)

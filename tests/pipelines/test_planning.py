@@ -49,7 +49,7 @@ def test_a_study_never_run_is_planned_from_the_shell_and_nothing_is_written(writ
     )
     assert done.returncode == 0, done.stderr
     assert "small: 16 stages run, 0 may run, 0 are up to date" in done.stdout
-    (line,) = [each for each in done.stdout.splitlines() if each.startswith("policy        dpo")]
+    (line,) = [each for each in done.stdout.splitlines() if each.split()[:2] == ["policy", "dpo"]]
     # The base is an empty folder, of which nothing can be counted.
     assert "no estimate" in line
     assert "was never made" in line

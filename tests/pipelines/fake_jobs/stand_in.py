@@ -1,4 +1,4 @@
-"""Run a stand-in for the job whose command line follows: a study's [jobs] launch names this file."""
+"""Run a stand-in for the job whose command line follows; a study's [jobs] launch names this."""
 
 import runpy
 import sys
