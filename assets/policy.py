@@ -86,7 +86,7 @@ def policy_stage(study: Study, chain: Chain) -> list[Any]:
                 run.id,
                 f"{study.name}-{name}",
                 folder / "policy",
-                Path(study.base).name if run.private else study.base,
+                f"./{Path(study.base).name}" if run.private else study.base,
                 parameters,
             )
             run.metrics(final, model_id, ("training_set", data))
