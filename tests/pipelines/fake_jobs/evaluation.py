@@ -17,7 +17,8 @@ from PIL import Image
 parser = argparse.ArgumentParser()
 parser.add_argument("command")
 parser.add_argument("images", nargs="*", type=Path)
-for name in ("base", "name", "policy", "prompts", "dataset", "judge", "ksort", "scorer"):
+options = ("base", "name", "policy", "prompts", "dataset", "judge", "ksort", "scorer", "resolution")
+for name in options:
     parser.add_argument(f"--{name}")
 parser.add_argument("--images", dest="folder")
 parser.add_argument("--out", type=Path)
@@ -31,6 +32,7 @@ def noise(*of: object) -> np.random.Generator:
 
 
 def generate() -> str:
+    Path("drawn.json").write_text(json.dumps(vars(options), default=str))
     prompts = pl.read_parquet(options.prompts).select("prompt_id", "prompt")
     (options.out / "images").mkdir(exist_ok=True)
     weights = Path(options.policy or ".") / "pytorch_lora_weights.safetensors"
