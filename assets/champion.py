@@ -1,35 +1,38 @@
-"""Which policy serves: the rule that makes one the champion, and a person's word over the rule.
+"""Which policy serves: the rule that makes one the champion.
 
-A trained policy is a version of the registered model named after the study, and its `candidate`.
-It becomes `champion` when, by the headline scorer, it wins over the champion on the same prompts
-and the same noise (`Comparison.verdict`, corrected over all challengers). Until there is a champion
-the baseline's images stand for it.
+The rule is `assets.verdict`'s: a challenger that is better than the champion, by its newest
+version's own scores, follows it; until there is a champion the baseline's images stand for it.
 Scores are compared only where the same scorer, by its weights, gave both on the same prompts. What
-serves loads `models:/STUDY@champion` and never asks who that is.
+a person pinned stays. What serves loads `models:/STUDY@champion` and never asks who that is.
 """
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
-from assets.jobs import plain
+from assets import inputs
+from assets.evidence import evidence
 from assets.lake import Lake
-from assets.lineage import RUN_ID, latest
+from assets.lineage import current_version
+from assets.model_registry import (
+    champion_of,
+    content_of,
+    crown,
+    kept_scores,
+    pinned,
+    weight_files,
+)
 from assets.pictures import markdown
 from assets.scorecard import CONDITIONS
+from assets.stage import Chain
 from assets.study import Study
-from assets.tracking import Tracking
-from assets.yardsticks import conditions
-from evaluation.intervals import ALPHA
-from evaluation.statistics import compare
+from assets.tracking import Tracking, tracked
+from assets.verdict import BETTER, RULE, compared, verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 STANDING = "champion or baseline"
 COLUMNS = {
@@ -52,23 +55,20 @@ class Decision:
     table: pl.DataFrame
 
 
-def champion_stage(study: Study) -> list[Any]:
+def champion_stage(study: Study, chain: Chain) -> list[Any]:
     """Return the asset `champion` and its check."""
-    lake = Lake(study.lake)
+    stage = chain["champion"]
 
-    @dg.asset(
-        deps=["scorecard"],
+    @stage.asset(
+        study,
         group_name="evaluation",
         kinds={"mlflow"},
-        code_version=f"2-{study.version('study', 'scorecard')}",
         description="The policy that serves: models:/STUDY@champion, by the stated rule.",
     )
-    def champion(
-        context: dg.AssetExecutionContext, tracking: Tracking
-    ) -> "dg.MaterializeResult[Any]":
-        rule = {"headline": study.scorecard.headline, "significant": ALPHA}
-        with tracking.run(context, rule) as run:
-            decision = decide(study, lake, run.client, context.instance)
+    def champion(context: dg.AssetExecutionContext) -> "dg.MaterializeResult[Any]":
+        rule = {"headline": study.scorecard.headline, "rule": RULE}
+        with tracked(study, chain, context, rule) as run:
+            decision = decide_now(study, chain, run.client, context.instance)
             if decision.version is not None:
                 crown(run.client, study.name, decision.version)
             standing = champion_of(run.client, study.name)
@@ -85,76 +85,94 @@ def champion_stage(study: Study) -> list[Any]:
                     "decision": decision.said,
                     "champion": f"version {standing.version}" if standing else "none",
                     "challengers": dg.MetadataValue.md(markdown(decision.table)),
-                    "rule": f"win_rate > 0.5 and p_holm < {ALPHA}, no image missing",
+                    "rule": RULE,
                     "load": f"models:/{study.name}@champion",
                 },
             )
 
-    @dg.asset_check(asset=champion)
+    @stage.check(study, "champion_can_be_loaded")
     def champion_can_be_loaded() -> dg.AssetCheckResult:
         """The champion's weights are where the registry says, so that what serves can load them."""
         client = Tracking.of(study).client()
         standing = champion_of(client, study.name)
         if standing is None:
             return dg.AssetCheckResult(passed=True, description="there is no champion yet")
-        return check_loads(client, standing)
+        files = weight_files(client, standing)
+        return dg.AssetCheckResult(
+            passed=bool(files),
+            metadata={"version": standing.version, "weights": ", ".join(files) or "none"},
+        )
 
     return [champion, champion_can_be_loaded]
 
 
-def decide(
-    study: Study, lake: Lake, client: "MlflowClient", instance: dg.DagsterInstance
+def decide_now(
+    study: Study, chain: Chain, client: "MlflowClient", instance: dg.DagsterInstance
 ) -> Decision:
-    """Return which version is to be crowned by the rule, and why."""
-    now = conditions(study)
+    """Gather what the rule needs, as it is now, and apply the rule."""
+    lake, none = Lake(study.lake), pl.DataFrame(schema=COLUMNS)
+    prompts = current_version(instance, study, chain, ("evaluation_prompts", None)) or ""
+    now = inputs.conditions(study, inputs.drawn_under(study, prompts))
+    table = evidence(instance, study, chain)
+    usable = table.filter(pl.col("problem").is_null() & (pl.col("conditions") == now))
+    for row in usable.filter("trained").iter_rows(named=True):
+        for key in (CONDITIONS, "scorecard_run"):
+            client.set_model_version_tag(study.name, row["version"], key, row[key])
     standing = champion_of(client, study.name)
-    challengers = {}
-    for name, config in study.policies.items():
-        made = latest(instance, dg.AssetKey("policy"), name) if config else None
-        scored = latest(instance, dg.AssetKey("scorecard"), name) if made else None
-        if made is None or scored is None or "mlflow_model_version" not in made.metadata:
-            continue
-        version = str(made.metadata["mlflow_model_version"].value)
-        # As they were when it was scored: a scorer with other weights since then makes them stale.
-        under = plain(scored.metadata).get(CONDITIONS, "unknown")
-        tags = {CONDITIONS: under, "scorecard_run": str(scored.metadata[RUN_ID].value)}
-        for key, value in tags.items():
-            client.set_model_version_tag(study.name, version, key, value)
-        entry = client.get_model_version(study.name, version)
-        same = standing is not None and content_of(entry) == content_of(standing)
-        if not same and "rolled_back" not in entry.tags and under == now:
-            challengers[name] = version
-    standing = champion_of(client, study.name)  # with the tags that it may just have been given
-    none = pl.DataFrame(schema=COLUMNS)
-    if not challengers:
-        return Decision(None, "nobody challenges the champion", none)
+    if held := pinned(client, study.name):
+        what = "nobody" if held == "none" else f"version {held}"
+        return Decision(
+            None, f"a person pinned {what}; `promote --unpin` lets the rule decide", none
+        )
+    challengers = usable.filter("trained", pl.col("weights") != content_of(standing))
+    if challengers.is_empty():
+        left = [f"{row[0]}: {row[1]}" for row in table.select("policy", "problem").rows() if row[1]]
+        return Decision(None, "; ".join(["nobody challenges the champion", *left]), none)
     if standing is not None and standing.tags.get(CONDITIONS) != now:
         said = f"version {standing.version} was scored on other prompts, by another scorer or never"
         return Decision(None, f"{said}: promote by hand what should follow it", none)
-    shown = [own_scores(lake, name, name) for name in challengers]
-    incumbent = kept_scores(client, standing) if standing else None
-    if incumbent is None:
-        scored = latest(instance, dg.AssetKey("scorecard"), study.baseline)
-        if scored is None or plain(scored.metadata).get(CONDITIONS) != now:
-            said = f"{study.baseline} was scored on other prompts, by another scorer or never"
-            return Decision(None, said, none)
-        incumbent = own_scores(lake, study.baseline, study.baseline)
-    incumbent = incumbent.with_columns(policy=pl.lit(STANDING))
-    scores = pl.concat([incumbent, *shown], how="diagonal_relaxed")
-    found = compare(scores, STANDING, study.scorecard.headline, seed=study.seed)
-    table = pl.DataFrame(
-        [
-            {key: getattr(found[name], key) for key in list(COLUMNS)[2:6]}
-            | {
-                "policy": name,
-                "version": version,
-                "better": found[name].missing == 0 and found[name].verdict == "better",
-            }
-            for name, version in challengers.items()
-        ],
-        schema=COLUMNS,
-    ).sort("win_rate", "policy", descending=[True, False])
-    over = f"champion, version {standing.version}" if standing else f"baseline, {study.baseline}"
+    if standing is None and study.baseline not in usable["policy"]:
+        said = f"{study.baseline} was scored on other prompts, by another scorer or never"
+        return Decision(None, said, none)
+    own = {name: own_scores(lake, name) for name in usable["policy"]}
+    if standing is None:
+        incumbent, over = own.pop(study.baseline), f"baseline, {study.baseline}"
+    else:
+        incumbent = kept_scores(client, standing)
+        over = f"champion, version {standing.version}"
+        own = {name: own[name] for name in challengers["policy"]}
+    return decide(
+        challengers,
+        pl.concat([incumbent.with_columns(policy=pl.lit(STANDING)), *own.values()], how="diagonal"),
+        study.scorecard.headline,
+        [name for name in study.scorer_names if name in incumbent.columns],
+        over,
+    )
+
+
+def decide(
+    challengers: pl.DataFrame,
+    scores: pl.DataFrame,
+    headline: str,
+    scorers: list[str],
+    over: str,
+) -> Decision:
+    """Return which challenger follows the champion, and why; a function of frames alone.
+
+    challengers: policy, version. scores: policy, prompt, seed and a column for each scorer; those
+    of the one that stands are called STANDING. over: how that one is called in the sentence.
+    """
+    found = compared(scores, STANDING, headline, scorers)
+    rows = [
+        {key: getattr(found[policy], key) for key in list(COLUMNS)[2:6]}
+        | {
+            "policy": policy,
+            "version": version,
+            "better": found[policy].missing == 0 and verdict(found[policy]) == BETTER,
+        }
+        for policy, version in challengers.select("policy", "version").iter_rows()
+    ]
+    table = pl.DataFrame(rows, schema=COLUMNS).sort("win_rate", "policy", descending=[True, False])
     best = table.filter("better")
     if best.is_empty():
         return Decision(None, f"no policy is shown to be better than the {over}", table)
@@ -166,88 +184,7 @@ def decide(
     return Decision(row["version"], said, table)
 
 
-def own_scores(lake: Lake, name: str, policy: str) -> pl.DataFrame:
-    """Return the scores of one policy's own images."""
-    table = pl.read_parquet(lake.root / "judgments" / name / "scores.parquet")
-    return table.filter(pl.col("policy") == policy)
-
-
-def kept_scores(client: "MlflowClient", version: "ModelVersion") -> pl.DataFrame:
-    """Return the scores that a version was crowned with: its images in the lake may be gone."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = client.download_artifacts(version.tags["scorecard_run"], "scores.parquet", folder)
-        return pl.read_parquet(path).filter(pl.col("policy") == version.tags["policy"])
-
-
-def champion_of(client: "MlflowClient", model: str) -> "ModelVersion | None":
-    """Return the version that serves, None where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(model, "champion")
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise
-        return None
-
-
-def content_of(version: "ModelVersion | None") -> str:
-    """Return the content hash of a version's weights, "none" where there is no version."""
-    return str(version.tags["data_version"]) if version else "none"
-
-
-def crown(client: "MlflowClient", model: str, version: str) -> None:
-    """Make a version the champion, and remember on it whom it followed."""
-    before = champion_of(client, model)
-    if before is not None and str(before.version) == version:
-        return
-    client.set_model_version_tag(
-        model, version, "before", str(before.version) if before else "none"
-    )
-    client.set_registered_model_alias(model, "champion", version)
-
-
-def roll_back(client: "MlflowClient", model: str) -> str | None:
-    """Make the champion's predecessor champion again; the rule leaves the one that goes alone.
-
-    Returns the predecessor's version, None where there was none. Raises ValueError without a
-    champion.
-    """
-    standing = champion_of(client, model)
-    if standing is None:
-        raise ValueError(f"{model} has no champion, so there is nothing to roll back")
-    before = standing.tags.get("before", "none")
-    client.set_model_version_tag(model, standing.version, "rolled_back", "by hand")
-    if before == "none":
-        client.delete_registered_model_alias(model, "champion")
-        return None
-    if not client.search_model_versions(f"name = '{model}' and version_number = {before}"):
-        raise ValueError(f"version {before} of {model}, the champion before, was cleaned away")
-    client.set_registered_model_alias(model, "champion", before)
-    return str(before)
-
-
-def version_called(client: "MlflowClient", model: str, who: str) -> "ModelVersion":
-    """Return a version by its number, or a policy's newest one by the policy's name.
-
-    Raises ValueError naming those that exist.
-    """
-    versions = client.search_model_versions(f"name = '{model}'")
-    named = [each for each in versions if who in (str(each.version), each.tags.get("policy"))]
-    if not named:
-        known = sorted((int(each.version), each.tags.get("policy", "?")) for each in versions)
-        listed = ", ".join(f"{number} ({policy})" for number, policy in known) or "none yet"
-        raise ValueError(f"{model} has no version or policy {who!r}; there are {listed}")
-    return max(named, key=lambda each: int(each.version))
-
-
-def check_loads(client: "MlflowClient", version: "ModelVersion") -> dg.AssetCheckResult:
-    """Look whether a version's weights are among the files that its model holds."""
-    # The registry keeps the model as models:/ID, and MLflow 3 leaves the field model_id empty.
-    model = client.get_logged_model(version.source.rpartition("/")[2])
-    folder = Path(model.artifact_location.removeprefix("file://"))
-    files = [path.name for path in folder.rglob("*.safetensors")]
-    return dg.AssetCheckResult(
-        passed=bool(files),
-        metadata={"version": version.version, "weights": ", ".join(files) or "none"},
-    )
+def own_scores(lake: Lake, name: str) -> pl.DataFrame:
+    """Return the scores of a policy's own images, without the images' paths."""
+    table = pl.read_parquet(lake.scores(name)).filter(pl.col("policy") == name)
+    return table.drop("image", strict=False)

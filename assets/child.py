@@ -1,6 +1,6 @@
 """Become a job that neither outlives its parent nor works beside an earlier one of its kind.
 
-    python -m assets.child PARENT_PID LOCK_FILE MODULE ARGUMENTS...
+    python -m assets.child PARENT_PID LOCK_FILE COMMAND ARGUMENTS...
 
 An orchestrator killed outright cannot stop its job, and its next run would start a second one in
 the same folder. So the kernel interrupts the job when its parent dies (where it can: Linux), and
@@ -30,7 +30,7 @@ def main() -> None:
     handle = os.open(lock, os.O_RDWR | os.O_CREAT)
     os.set_inheritable(handle, True)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    os.execvp(command[0], command)
 
 
 if __name__ == "__main__":

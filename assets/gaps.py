@@ -10,30 +10,31 @@ import polars as pl
 from arena.gaps.joint import JointReport
 from arena.gaps.table import gaps_by
 from arena.ratings.table import Ratings
-from assets.lake import Lake, content_hash
+from assets.lake import Lake
 from assets.pictures import markdown, small
+from assets.stage import Chain
 from assets.study import Study
-from assets.tracking import Tracking
+from assets.tables import described
+from assets.tracking import tracked
 from training.study_file import gap_estimators
 
 
-def gaps_stage(study: Study) -> list[Any]:
+def gaps_stage(study: Study, chain: Chain) -> list[Any]:
     """Return the asset `gaps` and its checks."""
-    lake = Lake(study.lake)
+    lake, stage = Lake(study.lake), chain["gaps"]
     estimators = gap_estimators(study.raw)
 
-    @dg.asset(
-        deps=["votes", "ratings"],
+    @stage.asset(
+        study,
         group_name="arena",
         kinds={"duckdb", "parquet"},
-        code_version=f"2-{study.version('gap')}-{'-'.join(estimators)}",
         description="The expected quality gap of every vote; the warehouse is built with it.",
     )
-    def gaps(context: dg.AssetExecutionContext, tracking: Tracking) -> "dg.MaterializeResult[Any]":
-        with tracking.run(context, study.gap.model_dump()) as run:
+    def gaps(context: dg.AssetExecutionContext) -> "dg.MaterializeResult[Any]":
+        with tracked(study, chain, context, study.gap.model_dump()) as run:
             votes, fitted = lake.read("votes"), Ratings.read(lake.table("ratings"))
             for name in ("votes", "ratings"):
-                run.dataset(name, content_hash(lake.table(name)), lake.table(name), "infer")
+                run.dataset(name, lake.version(name), "infer")
             spread, signed = study.gap.spread, study.gap.signed
             found, joint = gaps_by(estimators, votes, fitted, spread, signed)
             version = lake.write("gaps", found)
@@ -48,7 +49,7 @@ def gaps_stage(study: Study) -> list[Any]:
             if joint:
                 summary |= as_metrics(joint)
                 lake.write("joint", pl.DataFrame([as_metrics(joint)]))
-            run.metrics(summary)
+            run.metrics(summary, dataset=("gaps", version))
             from arena.report import figures  # matplotlib, which nobody waits for at import
 
             histogram = figures.gap_histogram(
@@ -64,12 +65,13 @@ def gaps_stage(study: Study) -> list[Any]:
                 version,
                 {
                     **summary,
+                    **described(lake, "gaps", lineage_of(study, estimators)),
                     "histogram": small(histogram, "expected gaps"),
                     "warehouse": dg.MetadataValue.path(lake.warehouse),
                 },
             )
 
-    @dg.asset_check(asset=gaps, blocking=True)
+    @stage.check(study, "gaps_are_positive_and_finite")
     def gaps_are_positive_and_finite() -> dg.AssetCheckResult:
         """Every expected gap, its deviation and its probability is a number of the right sign."""
         found = lake.read("gaps")
@@ -94,7 +96,7 @@ def gaps_stage(study: Study) -> list[Any]:
             },
         )
 
-    @dg.asset_check(asset=gaps)
+    @stage.check(study, "joint_gap_converged")
     def joint_gap_converged() -> dg.AssetCheckResult:
         """Expectation propagation stood still before its sweeps ran out."""
         if "joint" not in estimators:
@@ -106,7 +108,7 @@ def gaps_stage(study: Study) -> list[Any]:
             metadata=found,
         )
 
-    @dg.asset_check(asset=gaps, blocking=True)
+    @stage.check(study, "one_gap_a_vote")
     def one_gap_a_vote() -> dg.AssetCheckResult:
         """The warehouse holds one gap for each accepted vote, and the votes of the lake."""
         database = duckdb.connect(str(lake.warehouse), read_only=True)
@@ -132,6 +134,18 @@ def gaps_stage(study: Study) -> list[Any]:
 def gap_columns(estimators: Sequence[str]) -> dict[str, str]:
     """Return the column of `gaps` that holds each estimator's gap: the first has no prefix."""
     return {name: "gap" if k == 0 else f"{name}_gap" for k, name in enumerate(estimators)}
+
+
+def lineage_of(study: Study, estimators: Sequence[str]) -> dict[str, list[tuple[dg.AssetKey, str]]]:
+    """Return what each column is made from: a gap from the vote and the two models' ratings."""
+    votes, ratings = study.key("votes"), study.key("ratings")
+    found = {"vote_id": [(votes, "vote_id")], "outcome": [(votes, "outcome")]}
+    vote = [(votes, name) for name in ("model_a", "model_b", "outcome")]
+    rated = [*vote, (ratings, "mu"), (ratings, "sigma")]
+    for column in gap_columns(estimators).values():
+        found |= {f"{column}{end}": rated for end in ("", "_sd")}
+        found[f"{column.removesuffix('gap')}probability"] = rated
+    return found
 
 
 def as_metrics(joint: JointReport) -> dict[str, float]:

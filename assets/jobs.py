@@ -18,9 +18,11 @@ from typing import Any
 import dagster as dg
 
 from assets.lake import Lake
+from assets.lineage import plain
+from assets.run import Run
 from assets.study import Study
-from assets.tracking import Run
 
+HOUSE = Path(__file__).resolve().parents[1]
 POOL = "gpu"
 MOST_RETRIES = 2
 # What filled the memory, if another process did, needs a moment to go away.
@@ -55,9 +57,12 @@ def run_job(
         context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
     ) as session:
         status, words = supervise(
-            [sys.executable, "-m", "assets.child", str(os.getpid()), str(lock), *command],
+            [
+                *(sys.executable, "-P", "-m", "assets.child", str(os.getpid()), str(lock)),
+                *launched(study.jobs.launch, command),
+            ],
             study.path.parent,
-            {**run.environment, **session.get_bootstrap_env_vars()},
+            {**run.environment, **session.get_bootstrap_env_vars(), "PYTHONPATH": import_path()},
         )
     said = words[-1].strip() if words else "it said nothing"
     if status < 0 or status in BY_A_SIGNAL:
@@ -71,6 +76,26 @@ def run_job(
         if isinstance(result, dg.MaterializeResult) and result.data_version is not None:
             return result.data_version.value, plain(result.metadata or {})
     raise JobFailed(f"python -m {command[0]} ended well but reported no data version")
+
+
+def launched(launch: Sequence[str], command: Sequence[str]) -> list[str]:
+    """Return a job's whole command line behind a study's prefix.
+
+    `-P`: the working directory is the study's folder, whose own files are no modules of the job.
+    """
+    python = [sys.executable, "-P", "-m", *command]
+    if launch and Path(launch[0]).name in ("accelerate", "torchrun"):
+        # They start Python themselves, unless they are told that they get a whole command.
+        flag = "--no_python" if Path(launch[0]).name == "accelerate" else "--no-python"
+        return [*launch, flag, *python]
+    return [*launch, *python]
+
+
+def import_path() -> str:
+    """Return the PYTHONPATH of a job: this house's rooms, wherever the job starts."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    absolute = [str(Path(each).absolute()) for each in given if each]
+    return os.pathsep.join(dict.fromkeys([str(HOUSE), *absolute]))
 
 
 def supervise(
@@ -113,11 +138,6 @@ def supervise(
     finally:
         listener.join(timeout=5)
     return status, list(words)
-
-
-def plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata as the plain values the child sent."""
-    return {key: getattr(value, "value", value) for key, value in metadata.items()}
 
 
 def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:

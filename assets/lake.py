@@ -5,7 +5,6 @@ here knows what a vote or a policy is.
 """
 
 import fcntl
-import hashlib
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ import duckdb
 import polars as pl
 
 from arena.atomic import replacing, writes
+from assets.content import combined_hash, remembered, table_version
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,28 @@ class Lake:
         return pl.read_parquet(path, columns=list(columns) or None)
 
     def write(self, name: str, table: pl.DataFrame) -> str:
-        """Write a table atomically and return the hash of its content."""
+        """Write a table atomically and return its version (`assets.content`)."""
         with replacing(self.table(name)) as aside:
             table.write_parquet(aside)
-        return content_hash(self.table(name))
+        return self.version(name)
+
+    def version(self, *names: str) -> str:
+        """Return the version of a table, or of several together: a hash of their values."""
+        versions = [remembered("table", self.table(name), table_version) for name in names]
+        return versions[0] if len(versions) == 1 else combined_hash(*versions)
+
+    def scores(self, policy: str) -> Path:
+        """Return the table of the scores of a policy's images and the baseline's."""
+        return self.root / "judgments" / policy / "scores.parquet"
+
+    def ksort(self, policy: str) -> Path:
+        """Return the result of a policy's K-Sort Eval."""
+        return self.root / "judgments" / policy / "ksort.json"
+
+    @property
+    def hashes(self) -> Path:
+        """The database that remembers the hashes of large files (`assets.content.known`)."""
+        return self.root / "cache" / "hashes.db"
 
     def lock(self, name: str) -> Path:
         """Return the file whose lock stands for `name`, its folder made."""
@@ -119,25 +137,3 @@ class Lake:
             if other.is_dir() and not other.is_symlink() and other.name != version:
                 shutil.rmtree(other)
         return link.resolve()
-
-
-def content_hash(*paths: Path) -> str:
-    """Return one sha256 over files and folders (names within, and bytes); order matters."""
-    digest = hashlib.sha256()
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is not there, and the study names it")
-        files = (
-            [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-        )
-        for file in files:
-            inside = file.relative_to(path).as_posix() if path.is_dir() else ""
-            digest.update(inside.encode() + b"\0")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
-
-
-def combined_hash(*parts: str) -> str:
-    """Return a short hash over other hashes and settings, to name a folder by its inputs."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,7 +1,6 @@
-"""The policy: one partition a policy of the study, trained by a child process in the pool `gpu`."""
+"""The policy: each one of the study's, trained by a child process in the pool `gpu`."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,58 +11,62 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from arena.atomic import replacing
-from assets.jobs import POOL, numbers, plain, run_job
-from assets.lake import Lake, combined_hash, content_hash
-from assets.lineage import latest
+from assets import inputs, model_registry
+from assets.content import content_hash
+from assets.jobs import POOL, numbers, run_job
+from assets.lake import Lake
+from assets.lineage import DATA_VERSION, plain, told
+from assets.movement import TRAINED_ON
+from assets.stage import Chain
 from assets.study import Study
-from assets.tracking import Tracking
+from assets.tracking import tracked
 from training.config import WITHOUT_GAPS
 
-# What a policy was trained on, in its own folder.
-PAIRS = "training_set.parquet"
-# The base counts by its content: its path differs from machine to machine. How often a run is
-# logged or saved changes no weight.
-UNRELATED = ("base", "log_every", "checkpoint_every")
+UNTRAINED = "the base itself: nothing trained"
 
 
-def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[Any]:
-    """Return the observed recipes, the asset `policy` and its checks."""
-    lake = Lake(study.lake)
+def policy_stage(study: Study, chain: Chain) -> list[Any]:
+    """Return the observed base and recipes, the asset `policy` and its checks."""
+    lake, stage = Lake(study.lake), chain["policy"]
 
     @dg.observable_source_asset(
-        partitions_def=policies,
+        key=study.key("base_model"),
         group_name="training",
-        description="What each policy starts from and how it is trained, by content.",
+        description="The model that every policy starts from, by content.",
     )
-    def recipe() -> dg.DataVersionsByPartition:
-        return dg.DataVersionsByPartition(recipes(study))
+    def base_model() -> dg.DataVersion:
+        return dg.DataVersion(inputs.base_model(study))
 
-    @dg.asset(
-        deps=["training_set", recipe],
-        partitions_def=policies,
+    # What a policy is trained from is known before anything is trained, and is no table of its own:
+    # the pipeline reports its version whenever the training set, the base or the settings move.
+    recipe = dg.AssetSpec(
+        study.key("recipe"),
+        deps=[study.key(name) for name in ("training_set", "images", "base_model")],
+        partitions_def=study.partitions,
+        group_name="training",
+        description="What each policy starts from, how it is trained and on which columns.",
+    )
+
+    @stage.asset(
+        study,
         group_name="training",
         kinds={"torch", "mlflow"},
         pool=POOL,
-        code_version="1",
         description="The fine-tuned weights, or the untouched base where nothing is trained.",
     )
-    def policy(
-        context: dg.AssetExecutionContext, tracking: Tracking
-    ) -> "dg.MaterializeResult[Any]":
+    def policy(context: dg.AssetExecutionContext) -> "dg.MaterializeResult[Any]":
         name = context.partition_key
-        with tracking.run(context, policy_parameters(study, name)) as run:
+        with tracked(study, chain, context, policy_parameters(study, name)) as run:
+            made_from = inputs.recipe(study, name)
+            context.instance.report_runless_asset_event(recipe_seen(study, name, made_from))
+            run.inputs[f"recipe[{name}]"] = made_from
             if study.policies[name] is None:
-                return run.result(recipes(study)[name], {"base": study.base, "objective": "none"})
-            data = content_hash(lake.table("training_set"))
-            inputs = training_inputs(study, name, data)
-            folder = lake.folder("policies", name, inputs)
-            # Its own copy: the table may move on while this trains, and what the policy saw stays.
-            table = folder / PAIRS
-            with replacing(table) as aside:
-                shutil.copyfile(lake.table("training_set"), aside)
-            if content_hash(table) != data:
-                raise RuntimeError("the training set was replaced while it was read; run it again")
-            run.dataset("training_set", data, table, "train")
+                return run.result(made_from, {"base": study.base, "objective": "none"})
+            folder = lake.folder("policies", name, made_from)
+            table = folder / TRAINED_ON
+            copy_pairs(lake, table)
+            data = lake.version("training_set")
+            run.dataset("training_set", data, "train")
             version, reported = run_job(
                 context,
                 study,
@@ -74,80 +77,86 @@ def policy_stage(study: Study, policies: dg.StaticPartitionsDefinition) -> list[
                     *("--set", f"cache.root={lake.root / 'cache'}"),
                 ],
             )
-            run.metrics({f"final.{key}": value for key, value in numbers(reported).items()})
+            final = {f"final.{key}": value for key, value in numbers(reported).items()}
             run.artifact(folder / "metrics.jsonl")
-            model_id, model_version = run.model(
+            parameters = policy_parameters(study, name) | {"training_set": data}
+            model_id = model_registry.log_weights(
+                run.client,
+                run.experiment,
+                run.id,
                 f"{study.name}-{name}",
                 folder / "policy",
-                registered=study.name,
-                parameters=policy_parameters(study, name) | {"training_set": data},
-                tags={"policy": name, "data_version": version, "training_set": data},
+                f"./{Path(study.base).name}" if run.private else study.base,
+                parameters,
             )
-            lake.publish("policies", name, inputs)
+            run.metrics(final, model_id, ("training_set", data))
+            found = check_weights(folder / "policy")
+            registered = {}
+            if found.passed:  # weights that are no numbers are nobody's candidate
+                tags = {"policy": name, "data_version": version, "training_set": data}
+                number = model_registry.register(
+                    run.client, study.name, model_id, run.id, tags | {"base": Path(study.base).name}
+                )
+                registered = {"mlflow_model_version": number}
+            lake.publish("policies", name, made_from)
             return run.result(
                 version,
                 {
                     **reported,
                     "weights": dg.MetadataValue.path(folder / "policy"),
                     "mlflow_model_id": model_id,
-                    "mlflow_model_version": model_version,
+                    **registered,
                     "training_set": data,
                 },
                 model_id=model_id,
             )
 
-    @dg.asset_check(asset=policy, blocking=True, partitions_def=policies)
+    @stage.check(study, "weights_are_finite")
     def weights_are_finite(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """Every saved weight is a finite number, and some of them is not zero."""
         name = context.partition_key
         if study.policies[name] is None:
-            return dg.AssetCheckResult(passed=True, description="the base itself: nothing trained")
+            return dg.AssetCheckResult(passed=True, description=UNTRAINED)
         return check_weights(lake.current("policies", name) / "policy")
 
-    @dg.asset_check(asset=policy, partitions_def=policies)
+    @stage.check(study, "policy_prefers_winners")
     def policy_prefers_winners(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         """On prompts it never saw, the policy moved towards the winners more than the losers."""
         name = context.partition_key
         if study.policies[name] is None:
-            return dg.AssetCheckResult(passed=True, description="the base itself: nothing trained")
-        made = latest(context.instance, dg.AssetKey("policy"), name)
-        return check_preference(made.metadata if made else {})
+            return dg.AssetCheckResult(passed=True, description=UNTRAINED)
+        return check_preference(told(context.instance, study, "policy", name))
 
-    return [recipe, policy, weights_are_finite, policy_prefers_winners]
-
-
-def recipes(study: Study) -> dict[str, str]:
-    """Return a hash of everything but the data that decides each policy's weights."""
-    local = Path(study.base)
-    base = content_hash(local) if local.exists() else study.base
-    hashes = {}
-    for name, config in study.policies.items():
-        settings = dataclasses.asdict(config) if config else {}
-        for key in UNRELATED:
-            settings.pop(key, None)
-        hashes[name] = combined_hash(base, json.dumps(settings, sort_keys=True))
-    return hashes
+    return [base_model, recipe, policy, weights_are_finite, policy_prefers_winners]
 
 
-def training_inputs(study: Study, name: str, data: str) -> str:
-    """Return the name of the folder that a policy is trained in, by all that goes into it.
+def recipe_seen(study: Study, name: str, version: str) -> dg.AssetObservation:
+    """Return the observation of what a policy is made from."""
+    return dg.AssetObservation(study.key("recipe"), partition=name, tags={DATA_VERSION: version})
 
-    data: the content hash of the training set.
+
+def copy_pairs(lake: Lake, table: Path) -> None:
+    """Give a policy its own copy: the table may move on while it trains, what it saw stays.
+
+    Raises RuntimeError where the table was replaced meanwhile.
     """
-    return combined_hash(recipes(study)[name], data)
+    with replacing(table) as aside:
+        shutil.copyfile(lake.table("training_set"), aside)
+    if content_hash(table) != content_hash(lake.table("training_set")):
+        raise RuntimeError("the training set was replaced while it was read; run it again")
 
 
 def policy_parameters(study: Study, name: str) -> dict[str, Any]:
     """Return what tells policies apart when their runs are compared in MLflow."""
     config = study.policies[name]
     gap: dict[str, Any] = {"gap_spread": study.gap.spread, "gap_signed": study.gap.signed}
+    base = Path(study.base).name
     if config is None:
-        base = Path(study.base).name
         return {"policy": name, "objective": "none", "gap_estimator": "none", "base": base}
     settings = dataclasses.asdict(config)
     if config.objective in WITHOUT_GAPS:
         gap = {"gap_estimator": "none"}
-    settings.update(policy=settings.pop("name"), base=Path(study.base).name, **gap)
+    settings.update(policy=settings.pop("name"), base=base, **gap)
     return settings
 
 

@@ -1,6 +1,6 @@
 """Votes to ratings: a Gaussian capability for every model, and whether it predicts anything."""
 
-import re
+import json
 import shutil
 from typing import Any
 
@@ -12,60 +12,55 @@ from arena.prediction.held_out import BASELINES, evaluate
 from arena.ratings.comparisons import Comparisons, pairs_table
 from arena.ratings.table import Ratings, estimator
 from assets.anomalies import raters_agree, ratings_moved_as_explained
-from assets.lake import Lake, content_hash
+from assets.content import combined_hash
+from assets.lake import Lake
 from assets.lineage import DATA_VERSION, latest
 from assets.pictures import markdown, small
+from assets.stage import Chain
 from assets.study import Study
-from assets.tracking import Tracking
+from assets.tables import described
+from assets.tracking import tracked
 
 # The arena is asked to predict the last fifth of the votes from the rest.
 HELD_OUT_SHARE = 0.2
-# The tag of the weekly run that was to fit every rating anew: every run does now.
-REFIT = "arenapo/refit"
 # The table that holds the version of the ratings before this one.
 BEFORE = "ratings_before"
 
 
-def ratings_stage(study: Study) -> list[Any]:
+def ratings_stage(study: Study, chain: Chain) -> list[Any]:
     """Return the asset `ratings` and its checks."""
-    lake = Lake(study.lake)
+    lake, stage = Lake(study.lake), chain["ratings"]
 
-    @dg.asset(
-        deps=["votes"],
+    @stage.asset(
+        study,
         group_name="arena",
         kinds={"numba", "parquet"},
-        code_version=f"1-{study.version('arena')}",
-        description="A Gaussian capability for every model (TrueSkill).",
+        description="A Gaussian capability for every model.",
     )
-    def ratings(
-        context: dg.AssetExecutionContext, tracking: Tracking
-    ) -> "dg.MaterializeResult[Any]":
+    def ratings(context: dg.AssetExecutionContext) -> "dg.MaterializeResult[Any]":
         parameters = {"estimator": study.arena.estimator, **study.arena.parameters}
-        with tracking.run(context, parameters) as run:
-            keep_before(lake, context.instance)
+        with tracked(study, chain, context, parameters) as run:
+            keep_before(study, lake, context.instance)
             votes = lake.read("votes")
-            run.dataset("votes", content_hash(lake.table("votes")), lake.table("votes"), "fit")
+            run.dataset("votes", lake.version("votes"), "fit")
             comparisons = Comparisons.of(votes, lake.read("rankings"))
             fitted = estimator(study.arena.estimator, **study.arena.parameters).fit(comparisons)
             fitted.write(lake.table("ratings"))
             lake.write("pairs", pairs_table(comparisons))
             table = fitted.table
-            # MLflow takes few signs in a name, and a model may be called anything.
-            run.metrics(
-                {
-                    f"mu.{re.sub(r'[^A-Za-z0-9_. -]|[.](?=[.])', '_', row['model'])}": row["mu"]
-                    for row in table.iter_rows(named=True)
-                }
-            )
-            run.metrics({f"fitted.{key}": value for key, value in fitted.parameters.items()})
+            on_votes = ("votes", lake.version("votes"))
+            measured = {f"mu.{row['model']}": row["mu"] for row in table.iter_rows(named=True)}
+            measured |= {f"fitted.{key}": value for key, value in fitted.parameters.items()}
+            run.metrics(measured, dataset=on_votes)
             from arena.report import figures  # matplotlib, which nobody waits for at import
 
             leaderboard = figures.leaderboard(fitted)
             run.figure("leaderboard.png", figures.png(leaderboard))
             run.artifact(lake.table("ratings"))
             return run.result(
-                content_hash(lake.table("ratings")),
+                version_of(lake, fitted),
                 {
+                    **described(lake, "ratings"),
                     "models": table.height,
                     "groups": table["group"].n_unique(),
                     **{f"{fitted.estimator}.{k}": v for k, v in fitted.parameters.items()},
@@ -73,11 +68,11 @@ def ratings_stage(study: Study) -> list[Any]:
                     "observed_against_predicted": small(
                         figures.win_rates(comparisons, fitted), "observed and predicted win rates"
                     ),
-                    "table": dg.MetadataValue.md(markdown(table)),
+                    "standings": dg.MetadataValue.md(markdown(table)),
                 },
             )
 
-    @dg.asset_check(asset=ratings)
+    @stage.check(study, "every_model_connected")
     def every_model_connected() -> dg.AssetCheckResult:
         """Every model can be compared with every other one through a chain of votes."""
         table = Ratings.read(lake.table("ratings")).table
@@ -93,7 +88,7 @@ def ratings_stage(study: Study) -> list[Any]:
             },
         )
 
-    @dg.asset_check(asset=ratings)
+    @stage.check(study, "arena_predicts_held_out_votes")
     def arena_predicts_held_out_votes() -> dg.AssetCheckResult:
         """Ratings from the first votes predict the last ones better than the outcomes' shares."""
         made = estimator(study.arena.estimator, **study.arena.parameters)
@@ -112,12 +107,12 @@ def ratings_stage(study: Study) -> list[Any]:
             },
         )
 
-    @dg.asset_check(asset=ratings)
+    @stage.check(study, "raters_agree_with_the_arena")
     def raters_agree_with_the_arena() -> dg.AssetCheckResult:
         """No rater votes as a coin would where the arena has clear favourites."""
         return raters_agree(lake.read("votes"), Ratings.read(lake.table("ratings")))
 
-    @dg.asset_check(asset=ratings)
+    @stage.check(study, "ratings_did_not_jump")
     def ratings_did_not_jump() -> dg.AssetCheckResult:
         """No rating moved since the version before by more than its own sigma explains."""
         path = lake.table(BEFORE)
@@ -133,14 +128,20 @@ def ratings_stage(study: Study) -> list[Any]:
     ]
 
 
-def keep_before(lake: Lake, instance: dg.DagsterInstance) -> None:
+def keep_before(study: Study, lake: Lake, instance: dg.DagsterInstance) -> None:
     """Keep the ratings that are about to be replaced.
 
     Only those of a materialisation that came to its end: a run that was killed after it wrote its
     own is followed by one that must still be compared with the version before both.
     """
-    path, made = lake.table("ratings"), latest(instance, dg.AssetKey("ratings"), None)
+    path, made = lake.table("ratings"), latest(instance, study.key("ratings"), None)
     version = (made.tags or {}).get(DATA_VERSION) if made else None
-    if path.exists() and content_hash(path) == version:
+    if path.exists() and version_of(lake, Ratings.read(path)) == version:
         with replacing(lake.table(BEFORE)) as aside:
             shutil.copyfile(path, aside)
+
+
+def version_of(lake: Lake, fitted: Ratings) -> str:
+    """Return the version of the ratings: their table, and the parameters that give it a scale."""
+    scale = json.dumps([fitted.estimator, fitted.parameters], sort_keys=True)
+    return combined_hash(lake.version("ratings"), scale)

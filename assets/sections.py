@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 from pydantic import (
     BaseModel,
@@ -18,6 +19,8 @@ from pydantic import (
 from arena.ratings.table import estimator
 from arena.votes.intake import MOST_REJECTED
 from arena.votes.reading import Options
+from evaluation.errors import EvaluationError
+from evaluation.scorers.naming import parse_all
 from training.config import GapEstimator
 
 
@@ -49,7 +52,9 @@ class Votes(Section):
     """Where the votes are; images: a parquet (image, bytes), or None where votes hold paths.
 
     sources: files, folders, patterns and URLs (s3, gs, az, hf). format: a key of
-    `arena.votes.formats.FORMATS` where a file's content should not decide. replaces: the name of a
+    `arena.votes.formats.FORMATS` where a file's columns should not decide. columns: the names that a
+    table of its own gives the columns of a vote; outcomes: its words for a, b and tie; dimension:
+    which one, where a file has several. replaces: the name of a
     corrected file to that of the file it stands for. most_rejected: the share of a file's rows
     above which the stage stops. rater_salt: the environment variable that holds the secret under
     which raters are hashed as they come in; None keeps their names.
@@ -58,14 +63,17 @@ class Votes(Section):
     sources: list[Source] = Field(min_length=1)
     images: StudyPath | None = None
     format: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
+    outcomes: dict[str, str] = Field(default_factory=dict)
+    dimension: str | None = None
     replaces: dict[str, str] = Field(default_factory=dict)
     most_rejected: float = Field(MOST_REJECTED, ge=0, le=1)
     rater_salt: str | None = None
 
-    @field_validator("format")
-    @classmethod
-    def _known_format(cls, name: str | None) -> str | None:
-        return Options(format=name).format
+    @model_validator(mode="after")
+    def _readable(self) -> "Votes":
+        Options(format=self.format, columns=self.columns, outcomes=self.outcomes)
+        return self
 
 
 class Arena(Section):
@@ -84,7 +92,7 @@ class Arena(Section):
     def _known_parameters(self) -> "Arena":
         estimator(self.estimator, **self.parameters)
         for key, value in self.parameters.items():
-            if not (value == "auto" and key == "draw_probability"):
+            if key in RANGES and not (value == "auto" and key == "draw_probability"):
                 allowed, what = RANGES[key]
                 number = isinstance(value, int | float) and not isinstance(value, bool)
                 if not (number and math.isfinite(value) and allowed(value)):
@@ -97,6 +105,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "sigma": (lambda x: x > 0, "a number above 0"),
     "beta": (lambda x: x > 0, "a number above 0"),
     "tau": (lambda x: x >= 0, "a number, 0 or more"),
+    "ridge": (lambda x: x > 0, "a number above 0"),
     "draw_probability": (lambda x: 0 <= x < 1, 'a share from 0 to below 1, or "auto"'),
 }
 
@@ -130,7 +139,8 @@ class TrainingSet(Section):
 class Generation(Section):
     """What every policy draws: the same prompts, seeds, steps and guidance (a scale).
 
-    prompts: a set of prompts; None takes the ones that the training set holds out.
+    prompts: a set of prompts; None takes the ones that the training set holds out. size: the side
+    of an image in pixels; None takes the base's own.
     """
 
     prompts: StudyPath | None = None
@@ -139,6 +149,7 @@ class Generation(Section):
     guidance: float = Field(7.5, ge=0)
     seed: int = 0
     batch_size: int = Field(16, ge=1)
+    size: int | None = Field(None, ge=8)
 
 
 class Scorecard(Section):
@@ -147,12 +158,31 @@ class Scorecard(Section):
     scorers: list[str] = Field(min_length=1)
     headline: str
 
+    @field_validator("scorers")
+    @classmethod
+    def _known_scorers(cls, scorers: list[str]) -> list[str]:
+        try:
+            parse_all(scorers)
+        except EvaluationError as error:
+            raise ValueError(str(error)) from None
+        return scorers
+
 
 class KSort(Section):
-    """dataset: a folder in K-Sort Eval's layout; judge: recorded:FILE, openai:NAME, scorer:NAME."""
+    """dataset: a folder in K-Sort Eval's layout; judge: as `evaluation ksort --judge` takes it.
+
+    orders: in how many orders a judge that is asked in words sees each question.
+    """
 
     dataset: StudyPath
-    judge: str = Field(pattern=r"^(recorded|openai|scorer):.+$")
+    judge: str = Field(pattern=r"^(recorded|openai|local|scorer):.+$")
+    orders: int = Field(1, ge=1, le=5)
+
+
+class Jobs(Section):
+    """launch: a prefix of each job's command, such as ["srun", "--gpus=8"]."""
+
+    launch: list[str] = Field(default_factory=list)
 
 
 class Automation(Section):
@@ -160,12 +190,14 @@ class Automation(Section):
 
     votes, hours: new votes are rated when so many rows wait, or so long after the first of them.
     retrain_above: the change of its training set (`assets.movement`) above which a policy is
-    trained again; None leaves the GPU to a person.
+    trained again; None leaves the GPU to a person. quiet_days: after so many days without new votes
+    Dagster's page says that the feed ran dry.
     """
 
     votes: int = Field(100, ge=1)
     hours: float = Field(1.0, ge=0)
     retrain_above: float | None = Field(None, ge=0)
+    quiet_days: float = Field(7.0, gt=0)
 
 
 class Alerts(Section):
@@ -180,14 +212,33 @@ class Alerts(Section):
 
 
 class Retention(Section):
-    """What `clean` leaves: the last `days` of history, and of each policy the newest `models`."""
+    """What `clean` leaves: the last `days` of history, and of each policy the newest `models`.
+
+    With this section in the TOML it runs every night at 5:00 in `timezone`.
+    """
 
     days: float = Field(90.0, ge=0)
     models: int = Field(3, ge=1)
+    timezone: str = "UTC"
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError("needs a time zone's name, such as Europe/Berlin")
+        return name
 
 
 class Tracking(Section):
-    """store: the folder of MLflow's database and artifacts; pages: where its web page is served."""
+    """Where MLflow's runs and weights are kept.
 
-    store: StudyPath
+    uri: of a tracking server or a database; by default $MLFLOW_TRACKING_URI. store: without either,
+    the folder of a SQLite database and its artifacts; by default `mlflow` beside the lake. pages:
+    where MLflow's web page is served. private: no prompt, no picture and no rater's name is put
+    into MLflow, only numbers and weights.
+    """
+
+    uri: str | None = Field(None, pattern=r"^[a-z0-9+]+:.+$")
+    store: Annotated[Path | str, BeforeValidator(_beside_or_afar)] | None = None
     pages: str = Field("http://127.0.0.1:5000", pattern=r"^https?://.+$")
+    private: bool = False

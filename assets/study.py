@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
+import dagster as dg
 from pydantic import Field, ValidationError
 
 from assets.sections import (
@@ -19,6 +20,7 @@ from assets.sections import (
     Automation,
     Gap,
     Generation,
+    Jobs,
     KSort,
     Retention,
     Scorecard,
@@ -27,8 +29,9 @@ from assets.sections import (
     TrainingSet,
     Votes,
 )
+from evaluation.scorers.naming import parse_all
 from training.config import GapEstimator, PolicyConfig
-from training.study_file import policy_config, policy_names
+from training.study_file import gap_estimators, policy_config, policy_names
 from training.study_file import read_study as read_sections
 
 
@@ -44,6 +47,7 @@ class Study(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     seed: int = 0
     baseline: str
+    owners: list[str] = Field(default_factory=list)
     lake: Path
     votes: Votes
     arena: Arena
@@ -51,8 +55,9 @@ class Study(Section):
     training_set: TrainingSet
     generation: Generation
     scorecard: Scorecard
-    ksort: KSort
+    ksort: KSort | None
     tracking: Tracking
+    jobs: Jobs
     automation: Automation
     alerts: Alerts
     retention: Retention
@@ -60,20 +65,61 @@ class Study(Section):
     base: str
     raw: dict[str, Any]
 
+    def key(self, name: str) -> dg.AssetKey:
+        """Return the key of one of this study's assets or sources: `<study>/<name>`."""
+        return dg.AssetKey([self.name, name])
+
+    def called(self, name: str) -> str:
+        """Return the name of one of this study's jobs, sensors or schedules: `<study>__<name>`."""
+        return f"{self.name.replace('-', '_')}__{name}"
+
+    @property
+    def partitions(self) -> dg.StaticPartitionsDefinition:
+        """The policies, as Dagster's partitions."""
+        return dg.StaticPartitionsDefinition(list(self.policies))
+
+    @property
+    def scorer_names(self) -> list[str]:
+        """The scorers as their columns are called."""
+        return [each.label for each in parse_all(self.scorecard.scorers)]
+
     @property
     def judge(self) -> str:
         """The judge as the job's command line takes it, with its files' whole paths."""
+        assert self.ksort is not None
         kind, _, rest = self.ksort.judge.partition(":")
         if kind == "scorer":
             named = {scorer.partition("=")[0]: scorer for scorer in self.scorecard.scorers}
             return f"scorer:{named.get(rest, rest)}"
-        if kind == "recorded":
-            return f"recorded:{(self.path.parent / rest).resolve()}"
+        if kind in ("recorded", "local") and (beside := self.path.parent / rest).exists():
+            return f"{kind}:{beside.resolve()}"
         return self.ksort.judge
 
-    def version(self, *sections: str) -> str:
-        """Return a short hash of these sections of the file, for code versions."""
-        words = json.dumps([self.raw.get(section) for section in sections], sort_keys=True)
+    def values(self, *reads: str) -> dict[str, Any]:
+        """Return the values of these keys, by key: in the file's own words, else the default.
+
+        reads: "section.key", or "section" for all of its keys; "gap.estimators" for all that any
+        policy asks for.
+        """
+        found = {}
+        for read in reads:
+            section, _, key = read.partition(".")
+            words = self.raw.get(section, {})
+            if read == "gap.estimators":  # the study's own, and those that its policies name
+                found[read] = gap_estimators(self.raw)
+                continue
+            model = self if section == "study" else getattr(self, section, None)
+            fields = type(model).model_fields if isinstance(model, Section) else {}
+            for name in [key] if key else sorted({*fields, *words}):
+                default = (
+                    fields[name].get_default(call_default_factory=True) if name in fields else None
+                )
+                found[f"{section}.{name}"] = words.get(name, default)
+        return found
+
+    def version(self, *reads: str) -> str:
+        """Return a short hash of the values of these keys, for code versions."""
+        words = json.dumps(self.values(*reads), sort_keys=True, default=str)
         return hashlib.sha256(words.encode()).hexdigest()[:12]
 
 
@@ -100,7 +146,8 @@ def read_study(path: Path | str) -> Study:
         "path": path,
         "lake": resolved.get("lake", {}).get("root"),
         **{section: resolved.get(section, {}) for section in SECTIONS},
-        "tracking": {"store": "../.mlflow", **raw.get("tracking", {})},
+        "tracking": raw.get("tracking", {}),
+        "ksort": resolved.get("ksort"),
         "policies": policies,
         "base": resolved.get("model", {}).get("base"),
         "raw": raw,
@@ -119,11 +166,10 @@ def read_study(path: Path | str) -> Study:
             f"{path}: generation.prompts is missing and training_set.held_out is 0, so there is "
             "nothing to draw; give one of them"
         )
-    headlines = [name.partition("=")[0] for name in study.scorecard.scorers]
-    if study.scorecard.headline not in headlines:
+    if study.scorecard.headline not in study.scorer_names:
         raise ValueError(
             f"{path}: scorecard.headline is {study.scorecard.headline!r}, which is none of "
-            f"scorecard.scorers: {', '.join(headlines)}"
+            f"scorecard.scorers: {', '.join(study.scorer_names)}"
         )
     return study
 
@@ -162,6 +208,7 @@ def in_words(error: ValidationError) -> str:
     key = ".".join([section, *place[1 if section == place[0] else 0 :]])
     if first["type"] == "extra_forbidden":
         made = Study.model_fields[place[0]].annotation
+        made = next((each for each in get_args(made) if each is not type(None)), made)
         allowed = getattr(made, "model_fields", {})
         return f"{key}: unknown key; allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
@@ -173,13 +220,13 @@ def in_words(error: ValidationError) -> str:
 
 
 SECTIONS = (
-    *("votes", "arena", "gap", "training_set"),
-    *("generation", "scorecard", "ksort", "automation", "alerts", "retention"),
+    *("votes", "arena", "gap", "training_set", "generation", "scorecard"),
+    *("ksort", "jobs", "automation", "alerts", "retention"),
 )
 GAP_ESTIMATORS = get_args(GapEstimator)
 # The keys of the sections that are spread over a study's own fields, or read elsewhere.
 KEYS = {
-    "study": ("name", "seed", "baseline"),
+    "study": ("name", "seed", "baseline", "owners"),
     "lake": ("root",),
     "cache": ("root",),
 }

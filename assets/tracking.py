@@ -1,302 +1,279 @@
-"""MLflow beside Dagster: one run a materialisation, linked both ways, never left open.
+"""MLflow beside Dagster: one run for each materialisation, linked both ways, never left open.
 
 Only the client is used, so nothing here depends on MLflow's global state, and a child that logs to
 the same run cannot end it: whoever opened the run states how it ended. MLflow is imported when the
-first run opens; importing this module stays quick.
+first run opens; importing this module stays quick. What a run logs is in `assets.run`.
 """
 
-import json
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import getpass
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import dagster as dg
 
+from assets.dagster_internals import store_id
 from assets.lake import Lake
-from assets.lineage import RUN_ID, RUN_LINK, code_version, upstream
+from assets.lineage import (
+    RUN_ID,
+    Blocked,
+    code_version,
+    current_version,
+    latest,
+    named,
+    obstacles,
+    told,
+)
+from assets.run import Run
+from assets.stage import Chain
 from assets.study import Study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# MLflow's own bounds on what one parameter may hold.
-LONGEST_PARAMETER = 6000
-
-
-class Tracking(dg.ConfigurableResource):
-    """Where MLflow keeps its runs (`store`: a folder) and where its pages are served (`pages`).
-
-    lake: the root of the lake that the stages write; each has its part of it while its run lasts.
-    """
-
-    store: str
-    pages: str
-    experiment: str
-    lake: str
-
-    @classmethod
-    def of(cls, study: Study) -> "Tracking":
-        """Return the tracking of a study."""
-        return cls(
-            store=str(study.tracking.store),
-            pages=study.tracking.pages,
-            experiment=study.name,
-            lake=str(study.lake),
-        )
-
-    @property
-    def uri(self) -> str:
-        """The tracking URI: MLflow refuses plain files as a store, so a SQLite database."""
-        return f"sqlite:///{Path(self.store) / 'mlflow.db'}"
-
-    def client(self) -> "MlflowClient":
-        """Open the store; a new database takes some seconds, once."""
-        import mlflow
-
-        Path(self.store).mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(self.uri)
-        return mlflow.MlflowClient(self.uri, self.uri)
-
-    def experiment_id(self, client: "MlflowClient") -> str:
-        """Return the study's experiment, made when it is not there yet."""
-        from mlflow.exceptions import MlflowException
-
-        found = client.get_experiment_by_name(self.experiment)
-        if found is None:
-            artifacts = (Path(self.store) / "artifacts" / self.experiment).as_uri()
-            try:
-                return client.create_experiment(
-                    self.experiment,
-                    artifact_location=artifacts,
-                    # MLflow opens an experiment on its page for traces unless it is told better.
-                    tags={"mlflow.experimentKind": "custom_model_development"},
-                )
-            except MlflowException:  # another process made it in the meantime
-                found = client.get_experiment_by_name(self.experiment)
-                if found is None:
-                    raise
-        return found.experiment_id
-
-    @contextmanager
-    def run(
-        self, context: dg.AssetExecutionContext, parameters: Mapping[str, Any]
-    ) -> Iterator["Run"]:
-        """Open the run of one materialisation; it ends FINISHED, FAILED or KILLED, never RUNNING.
-
-        Two runs at the same moment, from a terminal and the pages, take their turns here. What goes
-        wrong inside is written on the run before it is raised again. Raises TrackingError where
-        MLflow itself is what went wrong.
-        """
-        partition = context.partition_key if context.has_partition_key else None
-        part = f"policy {partition}" if partition else "study"
-        with Lake(Path(self.lake)).held(part, context.log.info):
-            yield from self._run(context, parameters)
-
-    def _run(
-        self, context: dg.AssetExecutionContext, parameters: Mapping[str, Any]
-    ) -> Iterator["Run"]:
-        run = None
-        try:
-            client = self.client()
-            experiment_id = self.experiment_id(client)
-            close_abandoned(client, experiment_id, context.instance)
-            tags = tags_of(context)
-            title = tags["dagster.asset"] + f"[{tags.get('dagster.partition', '')}]"
-            opened = client.create_run(experiment_id, run_name=title.removesuffix("[]"), tags=tags)
-            run = Run(client, experiment_id, opened.info.run_id, self)
-            run.parameters(parameters)
-            yield run
-            client.set_terminated(run.id, "FINISHED")
-        except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
-            if run is not None:
-                self._end(context, run, error)
-            if is_of_mlflow(error):
-                raise TrackingError(
-                    f"MLflow's store {self.store} failed: {first_line(error)}; mend it and run "
-                    "again, what was finished is kept"
-                ) from error
-            raise
-
-    def _end(self, context: dg.AssetExecutionContext, run: "Run", error: BaseException) -> None:
-        """Say on the run why it ended. A store that is gone must not hide the reason itself."""
-        interrupted = not isinstance(error, Exception)
-        why = error.__cause__ if isinstance(error, dg.RetryRequested) else error
-        try:
-            run.client.set_tag(run.id, "error", f"{type(why).__name__}: {why}"[:5000])
-            run.client.set_terminated(run.id, "KILLED" if interrupted else "FAILED")
-        except Exception as lost:
-            context.log.error(
-                f"MLflow's run {run.id} could not be ended ({first_line(lost)}); "
-                "the next run of the study ends it"
-            )
+# Set by whoever serves the pages at another address than the study says.
+PAGES = "ARENAPO_MLFLOW_PAGES"
+OF_MLFLOW = ("mlflow", "sqlalchemy", "alembic", "requests", "urllib3")
 
 
 class TrackingError(RuntimeError):
     """MLflow could not be read or written."""
 
 
-def is_of_mlflow(error: BaseException) -> bool:
-    """Tell whether MLflow or the database under it raised this."""
-    return type(error).__module__.partition(".")[0] in ("mlflow", "sqlalchemy", "alembic")
+@dataclass(frozen=True)
+class Tracking:
+    """Where a study's runs are kept; uri: without a user's name or password."""
 
+    uri: str
+    user: str | None
+    password: str | None
+    folder: Path | None  # of a store on this machine; None for a server
+    pages: str
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def tags_of(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Return what leads from an MLflow run back: to Dagster, to the code and to what went in."""
-    partition = context.partition_key if context.has_partition_key else None
-    deps = list(context.assets_def.asset_deps[context.asset_key])
-    inputs = upstream(context.instance, deps, partition)
-    return {
-        "dagster.run_id": context.run.run_id,
-        "dagster.asset": context.asset_key.to_user_string(),
-        "dagster.job": context.job_name,
-        "dagster.attempt": str(context.retry_number + 1),
-        **({"dagster.partition": partition} if partition else {}),
-        "code_version": code_version(),
-        **{f"upstream.{key}": run for key, (run, _) in inputs.items() if run},
-        **{f"input.{key}": content for key, (_, content) in inputs.items() if content},
-    }
-
-
-class Run:
-    """One open MLflow run: what a stage puts down while it works."""
-
-    def __init__(
-        self, client: "MlflowClient", experiment_id: str, run_id: str, tracking: Tracking
-    ) -> None:
-        self.client = client
-        self.experiment_id = experiment_id
-        self.id = run_id
-        self.tracking = tracking
+    @classmethod
+    def of(cls, study: Study) -> "Tracking":
+        """Return a study's tracking: what its [tracking] says, else $MLFLOW_TRACKING_URI."""
+        said = study.tracking
+        store = said.store or study.lake.parent / "mlflow"
+        uri = said.uri or (store if isinstance(store, str) else None)
+        uri = uri or (None if said.store else os.environ.get("MLFLOW_TRACKING_URI"))
+        folder = None
+        if uri is None or uri.startswith("sqlite:"):
+            folder = Path(uri.partition("sqlite:///")[2]).parent if uri else Path(store)
+            uri = uri or f"sqlite:///{folder / 'mlflow.db'}"
+        parts = urlsplit(uri)
+        if parts.scheme in ("http", "https") and parts.username:
+            host = parts.netloc.rpartition("@")[2]
+            uri = urlunsplit(parts._replace(netloc=host))
+        pages = os.environ.get(PAGES) or (uri if uri.startswith("http") else said.pages)
+        user, password = (
+            unquote(each) if each else None for each in (parts.username, parts.password)
+        )
+        return cls(uri, user, password, folder, pages.rstrip("/"))
 
     @property
-    def link(self) -> str:
-        """The run's page in MLflow."""
-        return f"{self.tracking.pages}/#/experiments/{self.experiment_id}/runs/{self.id}"
+    def exists(self) -> bool:
+        """Whether there is a store to look into; a server is asked and not guessed at."""
+        return self.folder is None or Path(self.uri.removeprefix("sqlite:///")).exists()
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a child process needs to log to this run while it works."""
-        return {"MLFLOW_RUN_ID": self.id, "MLFLOW_TRACKING_URI": self.tracking.uri}
+        """What another process needs to reach the same store."""
+        login = {"USERNAME": self.user, "PASSWORD": self.password}
+        found = {f"MLFLOW_TRACKING_{key}": value for key, value in login.items() if value}
+        return {"MLFLOW_TRACKING_URI": self.uri, **found}
 
-    def parameters(self, values: Mapping[str, Any]) -> None:
-        """Put down parameters, flat names to plain values; None is left out."""
-        from mlflow.entities import Param
+    def client(self) -> "MlflowClient":
+        """Open the store; a new database takes some seconds, once.
 
-        params = [
-            Param(key, str(value)[:LONGEST_PARAMETER])
-            for key, value in values.items()
-            if value is not None
-        ]
-        if params:
-            self.client.log_batch(self.id, params=params)
-
-    def metrics(self, values: Mapping[str, float], model_id: str | None = None) -> None:
-        """Put down metrics; with `model_id` they also stand on that LoggedModel."""
-        for key, value in values.items():
-            self.client.log_metric(self.id, key, float(value), model_id=model_id)
-
-    def figure(self, name: str, png: bytes) -> None:
-        """Keep a figure as an artifact."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_bytes(png)
-            self.client.log_artifact(self.id, str(path), "figures")
-
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a copy of a file."""
-        self.client.log_artifact(self.id, str(path), folder)
-
-    def dataset(self, name: str, digest: str, path: Path, role: str) -> None:
-        """Say which data went in, by content hash; role: the stage's own word for it."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        entry = Dataset(name, digest[:36], "local", path.as_uri())
-        self.client.log_inputs(
-            self.id, datasets=[DatasetInput(entry, [InputTag("mlflow.data.context", role)])]
-        )
-
-    def uses_model(self, model_id: str) -> None:
-        """Link this run to the LoggedModel it looked at."""
-        from mlflow.entities import LoggedModelInput
-
-        self.client.log_inputs(self.id, models=[LoggedModelInput(model_id)])
-
-    def model(
-        self,
-        name: str,
-        folder: Path,
-        registered: str,
-        parameters: Mapping[str, Any],
-        tags: Mapping[str, str],
-    ) -> tuple[str, str]:
-        """Keep a policy's weights as a LoggedModel, and as the registered model's `candidate`.
-
-        tags: of the version. Returns the LoggedModel's id and the version.
+        Raises TrackingError with the store's address where it cannot be used.
         """
+        import mlflow
+
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        os.environ.update(self.environment)
+        with self.saying():
+            mlflow.set_tracking_uri(self.uri)
+            client = mlflow.MlflowClient(self.uri, self.uri)
+            client.search_experiments(max_results=1)
+        return client
+
+    @contextmanager
+    def saying(self) -> Iterator[None]:
+        """Turn what MLflow and the database under it raise into one sentence."""
+        try:
+            yield
+        except Exception as error:
+            if not is_of_mlflow(error):
+                raise
+            raise TrackingError(
+                f"MLflow's store {self.uri} failed: {self.first_line(error)}; mend it and run "
+                "again, what was finished is kept"
+            ) from error
+
+    def first_line(self, error: BaseException) -> str:
+        """Return the first line of what an error says, no password in it."""
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return said.replace(self.password, "***") if self.password else said
+
+    def experiment(self, client: "MlflowClient", name: str) -> str:
+        """Return a study's experiment, made when it is not there yet."""
         from mlflow.exceptions import MlflowException
 
-        plain = {key: str(value) for key, value in parameters.items() if value is not None}
-        model = self.client.create_logged_model(
-            self.experiment_id, name, source_run_id=self.id, params=plain, model_type="diffusion"
-        )
-        self.client.log_model_artifacts(model.model_id, str(folder))
-        self.client.finalize_logged_model(model.model_id, "READY")
-        try:
-            self.client.create_registered_model(registered)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            kept = (self.folder / "artifacts" / name).resolve().as_uri() if self.folder else None
+            try:
+                return client.create_experiment(
+                    name,
+                    artifact_location=kept,
+                    # MLflow opens an experiment on its page for traces unless it is told better.
+                    tags={"mlflow.experimentKind": "custom_model_development"},
+                )
+            except MlflowException:  # another process made it in the meantime
+                found = client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        return found.experiment_id
+
+
+def is_of_mlflow(error: BaseException) -> bool:
+    """Tell whether MLflow or what lies under it raised this."""
+    return type(error).__module__.partition(".")[0] in OF_MLFLOW
+
+
+@contextmanager
+def tracked(
+    study: Study,
+    chain: Chain,
+    context: dg.AssetExecutionContext,
+    parameters: Mapping[str, Any],
+) -> Iterator[Run]:
+    """Open the run of one materialisation; it ends FINISHED, FAILED or KILLED, never RUNNING.
+
+    Two runs at the same moment, from a terminal and the pages, take their turns here. What goes
+    wrong inside is written on the run before it is raised again. Raises Blocked where a blocking
+    check upstream failed, whoever started this, and TrackingError where MLflow went wrong.
+    """
+    name = context.asset_key.path[-1]
+    policy = context.partition_key if context.has_partition_key else None
+    with Lake(study.lake).held(f"policy {policy}" if policy else "study", context.log.info):
+        if forbidden := obstacles(context.instance, study, chain, name, policy):
+            raise Blocked(f"{named(name, policy)} does not run: {forbidden[0]}")
+        tracking, run = Tracking.of(study), None
+        client = tracking.client()
+        with tracking.saying():
+            try:
+                experiment = tracking.experiment(client, study.name)
+                close_abandoned(client, experiment, context.instance)
+                tags = tags_of(study, chain, context, policy)
+                opened = client.create_run(experiment, run_name=named(name, policy), tags=tags)
+                run = Run(
+                    client,
+                    opened.info.run_id,
+                    link=f"{tracking.pages}/#/experiments/{experiment}/runs/{opened.info.run_id}",
+                    compare=f"{tracking.pages}/#/compare-runs",
+                    experiment=experiment,
+                    environment={**tracking.environment, "MLFLOW_RUN_ID": opened.info.run_id},
+                    private=study.tracking.private,
+                    study=study,
+                    stage=chain[name],
+                    policy=policy,
+                    inputs=inputs_of(study, chain, context, policy),
+                    before=told(context.instance, study, name, policy).get(RUN_ID),
+                )
+                run.parameters(parameters)
+                yield run
+                client.set_terminated(run.id, "FINISHED")
+            except (Exception, dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as error:
+                if run is not None:
+                    _end(context, tracking, run, error)
                 raise
-        version = self.client.create_model_version(
-            registered,
-            f"models:/{model.model_id}",
-            run_id=self.id,
-            model_id=model.model_id,
-            tags=dict(tags),
-        )
-        self.client.set_registered_model_alias(registered, "candidate", version.version)
-        return str(model.model_id), str(version.version)
 
-    def result(
-        self, data_version: str, metadata: Mapping[str, Any], **tags: str
-    ) -> "dg.MaterializeResult[Any]":
-        """Close the circle: the materialisation names this run, and the run its data version."""
-        self.client.set_tag(self.id, "data_version", data_version)
-        for key, value in tags.items():
-            self.client.set_tag(self.id, key, value)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(data_version),
-            metadata={
-                **metadata,
-                RUN_LINK: dg.MetadataValue.url(self.link),
-                RUN_ID: dg.MetadataValue.text(self.id),
-            },
+
+def _end(
+    context: dg.AssetExecutionContext, tracking: Tracking, run: Run, error: BaseException
+) -> None:
+    """Say on the run why it ended. A store that is gone must not hide the reason itself."""
+    interrupted = not isinstance(error, Exception)
+    why = error.__cause__ if isinstance(error, dg.RetryRequested) else error
+    try:
+        run.client.set_tag(run.id, "error", f"{type(why).__name__}: {why}"[:5000])
+        run.client.set_terminated(run.id, "KILLED" if interrupted else "FAILED")
+    except Exception as lost:
+        context.log.error(
+            f"MLflow's run {run.id} could not be ended ({tracking.first_line(lost)}); "
+            "the next run of the study ends it"
         )
 
 
-def comparison_link(run: Run, run_ids: Sequence[str]) -> str:
-    """Return MLflow's page that compares these runs, parameter by parameter."""
-    runs = quote(json.dumps(list(run_ids), separators=(",", ":")))
-    experiments = quote(json.dumps([run.experiment_id]))
-    return f"{run.tracking.pages}/#/compare-runs?runs={runs}&experiments={experiments}"
+def inputs_of(
+    study: Study, chain: Chain, context: dg.AssetExecutionContext, policy: str | None
+) -> dict[str, str | None]:
+    """Return the version of all that lies directly upstream, by place."""
+    places = chain[context.asset_key.path[-1]].places(study, policy)
+    versions = (current_version(context.instance, study, chain, place) for place in places)
+    return {named(*place): version for place, version in zip(places, versions, strict=True)}
+
+
+def tags_of(
+    study: Study, chain: Chain, context: dg.AssetExecutionContext, policy: str | None
+) -> dict[str, str]:
+    """Return what leads from an MLflow run back: to Dagster, to the code and to what went in."""
+    name = context.asset_key.path[-1]
+    made = {
+        named(*place): latest(context.instance, study.key(place[0]), place[1])
+        for place in chain[name].places(study, policy)
+        if place[0] in chain
+    }
+    runs = {
+        place: str(one.metadata[RUN_ID].value)
+        for place, one in made.items()
+        if one and RUN_ID in one.metadata
+    }
+    parent = told(context.instance, study, "policy", policy).get(RUN_ID) if policy else None
+    commit = code_version().removesuffix("-dirty")
+    return {
+        "mlflow.user": getpass.getuser() if not study.tracking.private else "private",
+        "mlflow.source.name": f"python -m pipelines run {study.path.name}",
+        "mlflow.source.type": "JOB",
+        "mlflow.source.git.commit": commit,
+        **({"mlflow.parentRunId": parent} if parent and name != "policy" else {}),
+        "dagster.run_id": context.run.run_id,
+        "dagster.home": store_id(context.instance),
+        "dagster.asset": name,
+        "dagster.job": context.job_name,
+        "dagster.attempt": str(context.retry_number + 1),
+        **({"dagster.partition": policy} if policy else {}),
+        "code_version": code_version(),
+        **{f"upstream.{place}": run for place, run in runs.items()},
+        **{
+            f"input.{place}": version
+            for place, version in inputs_of(study, chain, context, policy).items()
+            if version
+        },
+    }
 
 
 def close_abandoned(
     client: "MlflowClient", experiment_id: str, instance: dg.DagsterInstance
 ) -> None:
-    """End runs whose Dagster run is over: a process that was killed could not end its own."""
-    open_runs = client.search_runs([experiment_id], "attributes.status = 'RUNNING'")
-    for run in open_runs:
+    """End runs whose Dagster run is over: a process that was killed could not end its own.
+
+    Runs that another Dagster home started are that home's to end.
+    """
+    own = store_id(instance)
+    for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'"):
         started_by = run.data.tags.get("dagster.run_id")
-        dagster_run = instance.get_run_by_id(started_by) if started_by else None
-        if started_by and (dagster_run is None or dagster_run.is_finished):
+        if not started_by or run.data.tags.get("dagster.home") != own:
+            continue
+        dagster_run = instance.get_run_by_id(started_by)
+        if dagster_run is None or dagster_run.is_finished:
             client.set_tag(run.info.run_id, "error", "its process ended without a word")
             cancelled = dagster_run and dagster_run.status == dg.DagsterRunStatus.CANCELED
             client.set_terminated(run.info.run_id, "KILLED" if cancelled else "FAILED")

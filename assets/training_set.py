@@ -1,6 +1,5 @@
 """Gaps to training set: winner, loser and gap of every vote with images, split by prompt."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -9,34 +8,31 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
-from arena.votes.images import faults
-from assets.lake import Lake, content_hash
+from assets.lake import Lake
 from assets.movement import moved_since_training
 from assets.pictures import markdown
+from assets.stage import Chain
 from assets.study import Study
-from assets.tracking import Tracking
+from assets.tables import described
+from assets.tracking import tracked
 from training.pairs import build_pairs
 
 
-def training_set_stage(study: Study) -> list[Any]:
+def training_set_stage(study: Study, chain: Chain) -> list[Any]:
     """Return the asset `training_set` and its check."""
-    lake = Lake(study.lake)
+    lake, stage = Lake(study.lake), chain["training_set"]
 
-    @dg.asset(
-        deps=["votes", "gaps"],
+    @stage.asset(
+        study,
         group_name="arena",
         kinds={"pyarrow", "parquet"},
-        code_version=f"1-{study.version('training_set')}",
         description="Winner, loser and gap of every vote with images, split by prompt.",
     )
-    def training_set(
-        context: dg.AssetExecutionContext, tracking: Tracking
-    ) -> "dg.MaterializeResult[Any]":
-        with tracking.run(context, study.training_set.model_dump()) as run:
-            for name in ("votes", "gaps"):
-                run.dataset(name, content_hash(lake.table(name)), lake.table(name), "pair")
-            broken = broken_images(study, lake)
-            lake.write("broken_images", broken)
+    def training_set(context: dg.AssetExecutionContext) -> "dg.MaterializeResult[Any]":
+        with tracked(study, chain, context, study.training_set.model_dump()) as run:
+            for name in ("votes", "gaps", "images"):
+                run.dataset(name, lake.version(name), "pair")
+            broken = lake.read("images", "image", "fault").drop_nulls("fault")
             pairs = build_pairs(
                 pq.read_table(lake.table("votes")),
                 pq.read_table(lake.table("gaps")),
@@ -58,21 +54,21 @@ def training_set_stage(study: Study) -> list[Any]:
                 "prompts": frame["prompt"].n_unique(),
                 "mean_gap": float(np.mean(train["gap"].to_numpy())) if train.height else 0.0,
             }
-            run.metrics(summary)
+            version = lake.version("training_set")
+            run.metrics(summary, dataset=("training_set", version))
             moved = moved_since_training(study, lake)
             said = [(name, str(each or "never trained")) for name, each in moved.items()]
             since = pl.DataFrame(said, schema=["policy", "since it was trained"], orient="row")
             return run.result(
-                content_hash(lake.table("training_set")),
+                version,
                 {
                     **summary,
-                    "broken": dg.MetadataValue.md(markdown(broken.head(10))),
+                    **described(lake, "training_set", lineage_of(study)),
                     "moved": dg.MetadataValue.md(markdown(since)),
-                    "table": dg.MetadataValue.path(lake.table("training_set")),
                 },
             )
 
-    @dg.asset_check(asset=training_set, blocking=True)
+    @stage.check(study, "splits_share_no_prompt")
     def splits_share_no_prompt() -> dg.AssetCheckResult:
         """No prompt is both trained on and held out, and there is something to train on."""
         frame = lake.read("training_set")
@@ -91,27 +87,12 @@ def training_set_stage(study: Study) -> list[Any]:
     return [training_set, splits_share_no_prompt]
 
 
-def broken_images(study: Study, lake: Lake) -> pl.DataFrame:
-    """Return (image, reason) of every image among the votes that cannot be trained on."""
-    found: dict[str, str] = {}
-    if study.training_set.check_images:
-        votes = lake.read("votes")
-        names = pl.concat([votes["image_a"], votes["image_b"]]).drop_nulls().unique().sort()
-        network = study.training_set.network
-        if study.votes.images:
-            found = faults(names.to_list(), [study.votes.images], network=network)
-        else:
-            # The votes tell a path from the study's folder, where the training job works too.
-            whole = {as_path(study.path.parent, name): name for name in names}
-            faulty = faults(list(whole), network=network)
-            found = {whole[path]: reason for path, reason in faulty.items()}
-    schema = {"image": pl.String, "reason": pl.String}
-    return pl.DataFrame(sorted(found.items()), schema=schema, orient="row")
-
-
-def as_path(folder: Path, name: str) -> str:
-    """Return an image's name as this process can open it: a path below `folder`, else as it is."""
-    try:
-        return str(folder / name) if (folder / name).is_file() else name
-    except (OSError, ValueError):  # a URL or a text too long to be a path
-        return name
+def lineage_of(study: Study) -> dict[str, list[tuple[dg.AssetKey, str]]]:
+    """Return what each column of a pair is made from."""
+    votes, gaps = study.key("votes"), study.key("gaps")
+    found = {name: [(votes, name)] for name in ("vote_id", "prompt")}
+    found["split"] = found["prompt"]
+    for what in ("image", "model"):
+        sources = [(votes, name) for name in ("outcome", f"{what}_a", f"{what}_b")]
+        found |= {f"{what}_{side}": sources for side in ("winner", "loser")}
+    return found | {name: [(gaps, name)] for name in ("gap", "gap_sd", "probability")}

@@ -1,7 +1,11 @@
 """Votes in: the files people have become one table, and every row of them is accounted for."""
 
+import contextlib
+import glob
 import hashlib
 import os
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +18,31 @@ from arena.votes.intake import arrivals, take_in
 from arena.votes.reading import Options
 from arena.votes.sources import File, as_url, expanded, remote_rows
 from assets.anomalies import ties_are_steady
-from assets.lake import Lake, content_hash
+from assets.content import remembered
+from assets.lake import Lake
+from assets.lineage import DATA_VERSION
 from assets.pictures import markdown
+from assets.stage import Chain
 from assets.study import Study
-from assets.tracking import Tracking
+from assets.tables import described
+from assets.tracking import tracked
 
 FAMILIAR_SHARE_OF_REJECTIONS = 0.01
 COUNTED = ("rows", "accepted", "rejected", "duplicates")
+# A file this young may still be written; a look by the daemon leaves it for the next one.
+SETTLED_SECONDS = 60
+# The tag of a run that a sensor asked for: it takes in settled files only.
+BY_SENSOR = "arenapo/by_sensor"
 
 
-def votes_stage(study: Study) -> list[Any]:
+def votes_stage(study: Study, chain: Chain) -> list[Any]:
     """Return the observed vote files, the asset `votes` and its checks."""
-    lake = Lake(study.lake)
+    lake, stage = Lake(study.lake), chain["votes"]
 
     @dg.observable_source_asset(
+        key=study.key("vote_files"),
         group_name="data",
-        description="The files of votes and images that the study names, by content.",
+        description="The files of votes that the study names, by content.",
         metadata={
             f"source_{i}": dg.MetadataValue.path(p) for i, p in enumerate(study.votes.sources)
         },
@@ -37,41 +50,45 @@ def votes_stage(study: Study) -> list[Any]:
     def vote_files() -> dg.DataVersion:
         return dg.DataVersion(observed(study))
 
-    @dg.asset(
-        deps=[vote_files],
+    @stage.asset(
+        study,
         group_name="data",
         kinds={"polars", "parquet"},
-        code_version=f"3-{study.version('votes')}",
         description="Every usable vote, one row each, in the order of the files.",
+        freshness_policy=dg.FreshnessPolicy.time_window(
+            fail_window=timedelta(days=study.automation.quiet_days)
+        ),
     )
-    def votes(context: dg.AssetExecutionContext, tracking: Tracking) -> "dg.MaterializeResult[Any]":
-        with tracking.run(context, {"sources": len(study.votes.sources)}) as run:
-            files = take_in(
-                study.votes.sources,
-                *(lake.table(name) for name in ("votes", "rankings", "rejected")),
-                options=options(study),
-                replaces=study.votes.replaces,
-                most_rejected=study.votes.most_rejected,
-            )
+    def votes(context: dg.AssetExecutionContext) -> "dg.MaterializeResult[Any]":
+        with tracked(study, chain, context, {"sources": len(study.votes.sources)}) as run:
+            settled = time.time() - SETTLED_SECONDS if BY_SENSOR in context.run.tags else None
             before = lake.read("intake") if lake.table("intake").exists() else None
+            # What is looked at now is what the votes are made from, whoever looked before.
+            seen = observed(study, settled)
+            context.instance.report_runless_asset_event(observation(study, seen))
+            run.inputs["vote_files"] = seen
+            files, quarantined = taken_in(study, lake, sources_of(study, settled), before)
             arrived = arrivals(files, before)
             lake.write("intake", files)
+            lake.write("quarantined", quarantined)
             for name, content in files.select("file", "fingerprint").iter_rows():
-                run.dataset(Path(name).name, content.partition(":")[2], Path(name), "votes")
-            counts = describe(lake)
+                called = "a file of votes" if run.private else Path(name).name
+                run.dataset(called, content.partition(":")[2], "votes")
+            counts = describe(lake) | {"quarantined": quarantined.height}
             run.metrics(counts)
             return run.result(
-                content_hash(lake.table("votes"), lake.table("rankings")),
+                lake.version("votes", "rankings"),
                 {
                     **counts,
+                    **described(lake, "votes"),
                     "by_outcome": dg.MetadataValue.md(by_outcome(lake)),
                     "rejections": dg.MetadataValue.md(reasons(lake.read("rejected"))),
+                    "quarantine": dg.MetadataValue.md(markdown(quarantined)),
                     "files": dg.MetadataValue.md(by_arrival(arrived)),
-                    "table": dg.MetadataValue.path(lake.table("votes")),
                 },
             )
 
-    @dg.asset_check(asset=votes, blocking=True)
+    @stage.check(study, "no_vote_lost")
     def no_vote_lost() -> dg.AssetCheckResult:
         """Rows in = rows accepted + rows rejected + exact duplicates."""
         files, rankings = lake.read("intake"), lake.read("rankings")
@@ -91,7 +108,7 @@ def votes_stage(study: Study) -> list[Any]:
             },
         )
 
-    @dg.asset_check(asset=votes)
+    @stage.check(study, "rejections_are_few")
     def rejections_are_few() -> dg.AssetCheckResult:
         """At most one row in a hundred could not be used."""
         rejected = lake.read("rejected")
@@ -102,30 +119,112 @@ def votes_stage(study: Study) -> list[Any]:
             metadata={"share": share, "reasons": dg.MetadataValue.md(reasons(rejected))},
         )
 
-    @dg.asset_check(asset=votes)
+    @stage.check(study, "every_file_is_read")
+    def every_file_is_read() -> dg.AssetCheckResult:
+        """No file among the votes is quarantined."""
+        found = lake.read("quarantined")
+        return dg.AssetCheckResult(
+            passed=found.is_empty(),
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(found["reason"].head(3)) or None,
+            metadata={"quarantined": found.height, "files": dg.MetadataValue.md(markdown(found))},
+        )
+
+    @stage.check(study, "share_of_ties_is_steady")
     def share_of_ties_is_steady() -> dg.AssetCheckResult:
         """The newest tenth of the votes has as many ties as the rest, within chance."""
         return ties_are_steady(lake.read("votes", "outcome", "created_at"))
 
-    return [vote_files, votes, no_vote_lost, rejections_are_few, share_of_ties_is_steady]
+    checks = [no_vote_lost, rejections_are_few, every_file_is_read, share_of_ties_is_steady]
+    return [vote_files, votes, *checks]
 
 
-def observed(study: Study) -> str:
-    """Return a hash of what the arena reads of every source, and of the images beside them.
+class NothingYet(ValueError):
+    """The sources are empty: no file of votes has come so far."""
 
-    Of a remote table the number of its rows is asked; its content is read when it is taken in.
+
+def observation(study: Study, version: str) -> dg.AssetObservation:
+    """Return the observation of the vote files that the next votes are made from."""
+    return dg.AssetObservation(study.key("vote_files"), tags={DATA_VERSION: version})
+
+
+def observed(study: Study, settled: float | None = None) -> str:
+    """Return a hash of what the arena reads of every source.
+
+    settled: files written after this time do not count yet. Of a remote table the number of its
+    rows is asked; its content is read when it is taken in. Raises NothingYet where no file is.
     """
     parts = []
-    for source in study.votes.sources:
+    for source in sources_of(study, settled):
         url = as_url(source)
         if url is None:
-            files = expanded(Path(source))
-            parts += [f"{file.name} {fingerprint(File(file, str(file)))}" for file in files]
+            path = Path(source)
+            parts.append(f"{path.name} {remembered('votes', path, print_of)}")
         else:
             parts.append(f"{url} {remote_rows(url)}")
-    # Images are part of it: a picture replaced under the same name must be encoded anew.
-    parts += [content_hash(study.votes.images)] if study.votes.images else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def print_of(path: Path) -> str:
+    """Return a file's fingerprint; one that cannot be opened has none, and is quarantined."""
+    try:
+        return fingerprint(File(path, str(path)))
+    except VotesError as error:
+        return f"unreadable: {error}"
+
+
+def sources_of(study: Study, settled: float | None = None) -> list[Path | str]:
+    """Return every file and URL that the study names, in order.
+
+    Raises NothingYet where folders and patterns are empty, VotesError where a named file is absent.
+    """
+    found: list[Path | str] = []
+    for source in study.votes.sources:
+        path = Path(str(source).removeprefix("file://")) if is_local(source) else None
+        if path is None:
+            found.append(str(source))
+        elif path.is_dir() or glob.has_magic(str(path)):
+            with contextlib.suppress(VotesError):  # an empty one: nothing came yet
+                found += expanded(path)
+        else:
+            found.append(path)
+    young = [
+        path
+        for path in found
+        if settled is not None and isinstance(path, Path) and path.exists()
+        if path.stat().st_mtime > settled
+    ]
+    found = [path for path in found if path not in young]
+    if not found:
+        where = ", ".join(str(source) for source in study.votes.sources)
+        more = f" ({len(young)} are younger than a minute)" if young else ""
+        raise NothingYet(f"no votes yet{more}: no file in {where}; drop one there")
+    return found
+
+
+def is_local(source: Path | str) -> bool:
+    """Tell whether a source is a path, or a file:// URL, which is one too."""
+    return as_url(source) is None or str(source).startswith("file://")
+
+
+def taken_in(
+    study: Study, lake: Lake, sources: list[Path | str], before: pl.DataFrame | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Read the votes, without the files that cannot be; return (the files read, those left out).
+
+    Raises VotesError for a file that was accepted before and cannot be read now, and where no file
+    can be read.
+    """
+    files = take_in(
+        sources,
+        *(lake.table(name) for name in ("votes", "rankings", "rejected")),
+        options=options(study),
+        replaces=study.votes.replaces,
+        most_rejected=study.votes.most_rejected,
+        before=before,
+    )
+    left_out = files.drop_nulls("fault").select("file", reason="fault")
+    return files.filter(pl.col("fault").is_null()), left_out
 
 
 def options(study: Study) -> Options:
@@ -144,6 +243,9 @@ def options(study: Study) -> Options:
     return Options(
         study.votes.format,
         salt=salt,
+        columns=study.votes.columns,
+        outcomes=study.votes.outcomes,
+        dimension=study.votes.dimension,
         images="resolved" if study.votes.images is None else "ids",
         images_from=study.path.parent,
     )

@@ -1,13 +1,13 @@
 """What orchestration costs: in a chain, at an import, with nothing to do, with years of history.
 
-    python -m benchmarks.pipeline import                seconds to import the definitions
+    python -m benchmarks.pipeline import [STUDY ...]    seconds to import the definitions
     python -m benchmarks.pipeline chain [STUDY]         share outside the stages' work
     python -m benchmarks.pipeline pages [--events N]    load times in chromium
 
 `chain` runs the study from nothing in a lake of its own, then once more with nothing changed, each
 as `python -m pipelines run` does. Orchestration is what is outside of Dagster's steps, and inside
 of them what MLflow's client takes; the rest is the stages' own work, the start of their jobs with
-it. `pages` fills a Dagster store with runs of forty materialisations each and opens the pages over
+it. `pages` fills a Dagster store with runs of four times the chain each and opens the pages over
 it and over a fresh store; it wants the tests' dependencies and Debian's chromium.
 """
 
@@ -19,24 +19,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TIMES = 5
 ROUNDS = 4  # of the chain's assets in one run of the store that is filled
-FRESH = 40  # materialisations: one run
+FRESH = 48  # materialisations: one run
 
 
-def imports() -> dict[str, float]:
-    """Return how long a fresh interpreter takes to import the definitions, and nothing."""
+def imports(studies: Sequence[Path]) -> dict[str, float]:
+    """Return how long a fresh interpreter takes to import the studies' definitions, and nothing."""
+    environment = {**os.environ, "ARENAPO_STUDIES": os.pathsep.join(map(str, studies))}
     found = {}
     for what in ("pipelines.definitions", "dagster", "sys"):
         seconds = []
         for _ in range(TIMES):
             begun = time.perf_counter()
-            subprocess.run([sys.executable, "-c", f"import {what}"], check=True, cwd=ROOT)
+            subprocess.run(
+                [sys.executable, "-c", f"import {what}"], check=True, cwd=ROOT, env=environment
+            )
             seconds.append(time.perf_counter() - begun)
         found[f"import {what}: median of {TIMES}, s"] = statistics.median(seconds)
         found[f"import {what}: least, s"] = min(seconds)
@@ -117,24 +120,26 @@ def say(line: str) -> None:
 
 
 def fill(home: Path, study_file: Path, events: int) -> None:
-    """Put so many materialisations into a store, in runs of four times the chain's ten assets."""
+    """Put so many materialisations into a store, in runs of four times the chain's assets."""
     import dagster as dg
     from dagster._core.events import DagsterEvent, StepMaterializationData
     from dagster._core.events.log import EventLogEntry
 
     from assets.study import read_study
-    from pipelines.definitions import ARENA, POLICY, REPORT, build_definitions
+    from pipelines.chain import RATE, chain_of
+    from pipelines.definitions import build_definitions
 
     study = read_study(study_file)
-    job = build_definitions(study).resolve_job_def("rate_votes")
-    policies, names = list(study.policies), (*ARENA, *POLICY, *REPORT)
+    job = build_definitions(study).resolve_job_def(study.called(RATE))
+    stages = list(chain_of(study).values())
+    policies = list(study.policies)
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        for number in range(-(-events // (len(names) * ROUNDS))):
+        for number in range(-(-events // (len(stages) * ROUNDS))):
             run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-            for name in names * ROUNDS:
-                partition = policies[number % len(policies)] if name in POLICY else None
+            for stage in stages * ROUNDS:
+                partition = policies[number % len(policies)] if stage.by_policy else None
                 made = dg.AssetMaterialization(
-                    name,
+                    study.key(stage.name),
                     partition=partition,
                     metadata={"rows": number, "share": number / events},
                     tags={"dagster/data_version": f"{number:064x}"},
@@ -165,9 +170,12 @@ def load_times(home: Path, study_file: Path) -> dict[str, float]:
     from pictures import Walk, walking
     from served import answers, free_port, wait_until
 
+    from assets.study import read_study
+
+    study = read_study(study_file).name
     shown = {
-        "asset": ("assets/ratings", "Latest materialization"),
-        "asset's events": ("assets/ratings?view=events", "RUN"),
+        "asset": (f"assets/{study}/ratings", "Latest materialization"),
+        "asset's events": (f"assets/{study}/ratings?view=events", "RUN"),
         "asset graph": ("asset-groups", "evaluation"),
         "runs": ("runs", "rate_votes"),
     }
@@ -188,7 +196,7 @@ def load_times(home: Path, study_file: Path) -> dict[str, float]:
             *(sys.executable, "-m", "dagster_webserver", "--module-name", "pipelines.definitions"),
             *("--host", "127.0.0.1", "--port", str(port), "--log-level", "error"),
         ],
-        env={**os.environ, "DAGSTER_HOME": str(home), "ARENAPO_STUDY": str(study_file.resolve())},
+        env={**os.environ, "DAGSTER_HOME": str(home), "ARENAPO_STUDIES": str(study_file.resolve())},
         cwd=ROOT,
     )
     try:
@@ -207,7 +215,7 @@ def load_times(home: Path, study_file: Path) -> dict[str, float]:
 
 def pages(study_file: Path, events: int) -> dict[str, float]:
     """Return the pages' load times over a store of forty events and over one of many."""
-    sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "tests" / "pipelines")]
+    sys.path[:0] = [str(ROOT / each) for each in ("docs", "tests", "tests/pipelines")]
     from served import make_home
 
     result: dict[str, float] = {}
@@ -235,13 +243,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["import", "chain", "pages"])
-    parser.add_argument("study", nargs="?", type=Path, default=ROOT / "experiments/miniature.toml")
+    miniature = ROOT / "experiments/miniature.toml"
+    parser.add_argument("studies", nargs="*", type=Path, default=[miniature])
     parser.add_argument("--events", type=int, default=10_000)
     options = parser.parse_args()
     found = {
-        "import": imports,
-        "chain": lambda: chain(options.study),
-        "pages": lambda: pages(options.study, options.events),
+        "import": lambda: imports([each.resolve() for each in options.studies]),
+        "chain": lambda: chain(options.studies[0]),
+        "pages": lambda: pages(options.studies[0], options.events),
     }[options.what]()
     print(json.dumps({key: round(value, 3) for key, value in found.items()}, indent=2))
 

@@ -76,7 +76,8 @@ class Walk:
         with self.page.context.expect_page() as opened:
             link.click()
         there = opened.value
-        heading = there.get_by_role("heading", name=re.compile(f"^{name}")).first
+        called = name.rpartition("/")[2]
+        heading = there.get_by_role("heading", name=re.compile(f"^{called}")).first
         heading.wait_for(timeout=PATIENCE)
         called = heading.inner_text().strip()
         there.close()
@@ -111,9 +112,9 @@ class Walk:
         row.get_by_text("Show Markdown").click()
         expect(self.page.get_by_role("dialog").first).to_be_visible()
 
-    def comparison(self) -> None:
+    def comparison(self, study: str) -> None:
         """MLflow's comparison of the scorecard runs, by the link in the report's metadata."""
-        self.asset("report")
+        self.asset(f"{study}/report")
         link = self.page.locator(f'a[href^="{self.mlflow}/#/compare-runs"]').first
         address = link.get_attribute("href")
         assert address, "the report's metadata has no link to MLflow's comparison"
@@ -134,14 +135,14 @@ class Walk:
                 self.page.keyboard.press("Escape")
 
 
-def pictures(policy: str) -> dict[str, Callable[[Walk], None]]:
-    """Return what is pictured; policy: whose images stand for a scorecard."""
+def pictures(study: str, policy: str) -> dict[str, Callable[[Walk], None]]:
+    """Return what is pictured of a study; policy: whose images stand for a scorecard."""
     return {
         "assets": Walk.chain,
-        "leaderboard": lambda walk: walk.entry("ratings", "leaderboard"),
-        "gaps": lambda walk: walk.entry("gaps", "histogram"),
-        "scorecard": lambda walk: walk.entry("scorecard", "images", policy),
-        "comparison": Walk.comparison,
+        "leaderboard": lambda walk: walk.entry(f"{study}/ratings", "leaderboard"),
+        "gaps": lambda walk: walk.entry(f"{study}/gaps", "histogram"),
+        "scorecard": lambda walk: walk.entry(f"{study}/scorecard", "images", policy),
+        "comparison": lambda walk: walk.comparison(study),
     }
 
 
@@ -168,15 +169,16 @@ def take(name: str, show: Callable[[Walk], None], walk: Walk, folder: Path) -> P
 def main() -> None:
     """Take every picture, or those named."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", help=f"of {list(pictures(''))}; all by default")
+    parser.add_argument("names", nargs="*", help=f"of {list(pictures('', ''))}; all by default")
     parser.add_argument("--chromium", default=CHROMIUM)
     parser.add_argument("--dagster", default="http://127.0.0.1:3000")
     parser.add_argument("--mlflow", default="http://127.0.0.1:5000")
+    parser.add_argument("--study", default="miniature", help="whose assets are pictured")
     parser.add_argument("--policy", default="arenapo_joint", help="whose images are pictured")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    shown = pictures(options.policy)
+    shown = pictures(options.study, options.policy)
     with walking(options.dagster, options.mlflow, options.chromium) as tab:
         for name in options.names or shown:
             print(take(name, shown[name], tab(), options.out))

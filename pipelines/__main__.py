@@ -1,45 +1,46 @@
 """The pipeline from a shell: bring a study up to date, or serve its pages.
 
+    python -m pipelines check experiments/miniature.toml
     python -m pipelines plan experiments/miniature.toml
     python -m pipelines run experiments/miniature.toml
-    python -m pipelines ui experiments/miniature.toml
+    python -m pipelines ui experiments/miniature.toml [MORE.toml ...]
     python -m pipelines promote experiments/miniature.toml arenapo
     python -m pipelines clean experiments/miniature.toml --dry-run
 
-`plan` says what `run` would do, why and at what cost, and writes nothing; `run` recomputes only
-what is stale and ends in the table of policies; `ui` serves Dagster and MLflow on loopback until it
-is interrupted.
+`check` looks at every file, weight, judge, disk and memory that the study will need; `plan` says
+what `run` would do, why and at what cost, and writes nothing; `run` recomputes only what is stale
+and ends in what was found; `ui` serves Dagster and MLflow on loopback until it is interrupted.
 """
 
 import argparse
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 
 from assets.study import Study, read_study
+from pipelines import homes
+
+COMMANDS = {
+    "check": "look at all that the study will need, before anything is computed",
+    "plan": "say what would run, why and at what cost; write nothing",
+    "run": "materialise what is stale, then print what was found",
+    "ui": "serve Dagster's and MLflow's pages on loopback",
+    "clean": "remove what is old and not needed, as [retention] says",
+    "promote": "pin a policy or a version as champion, roll back, or unpin",
+}
 
 
 def main() -> int:
     """Run one command and return the exit code: 0, or 1 after one sentence on stderr."""
     options = parse()
-    # Dagster is asked to keep its history beside dagster.yaml, as the Makefile says.
-    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        study = read_study(options.study)
-        if options.command == "ui":
-            from pipelines.pages import serve
-
-            return serve(study, dagster_port=options.dagster_port, mlflow_port=options.mlflow_port)
-        if options.command == "promote":
-            return promote(study, options.who)
-        if options.command == "plan":
-            return plan(study)
-        if options.command == "clean":
-            return clean(study, options.dry_run)
-        return run(study)
+        studies = [read_study(path) for path in options.study]
+        home = homes.enter()
+        return {
+            "check": check, "plan": plan, "run": run, "ui": ui, "clean": clean, "promote": promote,
+        }[options.command](options, studies, home)  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
         print(f"pipelines: {error}", file=sys.stderr)
         return 1
@@ -56,13 +57,7 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in {
-        "plan": "say what would run, why and at what cost; write nothing",
-        "run": "materialise what is stale, then print the table of policies",
-        "ui": "serve Dagster's and MLflow's pages on loopback",
-        "clean": "remove what is old and not needed, as [retention] says",
-        "promote": "make a policy or a version the champion by hand, or roll back",
-    }.items():
+    for name, what in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=what,
@@ -71,121 +66,101 @@ def parse() -> argparse.Namespace:
             + (" arenapo" if name == "promote" else ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_argument("study", type=Path, help="the study's TOML")
+        count = "+" if name == "ui" else 1
+        command.add_argument("study", type=Path, nargs=count, help="a study's TOML")
         if name == "promote":
             chosen = command.add_mutually_exclusive_group(required=True)
             chosen.add_argument("who", nargs="?", help="a policy's name or a version's number")
-            chosen.add_argument("--back", action="store_true", help="the champion before, again")
+            for flag, said in {"--back": "the champion before", "--unpin": "the rule"}.items():
+                chosen.add_argument(
+                    flag, dest="who", action="store_const", const=flag, help=f"{said}, again"
+                )
         if name == "clean":
             command.add_argument("--dry-run", action="store_true", help="only say what would go")
+        if name == "run":
+            command.add_argument(
+                "--new-prompts", action="store_true", help="draw other held-out prompts from now on"
+            )
         if name == "ui":
             command.add_argument("--dagster-port", type=int, default=3000)
             command.add_argument("--mlflow-port", type=int, default=5000)
     return parser.parse_args()
 
 
-def plan(study: Study) -> int:
+def check(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
+    """Print the table of what the study needs; exit 1 where something is missing."""
+    from pipelines.needs import needs, shown
+
+    found = needs(studies[0])
+    print(shown(studies[0], found))
+    return int(any(not each.met for each in found))
+
+
+def plan(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     """Print what `run` would do."""
+    from assets.tracking import Tracking
     from pipelines import planning
+    from pipelines.chain import chain_of
 
-    with planning.reading_instance() as instance:
-        print(planning.plan(study, instance))
+    tracking = Tracking.of(studies[0])
+    if tracking.exists:
+        tracking.client()  # a store that is damaged is said before anybody relies on the plan
+    with homes.reading(home) as instance:
+        print(planning.plan(studies[0], chain_of(studies[0]), instance))
     return 0
 
 
-def promote(study: Study, who: str | None) -> int:
+def promote(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     """Set or take back the champion and say who it is now."""
-    from dagster import DagsterInstance
-
     from pipelines import promotion
+    from pipelines.chain import chain_of
 
-    with DagsterInstance.get() as instance:
-        print(promotion.promote(study, instance, who))
+    with homes.opened(home) as instance:
+        print(promotion.promote(studies[0], chain_of(studies[0]), instance, options.who))
     return 0
 
 
-def clean(study: Study, dry_run: bool) -> int:
+def clean(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     """Remove what is old, each thing on stderr, and print what was freed."""
-    from pipelines import planning, retention
+    from pipelines import retention
+    from pipelines.chain import chain_of
 
-    with planning.reading_instance() as instance:
-        print(retention.clean(study, instance, lambda line: print(line, file=sys.stderr), dry_run))
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    with homes.reading(home) as instance:
+        chain = chain_of(studies[0])
+        print(retention.clean(studies[0], chain, instance, say, options.dry_run))
     return 0
 
 
-def run(study: Study) -> int:
+def ui(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
+    """Serve the pages of every study that was named."""
+    from pipelines.pages import serve
+
+    return serve(studies, home, options.dagster_port, options.mlflow_port)
+
+
+def run(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     """Bring the chain up to date and print what it found."""
-    from dagster import DagsterInstance
-
     from pipelines.launch import Launcher
+    from pipelines.needs import require
+    from pipelines.outcome import outcome
+    from pipelines.pages import point_to_served_pages
 
-    begun = time.monotonic()
+    study, begun = studies[0], time.monotonic()
 
     def say(line: str) -> None:
         print(f"[{time.monotonic() - begun:6.1f} s] {line}", file=sys.stderr, flush=True)
 
-    with DagsterInstance.get() as instance:
-        launcher = Launcher(study, instance, say)
-        ran = launcher.chain()
-    say(f"{len(ran)} stages ran" if ran else "nothing had changed; nothing was recomputed")
-    print(standings(study))
+    require(study, say)
+    point_to_served_pages(home)
+    asked = {"evaluation_prompts": "a person asked for new prompts"} if options.new_prompts else {}
+    with homes.opened(home) as instance:
+        ran = Launcher(study, instance, say, asked).chain()
+        say(f"{len(ran)} stages ran" if ran else "nothing had changed; nothing was recomputed")
+        print(outcome(study, instance))
     return 0
-
-
-def standings(study: Study) -> str:
-    """Return the closing table: what was found, where it is drawn, and how to go on."""
-    from assets.lake import Lake
-
-    lake = Lake(study.lake)
-    rows = list(lake.read("report").iter_rows(named=True))
-    lines = [
-        "",
-        f"{study.name}: mean score and win rate by `{study.scorecard.headline}`, "
-        f"K-Sort rating by `{study.ksort.judge}`",
-        "",
-        f"{'policy':<16} {'mean score':>10} {'win rate over ' + study.baseline:>22} "
-        f"{'95% interval':>16} {'K-Sort mu':>10} {'sigma':>6} {'score':>7}",
-    ]
-    for row in rows:
-        if row["win_rate"] is None:
-            rate, interval = "-", "the baseline"
-        else:
-            rate = f"{row['win_rate']:.1%}"
-            interval = f"{row['win_rate_low']:.1%} - {row['win_rate_high']:.1%}"
-        lines.append(
-            f"{row['policy']:<16} {row['mean_score']:>10.4f} {rate:>22} {interval:>16} "
-            f"{row['ksort_mu']:>10.2f} {row['ksort_sigma']:>6.2f} {row['ksort_score']:>7.2f}"
-        )
-    lines += ["", verdict(rows), ""]
-    reports = lake.root / "reports"
-    lines += ["figures"]
-    lines += [f"  {relative(path)}" for path in sorted(reports.glob("*")) if path.is_file()]
-    lines += [
-        "",
-        "go on with",
-        "  make ui                                          look at the assets, runs and figures",
-        f"  .venv/bin/python -m training {relative(study.path)} --policy "
-        f"{next(reversed(study.policies))} --out /tmp/policy --set train.gamma=3",
-    ]
-    return "\n".join(lines)
-
-
-def verdict(rows: list[dict[str, object]]) -> str:
-    """Return in words which policies beat the baseline, with the interval as the judge."""
-    tuned = [row for row in rows if row["win_rate"] is not None]
-    above = [str(row["policy"]) for row in tuned if float(str(row["win_rate_low"])) > 0.5]
-    rest = [str(row["policy"]) for row in tuned if str(row["policy"]) not in above]
-    parts = []
-    if above:
-        parts.append(f"{', '.join(above)}: better than the baseline, interval above 50%")
-    if rest:
-        parts.append(f"{', '.join(rest)}: not shown to be better than the baseline")
-    return "; ".join(parts) + "."
-
-
-def relative(path: Path) -> str:
-    """Return a path as a person in this folder would type it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 if __name__ == "__main__":

@@ -2,37 +2,33 @@
 
 Dagster's own event log is read from where the last look ended, which stands in the lake: so the
 daemon's sensor and `python -m pipelines run` tell each event once between them, in whichever of the
-two it happened. What cannot be told is logged and never fails a run.
+two it happened. What cannot be told stays in the lake and is told at the next look; nothing here
+fails a run. How an event is delivered is in `pipelines.delivery`.
 """
 
-import http.client
 import json
-import os
-import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dagster as dg
-from dagster._core.event_api import RunStatusChangeRecordsFilter
-from dagster._core.storage.asset_check_execution_record import (
-    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES,
-)
 
 from arena.atomic import replacing
+from assets.dagster_internals import evaluations
 from assets.lake import Lake
-from assets.lineage import DATA_VERSION, RUN_LINK, latest
+from assets.lineage import DATA_VERSION, RUN_LINK, latest, named, told, why
+from assets.stage import Chain
 from assets.study import Study
+from pipelines.delivery import undelivered
 from pipelines.failures import reason_of_run
+from pipelines.runs import is_of, job_of
 
 # More than this between two looks is a storm, of which the rest is told at the next one.
 MOST_AT_ONCE = 100
-SECONDS = 10
+# What nobody could be told for so long is given up, with a line in the log.
+LONGEST_SECONDS = 7 * 24 * 3600
 Say = Callable[[str], object]
 
 
@@ -54,98 +50,103 @@ class Event:
     link: str = ""
 
 
-def tell(study: Study, instance: dg.DagsterInstance, say: Say) -> list[Event]:
-    """Tell what happened since the last look, each event once; return what was told.
+def tell(study: Study, chain: Chain, instance: dg.DagsterInstance, say: Say) -> list[Event]:
+    """Tell what happened since the last look, each event at least once; return what was told.
 
     The first look of a study tells nothing: what happened before alerts were asked for is history.
-    say: called with one line for each alert that could not be delivered.
+    say: called with one line for each alert that could not be delivered yet.
     """
     if not (study.alerts.command or study.alerts.webhook):
         return []
-    lake, told = Lake(study.lake), []
+    lake, done = Lake(study.lake), []
     with lake.held("alerts", say):
         path = lake.root / "alerts" / "told.json"
         state = json.loads(path.read_text()) if path.exists() else None
         if state is None:
             state = {"since": time.time(), "run": _last_failure(instance), "checks": {}}
-            state["champion"] = _champion(instance)
-        # The place is kept after each event: a stop in between repeats one and loses none.
-        for event in _news(study, instance, state):
-            deliver(study, event, say)
-            told.append(event)
-            _write(path, state)
+            state |= {"champion": _champion(study, instance), "waiting": []}
+        for event in _news(study, chain, instance, state):
+            state["waiting"].append({"event": asdict(event), "to": ["command", "webhook"]})
+        # Kept before anybody is told: a stop in between repeats an event and loses none.
         _write(path, state)
-    return told
+        for one in list(state["waiting"]):
+            event = Event(**one["event"])
+            one["to"] = undelivered(study, one["event"], one["to"], say)
+            old = time.time() - datetime.fromisoformat(event.at).timestamp() > LONGEST_SECONDS
+            if not one["to"]:
+                done.append(event)
+            elif old:
+                say(f"{event.id} could not be told for a week and is given up: {event.text}")
+            if not one["to"] or old:
+                state["waiting"].remove(one)
+            _write(path, state)
+    return done
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
+def _write(path: Any, state: dict[str, Any]) -> None:
     with replacing(path) as aside:
         aside.write_text(json.dumps(state))
 
 
-def _news(study: Study, instance: dg.DagsterInstance, state: dict[str, Any]) -> Iterator[Event]:
+def _news(
+    study: Study, chain: Chain, instance: dg.DagsterInstance, state: dict[str, Any]
+) -> Iterator[Event]:
     """Go through what happened since `state`, which is moved on with every event."""
     yield from _failed_runs(study, instance, state)
-    yield from _checks(study, instance, state)
-    standing = _champion(instance)
+    yield from _checks(study, chain, instance, state)
+    standing = _champion(study, instance)
     if standing != state["champion"]:
         state["champion"] = standing
-        made = latest(instance, dg.AssetKey("champion"), None)
-        said = str(made.metadata["decision"].value) if made else ""
+        said = told(instance, study, "champion", None)
         yield Event(
             f"champion-{standing}",
             "new_champion",
-            f"{study.name}: {said}",
+            f"{study.name}: {said.get('decision', '')}",
             study.name,
             _time(time.time()),
             asset="champion",
-            link=_link(instance, "champion", None),
+            link=str(said.get(RUN_LINK, "")),
         )
 
 
 def _failed_runs(
     study: Study, instance: dg.DagsterInstance, state: dict[str, Any]
 ) -> Iterator[Event]:
-    after = RunStatusChangeRecordsFilter(
+    after = dg.RunStatusChangeRecordsFilter(
         dg.DagsterEventType.RUN_FAILURE, after_storage_id=state["run"]
     )
-    failures = instance.fetch_run_status_changes(after, MOST_AT_ONCE, ascending=True)
-    for record in failures.records:
+    for record in instance.fetch_run_status_changes(after, MOST_AT_ONCE, ascending=True).records:
         state["run"] = record.storage_id
         run = instance.get_run_by_id(record.run_id)
-        if run is None:
+        if run is None or not is_of(study, run):
             continue
-        policy = run.tags.get("dagster/partition", "")
+        policy, job = run.tags.get("dagster/partition", ""), job_of(study, run)
         event = record.event_log_entry.dagster_event
         said = reason_of_run(instance, run.run_id) or (event.message if event else "") or "unknown"
         yield Event(
             f"run-{run.run_id}",
             "run_failed",
-            f"{study.name}: {run.job_name}{f' of {policy}' if policy else ''} failed: {said}",
+            f"{study.name}: {job}{f' of {policy}' if policy else ''} failed: {said}",
             study.name,
             _time(record.timestamp),
             run_id=run.run_id,
-            job=run.job_name,
+            job=job,
             policy=policy,
         )
 
 
-def _checks(study: Study, instance: dg.DagsterInstance, state: dict[str, Any]) -> Iterator[Event]:
+def _checks(
+    study: Study, chain: Chain, instance: dg.DagsterInstance, state: dict[str, Any]
+) -> Iterator[Event]:
     """A blocking check whenever it fails, any other one when it did not fail the time before."""
-    from pipelines.definitions import build_definitions
-
     seen: dict[str, tuple[float, bool]] = state["checks"]
-    keys = build_definitions(study).resolve_asset_graph().asset_check_keys
-    for key in sorted(keys, key=lambda key: key.to_user_string()):
-        history = instance.event_log_storage.get_asset_check_execution_history(
-            key, MOST_AT_ONCE, status=COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES
-        )
-        of_time = [
-            (record.event.timestamp, record.event.dagster_event.asset_check_evaluation_data, record)
-            for record in history
-            if record.event and record.event.dagster_event
-        ]
-        for at, found, record in sorted(of_time, key=lambda each: each[0]):
+    keys = [
+        dg.AssetCheckKey(study.key(stage.name), check)
+        for stage in chain.values()
+        for check in (*stage.blocking, *stage.checks)
+    ]
+    for key in keys:
+        for record, found, at in evaluations(instance, key, MOST_AT_ONCE):
             place = f"{key.to_user_string()}[{found.partition or ''}]"
             last, passed = seen.get(place, (0.0, True))
             if at <= last:
@@ -153,13 +154,13 @@ def _checks(study: Study, instance: dg.DagsterInstance, state: dict[str, Any]) -
             seen[place] = (at, found.passed)
             if at < state["since"] or found.passed or not (found.blocking or passed):
                 continue
-            asset, policy = found.asset_key.to_user_string(), found.partition or ""
+            asset, policy = found.asset_key.path[-1], found.partition or ""
             verdict = "failed" if found.blocking else "says no"
             yield Event(
                 f"check-{record.run_id}-{place}",
                 "check_failed",
-                f"{study.name}: check {found.check_name} of {asset}"
-                f"{f' of {policy}' if policy else ''} {verdict}",
+                f"{study.name}: check {found.check_name} of {named(asset, policy or None)} "
+                f"{verdict}: {why(found)}",
                 study.name,
                 _time(at),
                 run_id=record.run_id,
@@ -167,7 +168,7 @@ def _checks(study: Study, instance: dg.DagsterInstance, state: dict[str, Any]) -
                 policy=policy,
                 check=found.check_name,
                 severity=found.severity.value,
-                link=_link(instance, asset, found.partition),
+                link=str(told(instance, study, asset, found.partition).get(RUN_LINK, "")),
             )
 
 
@@ -176,67 +177,10 @@ def _last_failure(instance: dg.DagsterInstance) -> int:
     return newest[0].storage_id if newest else 0
 
 
-def _champion(instance: dg.DagsterInstance) -> str:
-    made = latest(instance, dg.AssetKey("champion"), None)
+def _champion(study: Study, instance: dg.DagsterInstance) -> str:
+    made = latest(instance, study.key("champion"), None)
     return ((made.tags or {}).get(DATA_VERSION) if made else None) or "none"
-
-
-def _link(instance: dg.DagsterInstance, asset: str, partition: str | None) -> str:
-    made = latest(instance, dg.AssetKey(asset), partition)
-    found = made.metadata.get(RUN_LINK) if made else None
-    return str(found.value) if found is not None else ""
 
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def deliver(study: Study, event: Event, say: Say) -> None:
-    """Give an event to the command and the webhook; say what could not be delivered."""
-    body = json.dumps(asdict(event))
-    for name, send in (("command", _run_command), ("webhook", _post)):
-        if getattr(study.alerts, name):
-            try:
-                send(study, event, body)
-            except (OSError, ValueError, subprocess.SubprocessError) as error:
-                say(f"alerts.{name} could not be told of {event.id}: {_in_short(error)}")
-
-
-def _run_command(study: Study, event: Event, body: str) -> None:
-    fields = {f"ARENAPO_ALERT_{key.upper()}": value for key, value in asdict(event).items()}
-    done = subprocess.run(
-        study.alerts.command,
-        cwd=study.path.parent,
-        input=body,
-        env={**os.environ, **fields},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        words = done.stderr.strip().splitlines()
-        raise ValueError(f"exit status {done.returncode}{f': {words[-1]}' if words else ''}")
-
-
-def _post(study: Study, event: Event, body: str) -> None:
-    address = study.alerts.webhook or ""
-    if address.startswith("$"):
-        named = os.environ.get(address[1:], "")
-        if not named.startswith(("http://", "https://")):
-            raise ValueError(f"the environment variable {address[1:]} holds no http(s) address")
-        address = named
-    headers = {"Content-Type": "application/json", "User-Agent": "arenapo"}
-    request = urllib.request.Request(address, body.encode(), headers, method="POST")
-    try:
-        urllib.request.urlopen(request, timeout=SECONDS).close()
-    except (OSError, http.client.HTTPException) as error:
-        # The address itself may be a secret, so only its host is said.
-        raise ValueError(f"{urlsplit(address).hostname}: {error}") from None
-
-
-def _in_short(error: Exception) -> str:
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"it took longer than {SECONDS} s"
-    return str(error)

@@ -16,11 +16,25 @@ def reason(events: Iterable[dg.DagsterEvent]) -> str | None:
             # What a stage raised is the reason, not what wraps it nor what that came from.
             while error and error.cause and WRAPPER.match(error.cls_name or ""):
                 error = error.cause
+            # A step is called by its study and its asset.
+            asset = event.step_key.rpartition("__")[2]
             if error is None:
-                return f"{event.step_key}: no error was recorded"
+                return f"{asset}: no error was recorded"
             said = re.sub(rf"^[\w.]*{error.cls_name}: ", "", error.message.strip())
-            return f"{event.step_key}: {said}"
+            return f"{asset}: {said}"
     return None
+
+
+def interrupted(events: Iterable[dg.DagsterEvent]) -> bool:
+    """Tell whether a person's interrupt ended the run, and not a failure."""
+    errors = [e.step_failure_data.error for e in events if e.is_step_failure]
+    while errors:
+        error = errors.pop()
+        if error is not None:
+            if error.cls_name in ("DagsterExecutionInterruptedError", "KeyboardInterrupt"):
+                return True
+            errors.append(error.cause)
+    return False
 
 
 def reason_of_run(instance: dg.DagsterInstance, run_id: str) -> str | None:

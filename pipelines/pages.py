@@ -1,5 +1,10 @@
-"""Dagster's and MLflow's web pages side by side on loopback, until somebody stops them."""
+"""Dagster's and MLflow's web pages side by side on loopback, until somebody stops them.
 
+One home has one daemon, which starts every run of the home's studies; so its pages are served once.
+"""
+
+import fcntl
+import json
 import os
 import signal
 import socket
@@ -8,61 +13,81 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from assets.lake import Lake
 from assets.study import Study
-from assets.tracking import Tracking
+from assets.tracking import PAGES, Tracking
+from pipelines.homes import STUDIES, apart, complete
 
 LOOPBACK = "127.0.0.1"
 PATIENCE_SECONDS = 180
 
 
-def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
-    """Serve both pages and return 0 when they are interrupted.
+def serve(studies: Sequence[Study], home: Path, dagster_port: int, mlflow_port: int) -> int:
+    """Serve both pages over the studies and return 0 when they are interrupted.
 
-    They end with this process, however it ends. Raises RuntimeError when one of them ends first, or
-    when a port is taken: what answers there would be somebody else's pages.
+    They end with this process, however it ends. Raises RuntimeError when one of them ends first,
+    when this home's pages are served already, or when a port is taken: what answers there would be
+    somebody else's pages.
     """
-    lake = Lake(study.lake)
-    locks = {name: lake.lock(f"{name}.pages") for name in ("dagster", "mlflow")}
-    for lock in locks.values():  # a server of before may still be going down
-        with lake.held(lock.name, lambda said: print(said, flush=True)):
-            pass
-    for port in (dagster_port, mlflow_port):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                raise RuntimeError(
-                    f"port {port} on {LOOPBACK} is taken; stop what listens there, or choose "
-                    "others with --dagster-port and --mlflow-port"
-                ) from None
-    tracking = Tracking.of(study)
+    apart(list(studies))
+    stores = {tracking.uri: tracking for tracking in map(Tracking.of, studies)}
+    if len(stores) > 1:
+        raise RuntimeError(
+            f"the studies keep their runs in {len(stores)} stores ({', '.join(stores)}), and one "
+            "page of MLflow shows one; give them one [tracking] uri, or serve them apart"
+        )
+    (tracking,) = stores.values()
     tracking.client()
-    environment = {
+    complete(home)
+    with served(home, studies, dagster_port, mlflow_port) as folder, ExitStack() as held:
+        for name in ("dagster", "mlflow"):  # a server of before may still be going down
+            handle = held.enter_context((folder / f"{name}.lock").open("w"))
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+        wanted = [dagster_port] if tracking.folder is None else [dagster_port, mlflow_port]
+        for port in wanted:
+            require_free(port)
+        own = f"http://{LOOPBACK}:{mlflow_port}" if tracking.folder else tracking.uri
+        servers = {
+            f"http://{LOOPBACK}:{dagster_port}": [
+                *("dagster", "dev", "--module-name", "pipelines.definitions"),
+                *("--host", LOOPBACK, "--port", str(dagster_port)),
+            ]
+        }
+        if tracking.folder is not None:
+            servers[own] = [
+                *("mlflow", "server", "--backend-store-uri", tracking.uri),
+                *("--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1"),
+            ]
+        return watch(servers, folder, environment(studies, tracking, own, home))
+
+
+def environment(
+    studies: Sequence[Study], tracking: Tracking, pages: str, home: Path
+) -> dict[str, str]:
+    """Return what the servers are told: the studies, the home, and where MLflow's page is."""
+    return {
         **os.environ,
-        "ARENAPO_STUDY": str(study.path),
-        "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", str(Path.cwd())),
+        **tracking.environment,
+        STUDIES: os.pathsep.join(str(study.path) for study in studies),
+        PAGES: pages,
+        "DAGSTER_HOME": str(home),
         # Nothing here gives MLflow's server jobs of its own; the seven runners cost a gigabyte.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
-    servers = {
-        f"http://{LOOPBACK}:{dagster_port}": [
-            *("dagster", "dev", "--module-name", "pipelines.definitions"),
-            *("--host", LOOPBACK, "--port", str(dagster_port)),
-        ],
-        f"http://{LOOPBACK}:{mlflow_port}": [
-            *("mlflow", "server", "--backend-store-uri", tracking.uri),
-            *("--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1"),
-        ],
-    }
+
+
+def watch(servers: dict[str, list[str]], folder: Path, environment: dict[str, str]) -> int:
+    """Start the servers, say where they are, and stay with them until an interrupt."""
     tie = [sys.executable, "-m", "assets.child", str(os.getpid())]
     running = [
         subprocess.Popen(
-            [*tie, str(locks[command[0]]), *command],
+            [*tie, str(folder / f"{command[0]}.lock"), sys.executable, "-m", *command],
             env=environment,
             start_new_session=True,
         )
@@ -70,9 +95,11 @@ def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
     ]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        for name, url in zip(("Dagster", "MLflow"), servers, strict=True):
+        for name, url in zip(("Dagster", "MLflow"), servers, strict=False):
             wait_for(url, running)
             print(f"{name} is at {url}", flush=True)
+        if len(servers) == 1:
+            print(f"MLflow is at {environment[PAGES]}", flush=True)
         while all(process.poll() is None for process in running):
             time.sleep(0.5)
         raise RuntimeError("a server ended, so the other was stopped; its own words are above")
@@ -80,6 +107,62 @@ def serve(study: Study, dagster_port: int, mlflow_port: int) -> int:
         return 0
     finally:
         stop(running)
+
+
+@contextmanager
+def served(
+    home: Path, studies: Sequence[Study], dagster_port: int, mlflow_port: int
+) -> Iterator[Path]:
+    """Hold the home's pages while they are served, and say to others where they are."""
+    folder = home / ".dagster"
+    folder.mkdir(exist_ok=True)
+    note = folder / "pages.json"
+    with (folder / "pages.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            told = json.loads(note.read_text()) if note.exists() else {}
+            raise RuntimeError(
+                f"the pages of {home} are already served at {told.get('dagster', 'another port')} "
+                f"for {', '.join(told.get('studies', ['another study']))}; stop them first, and "
+                "name every study in one command"
+            ) from None
+        note.write_text(
+            json.dumps(
+                {
+                    "dagster": f"http://{LOOPBACK}:{dagster_port}",
+                    "mlflow": f"http://{LOOPBACK}:{mlflow_port}",
+                    "studies": [study.name for study in studies],
+                }
+            )
+        )
+        try:
+            yield folder
+        finally:
+            note.unlink(missing_ok=True)
+
+
+def point_to_served_pages(home: Path) -> None:
+    """Let the links that are recorded now lead to where MLflow's page is served now, if it is."""
+    note = home / ".dagster" / "pages.json"
+    if PAGES not in os.environ and note.exists():
+        url = str(json.loads(note.read_text()).get("mlflow", ""))
+        with socket.socket() as probe:
+            if url and probe.connect_ex((LOOPBACK, urlsplit(url).port or 0)) == 0:
+                os.environ[PAGES] = url
+
+
+def require_free(port: int) -> None:
+    """Raise RuntimeError where something listens on a port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise RuntimeError(
+                f"port {port} on {LOOPBACK} is taken; stop what listens there, or choose "
+                "others with --dagster-port and --mlflow-port"
+            ) from None
 
 
 def wait_for(url: str, running: "list[subprocess.Popen[bytes]]") -> None:

@@ -7,34 +7,34 @@ before, so its stages are told as those that may run.
 
 import dataclasses
 import json
-import os
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
+from assets.content import known
+from assets.inputs import UNRELATED
 from assets.lake import Lake
-from assets.policy import UNRELATED, recipes
+from assets.lineage import named
+from assets.stage import Chain, Place
 from assets.study import Study
-from assets.votes import observed
-from assets.yardsticks import prompts_version, yardsticks_version
-from pipelines.automation import waiting
-from pipelines.costs import Cost, Costs, as_bytes, in_words
-from pipelines.definitions import ARENA, POLICY, REPORT, build_definitions
-from pipelines.staleness import Source, Staleness
+from assets.votes import NothingYet
+from pipelines.arrivals import waiting
+from pipelines.chain import JOBS, RECIPE, TRAIN, in_order, of_job
+from pipelines.costs import Cost, Costs
+from pipelines.runs import IN_PROGRESS, is_of
+from pipelines.sizes import as_bytes, in_words
+from pipelines.staleness import Staleness, look_at_sources
 
-# The card by whose speed a training that never ran is told in the table; the sum tells all.
-CARD = "A100"
-RUNS, MAY_RUN, UP_TO_DATE = "runs", "may run", "up to date"
+RUNS, MAY_RUN, UP_TO_DATE, BLOCKED = "runs", "may run", "up to date", "blocked"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of the plan; policy: its partition; why: the reason, empty where it is fresh."""
+    """One stage of the plan; policy: whose; why: the reason, empty where it is fresh."""
 
     stage: str
     policy: str | None
@@ -43,71 +43,65 @@ class Step:
     cost: Cost
 
 
-def plan(study: Study, instance: dg.DagsterInstance) -> str:
+def plan(study: Study, chain: Chain, instance: dg.DagsterInstance) -> str:
     """Return the plan as a page of text."""
-    steps = list(steps_of(study, instance))
+    with known(Lake(study.lake).hashes, keep=False):
+        steps = list(steps_of(study, chain, instance))
     return "\n".join(
-        [*headline(study, instance, steps), "", *table(steps), "", *sums(study, steps)]
+        [
+            *headline(study, instance, steps),
+            "",
+            *table(steps),
+            "",
+            *sums(study, steps),
+            *resolution(study),
+        ]
     )
 
 
-def steps_of(study: Study, instance: dg.DagsterInstance) -> Iterator[Step]:
+def steps_of(study: Study, chain: Chain, instance: dg.DagsterInstance) -> Iterator[Step]:
     """Look at every stage in the order in which `run` would come to it."""
-    graph = build_definitions(study).resolve_asset_graph()
-    seen = sources(study)
-    details: dict[Source, str] = {
-        ("vote_files", None): f"{waiting(study, Lake(study.lake))} new rows"
-    }
-    details |= {("recipe", name): recipe_change(study, name) for name in study.policies}
-    staleness = Staleness(study, instance, graph, seen, details)
-    costs = Costs(study, instance)
-    moving: dict[Source, str] = {}
-
-    def look(assets: tuple[str, ...], partition: str | None) -> Iterator[Step]:
-        certain = staleness.reasons(assets, partition)
-        for name in assets:
-            why = certain.get(name, "")
-            if why:
-                verdict = RUNS
-            else:
-                above = upstream(name, partition)
-                why = f"if {', '.join(above)} changes" if above else ""
-                verdict = MAY_RUN if above else UP_TO_DATE
-            if verdict != UP_TO_DATE:
-                moving[name, partition] = verdict
-            cost = costs.of(name, partition) if verdict != UP_TO_DATE else Cost()
-            yield Step(name, partition, verdict, why, cost)
-
-    def upstream(name: str, partition: str | None) -> list[str]:
-        """Name what is directly upstream and runs or may run."""
-        found = []
-        for key in sorted(graph.get(dg.AssetKey(name)).parent_keys):
-            parent = key.to_user_string()
-            if (parent, None) in moving or (parent, partition) in moving:
-                found.append(parent)
-            elif name == "scorecard" and (parent, study.baseline) in moving:
-                found.append(f"{parent}[{study.baseline}]")
-            elif partition is None and any(stage == parent for stage, _ in moving):
-                found.append(parent)
-        return found
-
-    yield from look(ARENA, None)
-    for name in sorted(study.policies, key=lambda name: name != study.baseline):
-        yield from look(POLICY, name)
-    yield from look(REPORT, None)
+    seen, details = look_at_sources(study), dict[Place, str]()
+    try:
+        details["vote_files", None] = f"{waiting(study, Lake(study.lake))} new rows"
+    except NothingYet as nothing:
+        details["vote_files", None] = str(nothing)
+    details |= {(RECIPE, name): recipe_change(study, name) for name in study.policies}
+    staleness = Staleness(study, instance, chain, seen, details)
+    costs, moving = Costs(study, chain, instance), dict[Place, str]()
+    for job in JOBS:
+        for policy in in_order(study) if job == TRAIN else [None]:
+            stages = of_job(chain, job)
+            certain = staleness.reasons(stages, policy)
+            forbidden = staleness.forbidden(stages, certain, policy)
+            for name in stages:
+                verdict, why = RUNS, certain.get(name, "")
+                above = moving_upstream(chain, study, moving, name, policy)
+                if name in forbidden:
+                    verdict, why = BLOCKED, str(forbidden[name])
+                elif not why:
+                    verdict = MAY_RUN if above else UP_TO_DATE
+                    why = f"if {', '.join(above)} changes" if above else ""
+                if verdict in (RUNS, MAY_RUN):
+                    moving[name, policy] = verdict
+                cost = costs.of(name, policy) if verdict in (RUNS, MAY_RUN) else Cost()
+                yield Step(name, policy, verdict, why, cost)
 
 
-def sources(study: Study) -> dict[Source, str]:
-    """Return the version of every source as it is now.
-
-    Raises ValueError or OSError naming a source that cannot be read.
-    """
-    return {
-        ("vote_files", None): observed(study),
-        ("evaluation_prompts", None): prompts_version(study),
-        ("yardsticks", None): yardsticks_version(study),
-        **{("recipe", name): version for name, version in recipes(study).items()},
-    }
+def moving_upstream(
+    chain: Chain, study: Study, moving: dict[Place, str], name: str, policy: str | None
+) -> list[str]:
+    """Name what is directly upstream and runs or may run."""
+    found = []
+    for place in chain[name].places(study, policy):
+        # A recipe moves with the training set and the images that it is made of.
+        parts = [("training_set", None), ("images", None)] if place[0] == RECIPE else [place]
+        found += [
+            part[0] if part[1] in (None, policy) or policy is None else named(*part)
+            for part in parts
+            if part in moving
+        ]
+    return list(dict.fromkeys(found))
 
 
 def recipe_change(study: Study, name: str) -> str:
@@ -117,7 +111,7 @@ def recipe_change(study: Study, name: str) -> str:
         return "the base model"
     told = Lake(study.lake).current("policies", name) / "run.json"
     if not told.exists():
-        return "its settings or the base model"
+        return "its settings, its pairs or the base model"
     old = json.loads(told.read_text())["policy"]
     new = json.loads(json.dumps(dataclasses.asdict(config)))
     changed = [
@@ -125,34 +119,40 @@ def recipe_change(study: Study, name: str) -> str:
         for key, value in new.items()
         if key not in UNRELATED and old.get(key) != value
     ]
-    return ", ".join(changed) or "the base model"
+    return ", ".join(changed) or "its pairs or the base model"
 
 
 def headline(study: Study, instance: dg.DagsterInstance, steps: list[Step]) -> list[str]:
     """Return what the plan comes to, and which runs are going on while it is made."""
-    counts = [sum(step.verdict == each for step in steps) for each in (RUNS, MAY_RUN, UP_TO_DATE)]
+    count = {
+        each: sum(step.verdict == each for step in steps)
+        for each in (RUNS, MAY_RUN, UP_TO_DATE, BLOCKED)
+    }
+    blocked = f", {count[BLOCKED]} are blocked" if count[BLOCKED] else ""
     lines = [
-        f"{study.name}: {counts[0]} stages run, {counts[1]} may run, {counts[2]} are up to date"
+        f"{study.name}: {count[RUNS]} stages run, {count[MAY_RUN]} may run, "
+        f"{count[UP_TO_DATE]} are up to date{blocked}"
     ]
-    for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS)):
         of = run.tags.get("dagster/partition")
-        lines.append(
-            f"run {run.run_id[:8]} of {run.job_name}{f' for {of}' if of else ''} is going on; "
-            "what it finishes will be up to date"
-        )
+        if is_of(study, run):
+            lines.append(
+                f"run {run.run_id[:8]} of {run.job_name}{f' for {of}' if of else ''} is going on; "
+                "what it finishes will be up to date"
+            )
     return lines
 
 
 def table(steps: list[Step]) -> list[str]:
-    """Return one line a stage, and its cost where it runs."""
+    """Return one line for each stage, and its cost where it runs."""
     rows = [("stage", "policy", "plan", "time", "disk", "memory", "cost from", "why")]
     for step in steps:
-        cost, fresh = step.cost, step.verdict == UP_TO_DATE
-        time = "" if fresh else "?"
+        cost, runs = step.cost, step.verdict in (RUNS, MAY_RUN)
+        time = "?" if runs else ""
         if cost.seconds is not None:
             time = in_words(cost.seconds)
-        elif cost.hours:
-            time = f"{in_words(3600 * cost.hours[CARD])} ({CARD})"
+        elif cost.hours and (card := this_card(cost.hours)):
+            time = f"{in_words(3600 * cost.hours[card])} ({card})"
         rows.append(
             (
                 step.stage,
@@ -161,7 +161,7 @@ def table(steps: list[Step]) -> list[str]:
                 time,
                 as_bytes(cost.disk) if cost.disk else "",
                 as_bytes(cost.memory) if cost.memory else "",
-                "" if fresh else cost.said,
+                cost.said if runs else "",
                 step.why,
             )
         )
@@ -176,6 +176,16 @@ def table(steps: list[Step]) -> list[str]:
     ]
 
 
+def this_card(hours: dict[str, float]) -> str | None:
+    """Return the card of this machine among those that an estimate knows, None without one."""
+    try:
+        said = Path("/proc/driver/nvidia/gpus")
+        names = " ".join(path.read_text() for path in said.glob("*/information"))
+    except OSError:
+        return None
+    return next((card for card in hours if card.split()[0] in names), None)
+
+
 def sums(study: Study, steps: list[Step]) -> list[str]:
     """Return the whole cost: of what runs, and with all that may."""
     lines = []
@@ -183,15 +193,15 @@ def sums(study: Study, steps: list[Step]) -> list[str]:
         chosen = [step.cost for step in steps if step.verdict in verdicts]
         if not chosen or (len(verdicts) > 1 and MAY_RUN not in {step.verdict for step in steps}):
             continue
-        known = sum(cost.seconds or 0.0 for cost in chosen)
+        known_ = sum(cost.seconds or 0.0 for cost in chosen)
         unknown = sum(cost.seconds is None and not cost.hours for cost in chosen)
-        parts = [f"time {in_words(known)}"]
+        parts = [f"time {in_words(known_)}"]
         if hours := [cost.hours for cost in chosen if cost.hours]:
             cards = ", ".join(
                 f"{in_words(3600 * sum(each[card] for each in hours))} on one {card}"
                 for card in hours[0]
             )
-            parts.append(f"training that never ran {cards} (counted)")
+            parts.append(f"training that never ran here {cards} (counted)")
         if unknown:
             parts.append(f"{unknown} stages of unknown time")
         parts.append(f"disk {as_bytes(sum(cost.disk or 0 for cost in chosen))}")
@@ -201,20 +211,23 @@ def sums(study: Study, steps: list[Step]) -> list[str]:
     return [*lines, f"free where the lake lies: {as_bytes(free_space(study.lake))}"]
 
 
+def resolution(study: Study) -> list[str]:
+    """Say what the evaluation can show: which win rate so many prompts tell from one half.
+
+    Of n prompts with one image each, power 0.8 at the 5% level (two-sided, no correction) needs
+    |p - 1/2| >= (1.96 + 0.84) / (2 sqrt(n)).
+    """
+    lake = Lake(study.lake)
+    if not lake.table("evaluation_prompts").exists():
+        return []
+    count = lake.read("evaluation_prompts", "prompt_id").height
+    least = 0.5 + (1.96 + 0.84) / (2 * math.sqrt(count))
+    said = "no win rate" if least > 1 else f"a win rate of {least:.0%} or more"
+    return [f"{count} prompts are drawn: {said} is told from 50% four times in five"]
+
+
 def free_space(path: Path) -> int:
     """Return the free bytes of the disk that `path` lies on or will lie on."""
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-def reading_instance() -> dg.DagsterInstance:
-    """Return Dagster's instance where it has a history, else an empty one in memory.
-
-    Opening the real one would make its databases.
-    """
-    storage = InstanceRef.from_dir(os.environ["DAGSTER_HOME"]).storage_data
-    folder = storage.config_dict.get("base_dir") if storage else None
-    if folder is not None and not (Path(folder) / "history").exists():
-        return dg.DagsterInstance.ephemeral()
-    return dg.DagsterInstance.get()

@@ -1,39 +1,53 @@
-"""A person's word over the promotion rule: make a policy champion, or go back to the one before."""
+"""A person's word over the promotion rule: pin a version, go back to the one before, unpin."""
 
 import dagster as dg
 
-from assets import champion
+from assets import model_registry as registry
 from assets.lake import Lake
+from assets.lineage import DATA_VERSION, Finding, findings
+from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import Tracking
 from pipelines.alerts import tell
 
+BACK, UNPIN = "--back", "--unpin"
 
-def promote(study: Study, instance: dg.DagsterInstance, who: str | None) -> str:
-    """Make WHO (a policy or a version) champion, or with None the champion before; say so.
 
-    Dagster is told too, so that the page shows it and the report follows.
-    Raises ValueError for a version or policy that does not exist.
+def promote(study: Study, chain: Chain, instance: dg.DagsterInstance, who: str) -> str:
+    """Pin WHO (a policy or a version), the champion before (BACK), or nobody (UNPIN); say so.
+
+    Dagster is told too, so that the page shows it and the report follows. Raises ValueError for a
+    version or policy that does not exist.
     """
-    tracking = Tracking.of(study)
-    client = tracking.client()
+    client = Tracking.of(study).client()
     with Lake(study.lake).held("study", print):
-        if who is None:
-            before = champion.roll_back(client, study.name)
+        if who == UNPIN:
+            registry.unpin(client, study.name)
+            said = "nobody is pinned; the rule decides from the next scorecard on"
+        elif who == BACK:
+            before = registry.roll_back(client, study.name)
             said = f"version {before} is champion again" if before else "there is no champion now"
         else:
-            chosen = champion.version_called(client, study.name, who)
-            if "rolled_back" in chosen.tags:
-                client.delete_model_version_tag(study.name, chosen.version, "rolled_back")
-            champion.crown(client, study.name, str(chosen.version))
+            chosen = registry.version_called(client, study.name, who)
+            registry.pin(client, study.name, str(chosen.version))
             said = f"version {chosen.version} ({chosen.tags.get('policy')}) is champion"
-        standing = champion.champion_of(client, study.name)
+            if doubt := _doubt(study, chain, instance, str(chosen.tags.get("policy"))):
+                said += f", although {doubt}"
+        standing = registry.champion_of(client, study.name)
         instance.report_runless_asset_event(
             dg.AssetMaterialization(
-                "champion",
+                study.key("champion"),
                 metadata={"decision": f"{said}, by hand"},
-                tags={"dagster/data_version": champion.content_of(standing)},
+                tags={DATA_VERSION: registry.content_of(standing)},
             )
         )
-    tell(study, instance, print)
+    tell(study, chain, instance, print)
     return f"{said}; what serves loads models:/{study.name}@champion"
+
+
+def _doubt(study: Study, chain: Chain, instance: dg.DagsterInstance, policy: str) -> Finding | None:
+    """Return a failed blocking check of the policy's newest images, if there is one."""
+    if policy not in study.policies:
+        return None
+    found = findings(instance, study, chain["generations"], policy)
+    return next((each for each in found if not each.passed), None)

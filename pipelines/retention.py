@@ -1,7 +1,8 @@
 """`python -m pipelines clean`: remove what is old and what nothing needs any more.
 
 What an alias, a newest materialisation, a resumable training or the next `run` needs stays,
-whatever its age; votes and rejections always stay. docs/pipeline.md states the policy.
+whatever its age; votes and rejections always stay. Only this study's own: its lake, its runs, its
+model. docs/pipeline.md states the policy.
 """
 
 import shutil
@@ -13,19 +14,19 @@ from functools import partial
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.data_version import DataProvenance
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
-from assets.lake import Lake, content_hash
+from assets import inputs
+from assets.content import known
+from assets.dagster_internals import files_of_run
+from assets.generations import folder_name
+from assets.lake import Lake
 from assets.lineage import latest_record
-from assets.policy import training_inputs
+from assets.stage import Chain
 from assets.study import Study
-from assets.yardsticks import drawing_inputs
-from pipelines.automation import AT_WORK
-from pipelines.costs import as_bytes, size
-from pipelines.definitions import ARENA, OBSERVED, POLICY, REPORT, build_definitions
-from pipelines.registry import old_models, old_runs, policies_with_an_alias
+from pipelines.chain import RECIPE, SOURCES
+from pipelines.runs import AT_WORK, is_of
+from pipelines.sizes import as_bytes, size
+from pipelines.stored import old_models, old_runs, policies_with_an_alias
 
 DAY = 24 * 3600.0
 
@@ -42,6 +43,7 @@ class Removal:
 
 def clean(
     study: Study,
+    chain: Chain,
     instance: dg.DagsterInstance,
     say: Callable[[str], object],
     dry_run: bool = False,
@@ -50,27 +52,27 @@ def clean(
     """Remove what the study's [retention] lets go, and return what that was.
 
     dry_run: only look. own_run: the Dagster run that this is called from. Waits for a `run` from a
-    terminal. Raises ValueError while any other run is going on.
+    terminal. Raises ValueError while any other run of the study is going on.
     """
     lake = Lake(study.lake)
     with ExitStack() as held:
+        held.enter_context(known(lake.hashes, keep=not dry_run))
         if not dry_run:
             for part in ("chain", "study", *(f"policy {name}" for name in study.policies)):
                 held.enter_context(lake.held(part, say))
-        going = instance.get_runs(dg.RunsFilter(statuses=AT_WORK))
-        for run in going:
-            if run.run_id != own_run and not dry_run:
+        for run in instance.get_runs(dg.RunsFilter(statuses=AT_WORK)):
+            if is_of(study, run) and run.run_id != own_run and not dry_run:
                 raise ValueError(
                     f"run {run.run_id} of {run.job_name} is going on; clean when it has ended"
                 )
-        found = list(removals(study, instance, time.time() - study.retention.days * DAY))
+        before = time.time() - study.retention.days * DAY
+        found = list(removals(study, chain, instance, before))
         for removal in found:
             say(f"{removal.kind} {removal.name}: {as_bytes(removal.bytes)}")
             if not dry_run:
                 removal.remove()
-    kinds = list(dict.fromkeys(removal.kind for removal in found))
     lines = []
-    for kind in kinds:
+    for kind in dict.fromkeys(removal.kind for removal in found):
         some = [removal.bytes for removal in found if removal.kind == kind]
         lines.append(f"{kind:<22} {len(some):>6} {as_bytes(sum(some)):>9}")
     verb = "would free" if dry_run else "freed"
@@ -78,20 +80,21 @@ def clean(
     return "\n".join([*lines, f"{verb} {total} of {study.name}"])
 
 
-def removals(study: Study, instance: dg.DagsterInstance, before: float) -> Iterator[Removal]:
-    """Find what may go, older than `before` (seconds since 1970). This only reads."""
+def removals(
+    study: Study, chain: Chain, instance: dg.DagsterInstance, before: float
+) -> Iterator[Removal]:
+    """Find everything to remove; before: history older than this time."""
     yield from _of_the_lake(study, before)
-    for version, model, bytes_, remove in old_models(study, instance):
-        yield Removal("model versions", f"{version} ({model})", bytes_, remove)
-    for run, name, bytes_, remove in old_runs(study, instance, before):
+    for version, policy, bytes_, remove in old_models(study, instance):
+        yield Removal("model versions", f"{version} ({policy})", bytes_, remove)
+    for run, name, bytes_, remove in old_runs(study, chain, instance, before):
         yield Removal("MLflow runs", f"{run} ({name})", bytes_, remove)
-    yield from _of_dagster(study, instance, before)
+    yield from _of_dagster(study, chain, instance, before)
 
 
 def _of_the_lake(study: Study, before: float) -> Iterator[Removal]:
     lake = Lake(study.lake)
     serving = policies_with_an_alias(study)
-    needed = _resumable(study, lake)
     for stage in ("policies", "generations", "judgments"):
         for folder in sorted((lake.root / stage).glob("*")):
             name = folder.name
@@ -103,7 +106,10 @@ def _of_the_lake(study: Study, before: float) -> Iterator[Removal]:
             for version in sorted(folder.iterdir()) if stage != "judgments" else ():
                 if version.is_symlink() or not version.is_dir() or version.name == current:
                     continue
-                if version.name != needed.get((stage, name)) and newest(version) < before:
+                if (
+                    version.name != _resumable(study, lake, stage, name)
+                    and newest(version) < before
+                ):
                     yield _folder("unfinished work", version)
             checkpoints = lake.current(stage, name).resolve() / "checkpoints"
             # What continues a training has no use once it is finished.
@@ -114,17 +120,15 @@ def _of_the_lake(study: Study, before: float) -> Iterator[Removal]:
             yield Removal("half-written files", str(path), path.stat().st_size, path.unlink)
 
 
-def _resumable(study: Study, lake: Lake) -> dict[tuple[str, str], str]:
-    """Return (stage, policy) -> the folder that the next run would work in."""
-    found = {}
-    table = lake.table("training_set")
-    data = content_hash(table) if table.exists() else None
-    for name, config in study.policies.items():
-        if config is not None and data is not None:
-            found["policies", name] = training_inputs(study, name, data)
-        if config is None or (lake.current("policies", name) / "policy").exists():
-            found["generations", name] = drawing_inputs(study, lake, name)
-    return found
+def _resumable(study: Study, lake: Lake, stage: str, name: str) -> str | None:
+    """Return the folder that the next run of a stage would work in, None where it would in none."""
+    trained = study.policies[name] is not None
+    if stage == "policies":
+        return (
+            inputs.recipe(study, name) if trained and lake.table("training_set").exists() else None
+        )
+    drawable = not trained or (lake.current("policies", name) / "policy").exists()
+    return folder_name(study, lake, name) if drawable else None
 
 
 def _folder(kind: str, folder: Path) -> Removal:
@@ -136,25 +140,23 @@ def newest(folder: Path) -> float:
     return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
 
 
-def _of_dagster(study: Study, instance: dg.DagsterInstance, before: float) -> Iterator[Removal]:
-    kept = needed_runs(study, instance)
+def _of_dagster(
+    study: Study, chain: Chain, instance: dg.DagsterInstance, before: float
+) -> Iterator[Removal]:
+    kept = needed_runs(study, chain, instance)
     for record in instance.get_run_records():
-        run = record.dagster_run
-        if (
-            run.is_finished
-            and run.run_id not in kept
-            and record.create_timestamp.timestamp() < before
-        ):
+        run, old = record.dagster_run, record.create_timestamp.timestamp() < before
+        if is_of(study, run) and run.is_finished and run.run_id not in kept and old:
             yield Removal(
                 "Dagster runs",
                 f"{run.run_id} ({run.job_name})",
-                sum(size(path) for path in _files_of(instance, run.run_id)),
+                sum(size(path) for path in files_of_run(instance, run.run_id)),
                 partial(_forget, instance, run.run_id),
             )
 
 
 def _forget(instance: dg.DagsterInstance, run_id: str) -> None:
-    files = _files_of(instance, run_id)
+    files = files_of_run(instance, run_id)
     instance.delete_run(run_id)
     for path in files:
         if path.is_dir():
@@ -163,45 +165,19 @@ def _forget(instance: dg.DagsterInstance, run_id: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _files_of(instance: dg.DagsterInstance, run_id: str) -> list[Path]:
-    """Return a run's own event log and output, which Dagster leaves behind when it forgets it."""
-    files = []
-    log, output = instance.event_log_storage, instance.compute_log_manager
-    if isinstance(log, SqliteEventLogStorage):
-        files.append(Path(log.path_for_shard(run_id)))
-    if isinstance(output, LocalComputeLogManager):
-        files.append(
-            Path(output.get_captured_local_path([run_id, "compute_logs", "x"], "y")).parents[1]
-        )
-    return [path for path in files if path.exists()]
-
-
-def needed_runs(study: Study, instance: dg.DagsterInstance) -> set[str]:
+def needed_runs(study: Study, chain: Chain, instance: dg.DagsterInstance) -> set[str]:
     """Return the Dagster runs whose records say what is up to date.
 
-    These are, of every asset and partition, the run of the newest record, and those of the records
-    of its inputs that it was made from: of a partition Dagster remembers only their place.
+    These hold the newest materialisation of an asset or of one of its partitions; or the newest
+    observation of a source.
     """
-    graph = build_definitions(study).resolve_asset_graph()
     kept = set()
-    for name in (*OBSERVED, "recipe", *ARENA, *POLICY, *REPORT):
-        key = dg.AssetKey(name)
-        external = graph.get(key).is_external
-        partitions = list(study.policies) if graph.get(key).is_partitioned else [None]
-        for partition in partitions:
-            newest_record = instance.get_latest_data_version_record(key, external, partition)
-            if newest_record is not None:
-                kept.add(newest_record.run_id)
-            made = None if external else latest_record(instance, key, partition)
-            if made is None or made.asset_materialization is None:
-                continue
-            provenance = DataProvenance.from_tags(made.asset_materialization.tags or {})
-            for dep, place in (provenance.input_storage_ids if provenance else {}).items():
-                node = graph.get(dep)
-                for part in list(study.policies) if node.is_partitioned else [None]:
-                    used = instance.get_latest_data_version_record(
-                        dep, node.is_external, part, before_cursor=place + 1 if place else None
-                    )
-                    if used is not None:
-                        kept.add(used.run_id)
+    for stage in chain.values():
+        for policy in stage.partitions(study):
+            record = latest_record(instance, study.key(stage.name), policy)
+            if record is not None:
+                kept.add(record.run_id)
+    for name in (*SOURCES, RECIPE):
+        seen = instance.fetch_observations(dg.AssetRecordsFilter(study.key(name)), limit=1).records
+        kept |= {record.run_id for record in seen}
     return kept

@@ -8,8 +8,9 @@ with their places in the pools, for ever.
 from typing import Any
 
 import psutil
-from dagster import DagsterEventType, DagsterRun
-from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster import DagsterEventType, DagsterRun, DefaultRunLauncher
+
+from assets.dagster_internals import CheckRunHealthResult, WorkerStatus
 
 
 class WatchedRunLauncher(DefaultRunLauncher):

@@ -1,162 +1,145 @@
-"""What is behind, and why: the one answer that `run` acts on and `plan` prints.
+"""What is behind, and why: the one answer that `run`, `plan`, the sensors and the page act on.
 
-Stale means what Dagster's page means by it: an input's content, a setting or the code moved since
-the last materialisation. An output that is no longer in the lake counts too: Dagster remembers that
-it was made, not that it still exists. Nothing here writes.
+Stale means that an input's content, a setting that the stage reads, or the stage's own code moved
+since the last materialisation; that its output is gone from the lake; or that a blocking check did
+not come to its end. Blocked means that a blocking check upstream failed. Nothing here writes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import dagster as dg
-from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView, TemporalContext
-from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
-from dagster._core.definitions.data_version import (
-    CachingStaleStatusResolver,
-    DataProvenance,
-    StaleCause,
-    StaleCauseCategory,
-    StaleStatus,
-    extract_data_version_from_entry,
-)
-from dagster._core.definitions.events import AssetKeyPartitionKey
-from dagster._time import get_current_datetime
 
+from assets import inputs
+from assets.images import changed_on_disk
 from assets.lake import Lake
+from assets.lineage import (
+    CODE_VERSION,
+    Finding,
+    current_version,
+    findings,
+    latest,
+    made_from,
+    named,
+    obstacles,
+)
+from assets.stage import Chain, Place
 from assets.study import Study
+from assets.votes import NothingYet
+from pipelines.chain import RECIPE, SOURCES
 
-# What each asset leaves in the lake.
-TABLES = {
-    "votes": ("votes", "rankings", "rejected", "intake"),
-    "ratings": ("ratings", "pairs"),
-    "gaps": ("gaps",),
-    "training_set": ("training_set",),
-    "champion": (),
-    "report": ("report", "lineage"),
-}
 
-# The sections of the TOML that stand in an asset's code version.
-SECTIONS = {
-    "votes": ("votes",),
-    "ratings": ("arena",),
-    "gaps": ("gap",),
-    "training_set": ("training_set",),
-    "generations": ("generation",),
-    "scorecard": ("scorecard", "study"),
-    "ksort_rating": ("ksort", "study"),
-    "champion": ("study", "scorecard"),
-    "report": ("study", "scorecard"),
-}
+def look_at_sources(study: Study) -> dict[Place, str]:
+    """Return the version of every source and recipe as it is now.
 
-Source = tuple[str, str | None]
+    Vote files that have not come yet are left out. Raises ValueError or OSError naming a source
+    that cannot be read.
+    """
+    found: dict[Place, str] = {}
+    for name, version in SOURCES.items():
+        try:
+            found[name, None] = version(study)
+        except NothingYet:
+            continue
+    return found | look_at_recipes(study)
+
+
+def look_at_recipes(study: Study) -> dict[Place, str]:
+    """Return what every policy would be made from now."""
+    return {(RECIPE, name): inputs.recipe(study, name) for name in study.policies}
 
 
 @dataclass
 class Staleness:
-    """One look at a study over a Dagster instance; what it read once it does not read again.
+    """One look at a study over a Dagster instance.
 
-    observed: (source, partition) -> version as it is now, for a look that may not record what it
-    sees; sources that are not in it count as they were last recorded. details: (source, partition)
-    -> what to say of a source that changed.
+    seen: (source, policy) -> version as it is now; what is not in it counts as last recorded.
+    details: (source, policy) -> what to say of a source that changed. asked: stage -> why a person
+    wants it made again.
     """
 
     study: Study
     instance: dg.DagsterInstance
-    graph: AssetGraph
-    observed: Mapping[Source, str] = field(default_factory=dict)
-    details: Mapping[Source, str] = field(default_factory=dict)
+    chain: Chain
+    seen: Mapping[Place, str] = field(default_factory=dict)
+    details: Mapping[Place, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        now = TemporalContext(effective_dt=get_current_datetime(), last_event_id=None)
-        view = AssetGraphView(temporal_context=now, instance=self.instance, asset_graph=self.graph)
-        self._resolver = _Resolver(self.instance, self.graph, view)
-        self._resolver.observed = self.observed
-        self._lake = Lake(self.study.lake)
+    def reasons(self, stages: Iterable[str], policy: str | None) -> dict[str, str]:
+        """Return stage -> why it is behind, for those of `stages` that are, in their order.
 
-    def reasons(self, assets: Sequence[str], partition: str | None) -> dict[str, str]:
-        """Return asset -> why it is behind, for those of `assets` that are, in their order.
-
-        An asset downstream of another one of `assets` that is behind is behind with it.
+        A stage downstream of another one of `stages` that is behind is behind with it.
         """
         behind: dict[str, str] = {}
-        for name in assets:
-            why = self._own_reason(name, partition)
-            before = [each for each in behind if dg.AssetKey(each) in self._parents(name)]
+        for name in stages:
+            why = self.asked.get(name) or self._own_reason(name, policy)
+            above = {place[0] for place in self.chain[name].places(self.study, policy)}
+            before = [each for each in behind if each in above]
             if why or before:
                 behind[name] = why or f"follows {', '.join(before)}"
         return behind
 
-    def _parents(self, name: str) -> set[dg.AssetKey]:
-        return set(self.graph.get(dg.AssetKey(name)).parent_keys)
+    def forbidden(
+        self, stages: Iterable[str], behind: Iterable[str], policy: str | None
+    ) -> dict[str, Finding]:
+        """Return stage -> the failed blocking check upstream for which it may not run.
 
-    def _own_reason(self, name: str, partition: str | None) -> str | None:
-        status = self._resolver.get_status(dg.AssetKey(name), partition)
-        if status == StaleStatus.MISSING:
+        A check of a stage that is `behind` itself does not count: it will be evaluated anew.
+        """
+        anew = {(name, policy) for name in behind}
+        found: dict[str, Finding] = {}
+        for name in stages:
+            for finding in obstacles(self.instance, self.study, self.chain, name, policy):
+                if (finding.asset, finding.policy) not in anew:
+                    found.setdefault(name, finding)
+        return found
+
+    def version(self, place: Place) -> str | None:
+        """Return the version of an asset or a source as it is now."""
+        if place in self.seen:
+            return self.seen[place]
+        return current_version(self.instance, self.study, self.chain, place)
+
+    def _own_reason(self, name: str, policy: str | None) -> str | None:
+        stage = self.chain[name]
+        made = latest(self.instance, self.study.key(name), policy)
+        if made is None:
             return "was never made"
-        if status == StaleStatus.STALE:
-            causes = self._resolver.get_stale_causes(dg.AssetKey(name), partition)
-            return "; ".join(dict.fromkeys(self._in_words(cause) for cause in causes))
-        return "its output is gone from the lake" if self._gone(name, partition) else None
+        used, read = made_from(made)
+        why = []
+        if (made.tags or {}).get(CODE_VERSION) != stage.code_version(self.study):
+            why.append(self._code_reason(name, read, (made.tags or {}).get(CODE_VERSION)))
+        places = stage.places(self.study, policy)
+        gone = [place for place in used if place not in {named(*each) for each in places}]
+        why += [f"{place} is no input any more" for place in gone]
+        for place in places:
+            # A policy that has no such thing yet is none of this stage's inputs so far.
+            if self.version(place) not in (used.get(named(*place)), None):
+                said = self.details.get(place)
+                label = place[0] if place[1] in (None, policy) else named(*place)
+                why.append(f"{label} changed{f' ({said})' if said else ''}")
+        if why:
+            return "; ".join(why)
+        for finding in findings(self.instance, self.study, stage, policy):
+            if not finding.current:
+                return f"its check {finding.check} did not come to its end"
+        return self._gone(name, policy)
 
-    def _in_words(self, cause: StaleCause) -> str:
-        if cause.category == StaleCauseCategory.CODE:
-            name = cause.asset_key.to_user_string()
-            made_by = self._resolver.code_version_of(cause.key) or ""
-            number = str(self.graph.get(cause.asset_key).code_version).partition("-")[0]
-            if made_by.partition("-")[0] != number:
-                return "the stage's code changed"
-            return f"{' or '.join(f'[{each}]' for each in SECTIONS[name])} of the TOML changed"
-        upstream = cause.dependency_asset_key
-        if cause.category == StaleCauseCategory.DATA and upstream is not None:
-            name, part = upstream.to_user_string(), cause.dependency_partition_key
-            own = part is None or part == cause.partition_key
-            said = self.details.get((name, part))
-            return f"{name}{'' if own else f'[{part}]'} changed{f' ({said})' if said else ''}"
-        return cause.reason
+    def _code_reason(self, name: str, read: Mapping[str, object], before: str | None) -> str:
+        now = self.chain[name].settings(self.study)
+        moved = [
+            f"{key} {read.get(key)} -> {value}"
+            for key, value in now.items()
+            if read.get(key) != value
+        ]
+        if str(self.chain[name].version) != (before or "").partition("-")[0] or not moved:
+            return "the stage's code changed"
+        return f"the TOML changed: {', '.join(moved)}"
 
-    def _gone(self, name: str, partition: str | None) -> bool:
-        lake = self._lake
-        if partition is None:
-            paths = [lake.table(table) for table in TABLES[name]]
-            paths += [lake.warehouse] if name == "gaps" else []
-            return not all(path.exists() for path in paths)
-        if name == "policy" and self.study.policies[partition] is None:
-            return False
-        judgments = lake.root / "judgments" / partition
-        left: dict[str, Path] = {
-            "policy": lake.current("policies", partition) / "policy",
-            "generations": lake.current("generations", partition) / "images.parquet",
-            "scorecard": judgments / "scores.parquet",
-            "ksort_rating": judgments / "ksort.json",
-        }
-        return not left[name].exists()
-
-
-class _Resolver(CachingStaleStatusResolver):
-    """Dagster's own answer, with sources as they are now where they were looked at."""
-
-    observed: Mapping[Source, str]
-
-    def code_version_of(self, key: AssetKeyPartitionKey) -> str | None:
-        """Return the code version that an asset was last made by."""
-        provenance = self._get_current_data_provenance(key=key)
-        return provenance.code_version if provenance else None
-
-    def _is_dep_updated(self, provenance: DataProvenance, dep_key: AssetKeyPartitionKey) -> bool:
-        source = dep_key.asset_key.to_user_string(), dep_key.partition_key
-        if source not in self.observed:
-            return super()._is_dep_updated(provenance, dep_key)
-        if dep_key.partition_key is None:
-            used = provenance.input_data_versions[dep_key.asset_key].value
-            return used != self.observed[source]
-        # Of a partition the provenance keeps not the version but the place in the event log.
-        place = provenance.input_storage_ids[dep_key.asset_key]
-        record = self._instance.get_latest_data_version_record(
-            dep_key.asset_key,
-            True,
-            dep_key.partition_key,
-            before_cursor=place + 1 if place else None,
-        )
-        version = extract_data_version_from_entry(record.event_log_entry) if record else None
-        return version is None or version.value != self.observed[source]
+    def _gone(self, name: str, policy: str | None) -> str | None:
+        lake = Lake(self.study.lake)
+        if name == "policy" and policy and self.study.policies[policy] is None:
+            return None
+        if not all((lake.root / path).exists() for path in self.chain[name].left(policy)):
+            return "its output is gone from the lake"
+        return changed_on_disk(self.study, lake) if name == "images" else None

@@ -1,4 +1,4 @@
-"""The pages as a person serves them, `python -m pipelines ui STUDY.toml`, in their own home."""
+"""The pages as a person serves them, `python -m pipelines ui STUDY.toml ...`, in their own home."""
 
 import json
 import os
@@ -8,16 +8,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import dagster as dg
 import psutil
-
-from assets.study import read_study
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
@@ -63,12 +60,11 @@ def free_port() -> int:
 
 
 class Pages:
-    """The two web pages of one study, and the daemon behind them."""
+    """The two web pages of a home's studies, and the daemon behind them."""
 
-    def __init__(self, study: Path, home: Path) -> None:
-        self.study, self.home = study, home
-        pages = urlsplit(read_study(study).tracking.pages)
-        self.ports = free_port(), pages.port or free_port()
+    def __init__(self, studies: Sequence[Path], home: Path) -> None:
+        self.studies, self.home = studies, home
+        self.ports = free_port(), free_port()
         self.dagster, self.mlflow = (f"http://{LOOPBACK}:{port}" for port in self.ports)
         self.log = home / "pages.log"
 
@@ -77,7 +73,7 @@ class Pages:
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "pipelines", "ui", str(self.study)),
+                    *(sys.executable, "-m", "pipelines", "ui", *map(str, self.studies)),
                     *("--dagster-port", str(self.ports[0]), "--mlflow-port", str(self.ports[1])),
                 ],
                 cwd=self.home,
@@ -134,11 +130,11 @@ class Pages:
         assert "errors" not in said, said
         return dict(said["data"])
 
-    def launch(self, job: str, partition: str | None = None) -> str:
-        """Start a job as the page's button does; return the run's id."""
+    def launch(self, job: str, partition: str | None = None, study: str = "small") -> str:
+        """Start a study's job as the page's button does; return the run's id."""
         tags = [{"key": "dagster/partition", "value": partition}] if partition else []
         params = {
-            "selector": {**LOCATION, "jobName": job},
+            "selector": {**LOCATION, "jobName": f"{study}__{job}"},
             "executionMetadata": {"tags": tags},
             "mode": "default",
         }
@@ -157,9 +153,9 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def served(study: Path, home: Path) -> Iterator[tuple[Pages, dg.DagsterInstance]]:
-    """Serve a study, and give its pages and their Dagster instance."""
-    pages = Pages(study, home)
+def served(studies: Sequence[Path], home: Path) -> Iterator[tuple[Pages, dg.DagsterInstance]]:
+    """Serve studies, and give their pages and their Dagster instance."""
+    pages = Pages(studies, home)
     pages.start()
     try:
         with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -1,6 +1,8 @@
 """New votes and moved arenas: what starts by itself, what does not, and what the page says."""
 
 import json
+import os
+import time
 
 import dagster as dg
 import polars as pl
@@ -15,10 +17,11 @@ from dagster._core.remote_origin import (
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from assets.lake import Lake
-from assets.movement import movement
-from assets.policy import PAIRS
-from pipelines.automation import look_at_policies, look_at_votes, schedules, taken
-from pipelines.definitions import ARENA, OBSERVED, build_definitions
+from assets.movement import TRAINED_ON, movement
+from assets.study import read_study
+from assets.votes import BY_SENSOR
+from pipelines.automation import look_at_evidence, look_at_policies, look_at_votes
+from pipelines.chain import chain_of
 from pipelines.launch import Launcher
 
 SECTION = (
@@ -43,14 +46,18 @@ def launcher(write_study, instance, landing):
     return Launcher(write_study(with_automation), instance, lambda line: None)
 
 
-def rate(launcher, **tags):
-    launcher._run("observe_inputs", OBSERVED, None)
-    return launcher.update("rate_votes", ARENA)
+def rate(launcher):
+    return launcher.rate()
+
+
+START = time.time()
 
 
 def look(launcher, cursor, now):
     context = dg.build_sensor_context(instance=launcher.instance, cursor=cursor)
-    return look_at_votes(launcher.study, launcher.lake, context, now)
+    for path in (launcher.study.path.parent / "landing").iterdir():
+        os.utime(path, (START - 1000, START - 1000))  # not being written any more
+    return look_at_votes(launcher.study, chain_of(launcher.study), context, START + now)
 
 
 def run_asked_for(launcher, result):
@@ -58,9 +65,9 @@ def run_asked_for(launcher, result):
     for event in result.asset_events:
         launcher.instance.report_runless_asset_event(event)
     for request in result.run_requests:
-        job = launcher.definitions.resolve_job_def("rate_votes")
-        done = job.execute_in_process(instance=launcher.instance, tags=request.tags)
-        assert done.success
+        job = launcher.definitions.resolve_job_def("small__rate_votes")
+        tags = {key: value for key, value in request.tags.items() if key != BY_SENSOR}
+        assert job.execute_in_process(instance=launcher.instance, tags=tags).success
 
 
 def test_votes_are_rated_when_enough_wait_or_long_enough(launcher, landing, votes_table):
@@ -96,7 +103,7 @@ def test_a_run_that_failed_is_asked_for_again_with_growing_pauses(launcher):
 
 @pytest.mark.parametrize("status", ["QUEUED", "STARTED"])
 def test_nothing_is_asked_for_while_votes_are_being_rated(status, launcher):
-    job = launcher.definitions.resolve_job_def("rate_votes")
+    job = launcher.definitions.resolve_job_def("small__rate_votes")
     # Where a queued run will be loaded from: the store asks for it.
     location = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="pipelines"))
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job.name)
@@ -111,25 +118,33 @@ def test_nothing_is_asked_for_while_votes_are_being_rated(status, launcher):
     assert "is rating votes" in look(launcher, None, now=0).skip_reason.skip_message
 
 
-def test_the_night_takes_what_waits_and_the_week_fits_anew(launcher, landing, votes_table):
-    nightly, weekly = schedules(launcher.study)
-    context = dg.build_schedule_context(instance=launcher.instance)
-    with context:
-        assert isinstance(nightly(context), dg.RunRequest)
-        rate(launcher)
-        assert taken(launcher.instance)
-        assert isinstance(nightly(context), dg.SkipReason)
-        request = weekly(context)
-    job = launcher.definitions.resolve_job_def("rate_votes")
-    assert job.execute_in_process(instance=launcher.instance, tags=request.tags).success
-    made = launcher.instance.get_latest_materialization_event(dg.AssetKey("ratings"))
-    said = made.asset_materialization.metadata["fit"].value
-    assert said == "fitted: there were no ratings to go on from"
+def test_a_file_younger_than_a_minute_waits_for_the_next_look(launcher, landing, votes_table):
+    context = dg.build_sensor_context(instance=launcher.instance)
+    study, chain = launcher.study, chain_of(launcher.study)
+    young = look_at_votes(study, chain, context, time.time())
+    assert "no votes yet (1 are younger than a minute)" in young.skip_reason.skip_message
+    old = time.time() - 100
+    os.utime(landing / "0.parquet", (old, old))
+    votes_table(100, seed=5).write_parquet(landing / "1.parquet")
+    asked = look_at_votes(study, chain, context, time.time())
+    job = launcher.definitions.resolve_job_def("small__rate_votes")
+    tags = asked.run_requests[0].tags
+    assert job.execute_in_process(instance=launcher.instance, tags=tags).success
+    assert launcher.lake.read("votes").height == 600  # the young one is still being written
+    (landing / "2.csv").write_text("")
+    os.utime(landing / "1.parquet", (old, old))
+    again = look_at_votes(study, chain, context, time.time())
+    assert again.run_requests
+
+
+def test_an_empty_landing_folder_is_nothing_yet(launcher, landing):
+    (landing / "0.parquet").unlink()
+    assert "no votes yet" in look(launcher, None, now=0).skip_reason.skip_message
 
 
 def look_at(launcher, cursor=None):
     context = dg.build_sensor_context(instance=launcher.instance, cursor=cursor)
-    return look_at_policies(launcher.study, launcher.lake, context)
+    return look_at_policies(launcher.study, chain_of(launcher.study), context)
 
 
 def test_a_policy_is_trained_again_once_and_only_when_its_set_moved_enough(launcher):
@@ -138,7 +153,7 @@ def test_a_policy_is_trained_again_once_and_only_when_its_set_moved_enough(launc
     pairs = launcher.lake.read("training_set")
     for name, old in {"dpo": pairs, "arenapo": pairs}.items():
         folder = launcher.lake.folder("policies", name, "1")
-        old.write_parquet(folder / PAIRS)
+        old.write_parquet(folder / TRAINED_ON)
         launcher.lake.publish("policies", name, "1")
     still = look_at(launcher).skip_reason.skip_message
     assert "change 0.000, not above 0.1" in still
@@ -146,7 +161,9 @@ def test_a_policy_is_trained_again_once_and_only_when_its_set_moved_enough(launc
     # Only the gaps move: that concerns the policy that is trained by them.
     half = pl.when(pl.int_range(pl.len()) % 2 == 0).then(2.0).otherwise(0.5) * pl.col("gap")
     for name, old in {"dpo": pairs, "arenapo": pairs}.items():
-        old.with_columns(gap=half).write_parquet(launcher.lake.current("policies", name) / PAIRS)
+        old.with_columns(gap=half).write_parquet(
+            launcher.lake.current("policies", name) / TRAINED_ON
+        )
     asked = look_at(launcher)
     assert [request.partition_key for request in asked.run_requests] == ["arenapo"]
     assert "above 0.1" in asked.run_requests[0].tags["arenapo/why"]
@@ -181,24 +198,44 @@ def test_the_measure_of_movement():
     assert movement(turned, swapped, "gap", spread=3.0).change == pytest.approx(expected)
 
 
-def test_the_champion_and_the_report_follow_scorecards_by_content(write_chain, instance):
+def look_at_scores(launcher, cursor=None):
+    study = read_study(launcher.study.path)
+    context = dg.build_sensor_context(instance=launcher.instance, cursor=cursor)
+    return look_at_evidence(study, chain_of(study), context)
+
+
+def asked_for(result):
+    return [
+        (each.partition_key, [key.path[-1] for key in each.asset_selection])
+        for each in result.run_requests
+    ]
+
+
+def test_scores_champion_and_report_follow_their_inputs_by_content(write_chain, instance):
     launcher = Launcher(write_chain(), instance, lambda line: None)
     launcher.chain()
-    definitions = build_definitions(launcher.study)
+    folder = launcher.study.path.parent
+    settled = look_at_scores(launcher)
+    assert settled.skip_reason.skip_message == "everything is up to date"
+    launcher.run("train_and_evaluate", ["scorecard"], "dpo")  # the same content again
+    assert not look_at_scores(launcher).run_requests
 
-    def evaluate(cursor=None):
-        return dg.evaluate_automation_conditions(definitions, instance, cursor=cursor)
+    # Another scorer's weights renew every scorecard and rating, and the prompts stay as they are.
+    (folder / "scorer" / "result.json").write_text('{"other": "weights"}')
+    moved = look_at_scores(launcher)
+    assert asked_for(moved) == [(None, ["evaluation_prompts"])]
+    for event in moved.asset_events:
+        instance.report_runless_asset_event(event)
+    launcher.run("rate_votes", ["evaluation_prompts"])
+    scores = [(name, ["scorecard", "ksort_rating"]) for name in ("base", "dpo", "arenapo")]
+    assert asked_for(look_at_scores(launcher)) == scores
+    for name, stages in scores:
+        launcher.run("train_and_evaluate", stages, name)
 
-    settled = evaluate()
-    assert settled.total_requested == 0
-    launcher._run("train_and_evaluate", ["scorecard"], "dpo")  # the same content again
-    same = evaluate(settled.cursor)
-    assert same.total_requested == 0
-    fake = launcher.study.path.parent / "fake.json"
+    fake = folder / "fake.json"
     fake.write_text(fake.read_text().replace('"dpo": 0.7', '"dpo": 0.6'))
-    launcher._run("train_and_evaluate", ["scorecard"], "dpo")
-    moved = evaluate(same.cursor)
-    assert moved.get_num_requested(dg.AssetKey("champion")) == 1
+    launcher.run("train_and_evaluate", ["scorecard"], "dpo")
+    assert asked_for(look_at_scores(launcher)) == [(None, ["champion", "report"])]
 
 
 def test_a_lake_without_a_training_set_asks_for_nothing(launcher):

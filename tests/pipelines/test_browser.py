@@ -9,9 +9,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from PIL import Image
-from served import free_port, make_home, served, wait_until
+from served import make_home, served, wait_until
+from small_study import second_study
 
 from assets import jobs
+from assets.content import content_hash
 from assets.tracking import Tracking
 from pipelines.launch import Launcher
 
@@ -35,30 +37,32 @@ def steps(study):
 
 
 def test_a_person_presses_the_buttons(write_chain, tmp_path):
-    at = f'[tracking]\npages = "http://127.0.0.1:{free_port()}"'
-    study = write_chain(lambda text: text.replace("[tracking]", at))
+    study = write_chain()
+    other = second_study(study)
     home = make_home(tmp_path / "home")
     with dg.DagsterInstance.from_config(str(home)) as instance:
         Launcher(study, instance, print).chain()
+        Launcher(other, instance, print).chain()
+    before = content_hash(other.lake)
     client = Tracking.of(study).client()
     experiment = client.get_experiment_by_name(study.name).experiment_id
 
     with (
-        served(study.path, home) as (pages, instance),
+        served([study.path, other.path], home) as (pages, instance),
         pictures.walking(pages.dagster, pages.mlflow, str(CHROMIUM)) as tab,
     ):
         # Materialise, watch, and go by the metadata's link to the run in MLflow.
         walk = tab()
-        run = walk.materialise("ratings")
+        run = walk.materialise("small/ratings")
         walk.watch(run, "Success")
         assert instance.get_run_by_id(run).is_success
-        assert walk.tracked("ratings") == "ratings"
+        assert walk.tracked("small/ratings") == "ratings"
 
         # Select the scorecards and compare them; then the docs' pictures, by the report's link.
         walk.select_scorecards(experiment)
         for policy in study.policies:
             assert walk.page.get_by_text(f"scorecard[{policy}]").first.is_visible()
-        for name, show in pictures.pictures("arenapo").items():
+        for name, show in pictures.pictures("small", "arenapo").items():
             path = pictures.take(name, show, tab(), tmp_path)
             with Image.open(path) as image:
                 assert len(image.convert("RGB").getcolors(1 << 24)) > 100, name
@@ -68,7 +72,7 @@ def test_a_person_presses_the_buttons(write_chain, tmp_path):
         told = settings.read_text()
         settings.write_text(told.replace('"steps": 3, "pause": 0.0', '"steps": 12, "pause": 0.1'))
         before = len(steps(study))
-        walk.backfill("policy")
+        walk.backfill("small/policy")
         wait_until(
             lambda: sum(run.is_success for run in runs_of(instance, "dagster/backfill")) == 3,
             "the backfill's three runs succeed",
@@ -91,4 +95,11 @@ def test_a_person_presses_the_buttons(write_chain, tmp_path):
         assert tracked.info.status == "KILLED"
         pool = instance.event_log_storage.get_concurrency_info(jobs.POOL)
         assert (pool.slot_count, pool.active_slot_count) == (1, 0)
+        # The other study's button: only its own lake is written.
+        settings.write_text(told)
+        mine = content_hash(study.lake)
+        run = pages.launch("rate_votes", study="second")
+        wait_until(lambda: instance.get_run_by_id(run).is_success, "the second study's run")
+        assert content_hash(study.lake) == mine
+        assert content_hash(other.lake) != before
     assert Path(study.lake / "policies" / "dpo" / "current").exists()

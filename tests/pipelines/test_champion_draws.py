@@ -1,25 +1,36 @@
-"""What serves: the champion is loaded as docs/pipeline.md says, and draws."""
+"""What serves: the champion is loaded by the lines of docs/pipeline.md, and draws."""
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
 
-from assets.champion import champion_of
+from assets.model_registry import champion_of
 from assets.tracking import Tracking
-from pipelines.definitions import ARENA, OBSERVED
+from pipelines.chain import chain_of
 from pipelines.launch import Launcher
 from pipelines.promotion import promote
 
 pytestmark = pytest.mark.slow
 
 
+def documented(study):
+    """Return the docs' lines that load the champion, over this study's store."""
+    docs = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text()
+    lines = re.search(r"What serves:\n\n((?:    .*\n|\n)+)", docs).group(1)
+    code = "\n".join(line[4:] for line in lines.splitlines())
+    assert "load_model" in code
+    code = code.replace("miniature@", f"{study.name}@")
+    return re.sub(r"sqlite:///[^\"]+", Tracking.of(study).uri, code)
+
+
 def test_the_champion_is_loaded_by_diffusers_and_draws(
     write_study, instance, tiny_pipeline, votes_table, tmp_path
 ):
-    import mlflow
     import torch
     from diffusers import DiffusionPipeline
 
@@ -42,27 +53,21 @@ def test_the_champion_is_loaded_by_diffusers_and_draws(
 
     study = write_study(with_a_real_model, votes)
     launcher = Launcher(study, instance, lambda line: None)
-    launcher._run("observe_inputs", OBSERVED, None)
-    launcher.update("rate_votes", ARENA)
-    launcher._run("observe_recipes", ["recipe"], "dpo")
-    launcher._run("train_and_evaluate", ["policy"], "dpo")
-    promote(study, instance, "dpo")
+    launcher.rate()
+    launcher.run("train_and_evaluate", ["policy"], "dpo")
+    promote(study, chain_of(study), instance, "dpo")
     assert champion_of(Tracking.of(study).client(), study.name).tags["policy"] == "dpo"
 
-    folder = mlflow.artifacts.download_artifacts(
-        "models:/small@champion", tracking_uri=f"sqlite:///{study.tracking.store}/mlflow.db"
-    )
-    pipeline = DiffusionPipeline.from_pretrained(study.base)
-    pipeline.set_progress_bar_config(disable=True)
-
-    def draw():
+    def draw(pipeline):
+        pipeline.set_progress_bar_config(disable=True)
         noise = torch.Generator().manual_seed(0)
         options = {"num_inference_steps": 2, "generator": noise, "output_type": "np"}
         return pipeline("prompt 1", height=32, width=32, **options).images[0]
 
-    before = draw()
-    pipeline.load_lora_weights(folder)
-    after = draw()
+    before = draw(DiffusionPipeline.from_pretrained(study.base))
+    found = {}
+    exec(documented(study), found)
+    after = draw(found["pipeline"])
     assert after.shape == (32, 32, 3)
     assert np.isfinite(after).all()
     assert np.abs(after - before).max() > 1e-4  # the champion's weights, not the base's alone

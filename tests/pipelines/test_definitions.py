@@ -3,25 +3,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
+from pipelines.chain import chain_of
 from pipelines.definitions import build_definitions
+from pipelines.launch import Launcher
 
 ROOT = Path(__file__).parents[2]
 
-CHAIN = {
-    *("votes", "ratings", "gaps", "training_set", "policy", "generations"),
-    *("scorecard", "ksort_rating", "champion", "report"),
-}
+SLOW = ("torch", "diffusers", "transformers", "mlflow", "matplotlib", "scipy.stats")
 
 
 def test_importing_the_definitions_loads_nothing_slow():
     code = (
         "import json, sys; import pipelines.definitions; "
-        "slow = ('torch', 'diffusers', 'transformers', 'mlflow', 'matplotlib', 'scipy.stats'); "
-        "print(json.dumps([m for m in slow "
-        "if m in sys.modules]))"
+        f"print(json.dumps([m for m in {SLOW} if m in sys.modules]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -29,38 +25,49 @@ def test_importing_the_definitions_loads_nothing_slow():
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-def test_every_stage_of_the_chain_has_a_check(write_study):
-    definitions = build_definitions(write_study())
+def test_the_table_of_stages_and_the_definitions_say_the_same(write_study):
+    study = write_study()
+    chain, definitions = chain_of(study), build_definitions(study)
     graph = definitions.resolve_asset_graph()
-    assert {key.to_user_string() for key in graph.materializable_asset_keys} == CHAIN
-    checked = {key.asset_key.to_user_string() for key in graph.asset_check_keys}
-    assert checked == CHAIN
+    assert set(graph.materializable_asset_keys) == set(map(study.key, chain))
+    for name, stage in chain.items():
+        node, checks = graph.get(study.key(name)), stage.blocking + stage.checks
+        assert node.code_version == stage.code_version(study)
+        assert node.is_partitioned == stage.by_policy
+        assert {key.path[-1] for key in node.parent_keys} == {
+            each.partition("[")[0] for each in stage.inputs
+        }
+        assert {key.name for key in node.check_keys} == set(checks), name
+        assert checks, f"{name} has no check"
+    for each in definitions.asset_checks or ():
+        for spec in each.check_specs:
+            assert spec.blocking == (spec.name in chain[spec.asset_key.path[-1]].blocking)
 
 
-def test_the_gpu_stages_share_one_pool(write_study):
-    definitions = build_definitions(write_study())
-    pools = {
-        name: definitions.resolve_assets_def(name).op.pool
-        for name in ("policy", "generations", "scorecard", "ksort_rating")
-    }
-    assert set(pools.values()) == {"gpu"}
+def test_what_a_stage_leaves_is_what_lies_in_the_lake(write_chain, instance):
+    launcher = Launcher(write_chain(), instance, lambda line: None)
+    launcher.chain()
+    for stage in chain_of(launcher.study).values():
+        for policy in stage.partitions(launcher.study):
+            for path in stage.left(policy):
+                if (stage.name, policy) != ("policy", "base"):
+                    assert (launcher.lake.root / path).exists(), path
 
 
-def test_only_stages_that_need_no_gpu_may_start_by_themselves(write_study):
-    graph = build_definitions(write_study()).resolve_asset_graph()
-    by_themselves = {
-        key.to_user_string()
-        for key in graph.materializable_asset_keys
-        if graph.get(key).automation_condition is not None
-    }
-    assert by_themselves == {"champion", "report"}
+def test_the_gpu_stages_share_one_pool_over_all_studies(write_study):
+    study = write_study()
+    definitions = build_definitions(study)
+    by_policy = [name for name, stage in chain_of(study).items() if stage.by_policy]
+    pools = {definitions.resolve_assets_def(study.key(name)).op.pool for name in by_policy}
+    assert pools == {"gpu"}
 
 
-def test_a_policy_is_a_partition_and_a_scorecard_needs_the_baseline(write_study):
-    definitions = build_definitions(write_study())
-    scorecard = definitions.resolve_assets_def("scorecard")
+def test_a_scorecard_needs_the_baselines_images_and_its_own(write_study):
+    study = write_study()
+    definitions = build_definitions(study)
+    scorecard = definitions.resolve_assets_def(study.key("scorecard"))
     assert scorecard.partitions_def.get_partition_keys() == ["base", "dpo", "arenapo"]
-    mapping = scorecard.get_partition_mapping(dg.AssetKey("generations"))
+    mapping = scorecard.get_partition_mapping(study.key("generations"))
     needed = mapping.get_upstream_mapped_partitions_result_for_partitions(
         scorecard.partitions_def.subset_with_partition_keys(["dpo"]),
         scorecard.partitions_def,

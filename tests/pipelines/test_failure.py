@@ -15,7 +15,8 @@ import polars as pl
 import pytest
 
 from assets import jobs
-from assets.lake import Lake, content_hash
+from assets.content import content_hash
+from assets.lake import Lake
 from assets.tracking import Tracking
 from pipelines.launch import Launcher, StageFailed
 
@@ -27,7 +28,7 @@ from assets.study import read_study
 from pipelines.launch import Launcher
 with DagsterInstance.local_temp(sys.argv[1]) as instance:
     launcher = Launcher(read_study(sys.argv[2]), instance, print)
-    launcher._run("train_and_evaluate", ["policy"], "dpo")
+    launcher.run("train_and_evaluate", ["policy"], "dpo")
 """
 
 
@@ -38,14 +39,24 @@ def trainer(write_chain, instance, monkeypatch):
 
     def make(**fake):
         study = write_chain(**fake)
-        Lake(study.lake).write("training_set", pl.DataFrame({"gap": [1.0, 2.0]}))
+        pairs(Lake(study.lake), [1.0, 2.0])
         return Launcher(study, instance, lambda line: None)
 
     return make
 
 
+def pairs(lake, gaps):
+    """Write a training set with these gaps, and the table of its images."""
+    columns = ("vote_id", "prompt", "image_winner", "image_loser")
+    named = {name: [str(i) for i in range(len(gaps))] for name in columns}
+    split = ["train"] * len(gaps)
+    lake.write("training_set", pl.DataFrame(named | {"gap": gaps, "split": split}))
+    images = {"image": named["image_winner"], "content": named["image_winner"]}
+    lake.write("images", pl.DataFrame(images))
+
+
 def train(launcher):
-    launcher._run("train_and_evaluate", ["policy"], "dpo")
+    launcher.run("train_and_evaluate", ["policy"], "dpo")
     return content_hash(launcher.lake.current("policies", "dpo") / "policy")
 
 
@@ -102,7 +113,7 @@ def undisturbed():
 
 
 def data_version(instance):
-    event = instance.get_latest_materialization_event(dg.AssetKey("policy"))
+    event = instance.get_latest_materialization_event(dg.AssetKey(["small", "policy"]))
     return event.asset_materialization.tags["dagster/data_version"]
 
 
@@ -168,7 +179,7 @@ def test_killed_outright_nothing_stays_open_and_the_next_run_goes_on(trainer, in
 
 def test_a_run_that_was_killed_before_it_started_is_closed_and_no_other_is(trainer, instance):
     launcher = trainer()
-    job = launcher.definitions.resolve_job_def("observe_inputs")
+    job = launcher.definitions.resolve_job_def("small__observe_inputs")
     own = instance.create_run_for_job(job, tags=launcher._tags)
     from_the_page = instance.create_run_for_job(job)
     assert own.status == dg.DagsterRunStatus.NOT_STARTED
@@ -183,7 +194,7 @@ def test_a_job_can_be_interrupted_where_a_script_runs_the_chain_in_the_backgroun
 import os, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 command = [sys.executable, "-m", "assets.child", str(os.getpid()), {str(tmp_path / "lock")!r}]
-subprocess.run([*command, "told"], check=True)
+subprocess.run([*command, sys.executable, "-m", "told"], check=True)
 """
     said = subprocess.run(
         [sys.executable, "-c", deaf],
@@ -205,11 +216,11 @@ def test_two_runs_of_one_policy_take_their_turns(trainer, instance):
 
 def test_mlflow_gone_in_the_middle_is_one_sentence_and_costs_no_training(trainer, instance):
     launcher = trainer(steps=4)
-    database = launcher.study.tracking.store / "mlflow.db"
+    database = Tracking.of(launcher.study).folder / "mlflow.db"
     train(launcher)  # so that there are runs to lose
     sound = database.read_bytes()
     lake = launcher.lake
-    lake.write("training_set", pl.DataFrame({"gap": [3.0]}))
+    pairs(lake, [3.0])
     before = lake.current("policies", "dpo").resolve()
     settings = launcher.study.path.parent / "fake.json"
     told = settings.read_text()

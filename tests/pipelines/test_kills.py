@@ -23,7 +23,7 @@ from served import ROOT, make_home, wait_until
 from assets.lineage import DATA_VERSION, latest
 from assets.study import read_study
 from assets.tracking import Tracking
-from pipelines.definitions import ARENA, POLICY, REPORT
+from pipelines.chain import chain_of
 
 FEW, MANY = 2, 30
 JOBS = 7  # of a chain with two policies
@@ -69,18 +69,21 @@ class Chain:
 
     def hashes(self) -> dict[tuple[str, str | None], str]:
         """Return what every asset and partition is by content."""
-        policies = list(read_study(self.file).policies)
-        names: list[tuple[str, str | None]] = [(name, None) for name in (*ARENA, *REPORT)]
-        names += [(stage, policy) for stage in POLICY for policy in policies]
+        study = read_study(self.file)
+        names = [
+            (stage.name, part)
+            for stage in chain_of(study).values()
+            for part in stage.partitions(study)
+        ]
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
-            found = {name: latest(instance, dg.AssetKey(name[0]), name[1]) for name in names}
+            found = {name: latest(instance, study.key(name[0]), name[1]) for name in names}
         return {name: made.tags[DATA_VERSION] for name, made in found.items()}
 
     def files(self) -> set[str]:
         """Return what lies in the lake, by name."""
         lake = self.file.parent / "lake"
         names = {path.relative_to(lake).as_posix() for path in lake.rglob("*") if path.is_file()}
-        return {name for name in names if not name.startswith(".locks/")}
+        return {name for name in names if not name.startswith((".locks/", "cache/"))}
 
     def left_open(self) -> dict[str, object]:
         """Return what a run that is over must not leave behind."""
@@ -88,7 +91,7 @@ class Chain:
         tracking = Tracking.of(study)
         client = tracking.client()
         running = client.search_runs(
-            [tracking.experiment_id(client)], "attributes.status = 'RUNNING'"
+            [tracking.experiment(client, study.name)], "attributes.status = 'RUNNING'"
         )
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             pool = instance.event_log_storage.get_concurrency_info("gpu")

@@ -8,12 +8,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets.champion import champion_of, check_loads, kept_scores, roll_back
-from assets.lake import content_hash
-from assets.policy import training_inputs
+from assets import inputs
+from assets.model_registry import champion_of, kept_scores, roll_back, weight_files
 from assets.tracking import Tracking
 from pipelines.automation import CLEAN, schedules
-from pipelines.definitions import OBSERVED
+from pipelines.chain import chain_of
 from pipelines.launch import Launcher
 from pipelines.planning import UP_TO_DATE, steps_of
 from pipelines.promotion import promote
@@ -23,7 +22,9 @@ from pipelines.retention import clean
 def strict(text):
     """Two policies; nothing is kept for its age, and one version of a policy."""
     two = text.replace('[[policy]]\nname = "arenapo"\nobjective = "arenapo"\n\n', "")
-    return two.replace("[arena]", "[retention]\ndays = 0\nmodels = 1\n\n[arena]")
+    return two.replace(
+        "[arena]", "[retention]\ndays = 0\nmodels = 1\ntimezone = 'Europe/Berlin'\n\n[arena]"
+    )
 
 
 def files(folder):
@@ -46,8 +47,7 @@ def test_what_is_old_goes_and_what_is_needed_stays(launcher, instance):
     client = Tracking.of(study).client()
     assert str(champion_of(client, study.name).version) == "1"
     for _ in range(2):  # versions 2 and 3 of the same policy; 1 is the champion
-        launcher._run("observe_recipes", ["recipe"], "dpo")
-        launcher._run("train_and_evaluate", ["policy"], "dpo")
+        launcher.run("train_and_evaluate", ["policy"], "dpo")
     (lake.current("policies", "dpo") / "checkpoints").mkdir()
     (lake.current("policies", "dpo") / "checkpoints" / "step").write_text("x" * 1000)
     (lake.current("policies", "dpo") / "result.json").write_text("{}")
@@ -58,14 +58,14 @@ def test_what_is_old_goes_and_what_is_needed_stays(launcher, instance):
     dagster_runs = instance.get_runs_count()
 
     before = files(study.path.parent)
-    looked = clean(study, instance, said.append, dry_run=True)
+    looked = clean(study, chain_of(study), instance, said.append, dry_run=True)
     assert files(study.path.parent) == before
     told = [line.split()[:2] for line in looked.splitlines()]
     assert ["checkpoints", "1"] in told
     assert ["unfinished", "work"] in told
     assert "would free" in looked
 
-    done = clean(study, instance, said.append)
+    done = clean(study, chain_of(study), instance, said.append)
     assert done.splitlines()[:-1] == looked.splitlines()[:-1]
     assert not (lake.root / "policies" / "dpo" / "stopped").exists()
     assert not (lake.root / "generations" / "gone").exists()
@@ -73,22 +73,24 @@ def test_what_is_old_goes_and_what_is_needed_stays(launcher, instance):
     assert {str(v.version) for v in client.search_model_versions("")} == {"1", "3"}
     left = client.search_runs([experiment])
     assert runs - len(left) == 1  # the training of version 2
-    store = study.tracking.store / "artifacts" / study.name
-    assert len(list((store / "models").iterdir())) == 2
-    assert {path.name for path in store.iterdir()} <= {r.info.run_id for r in left} | {"models"}
+    store = Tracking.of(study).folder / "artifacts" / study.name
+    weights = {path.parent for path in store.rglob("*.safetensors")}
+    assert len(weights) == 2
+    kept = {path.relative_to(store).parts[0] for path in store.rglob("*") if path.is_file()}
+    assert kept <= {run.info.run_id for run in left} | {"models"}
     assert instance.get_runs_count() < dagster_runs
 
     # What serves is served, what could be rolled back can be, and nothing is made again.
     standing = champion_of(client, study.name)
-    assert check_loads(client, standing).passed
+    assert weight_files(client, standing)
     assert kept_scores(client, standing).height == 24
-    assert {step.verdict for step in steps_of(study, instance)} == {UP_TO_DATE}
+    assert {step.verdict for step in steps_of(study, chain_of(study), instance)} == {UP_TO_DATE}
     assert launcher.chain() == []
-    again = clean(study, instance, said.append)  # what that chain left
+    again = clean(study, chain_of(study), instance, said.append)  # what that chain left
     assert "model" not in again
     assert launcher.chain() == []
-    assert "(dpo) is champion" in promote(study, instance, "3")
-    clean(study, instance, said.append)
+    assert "(dpo) is champion" in promote(study, chain_of(study), instance, "3")
+    clean(study, chain_of(study), instance, said.append)
     assert roll_back(client, study.name) == "1"
 
 
@@ -97,24 +99,27 @@ def test_nothing_is_removed_while_a_run_goes_on_nor_what_it_could_go_on_from(
 ):
     launcher = Launcher(write_study(strict), instance, lambda line: None)
     study, lake = launcher.study, launcher.lake
-    lake.write("training_set", pl.DataFrame({"gap": [1.0, 2.0]}))
-    data = content_hash(lake.table("training_set"))
-    going_on = lake.folder("policies", "dpo", training_inputs(study, "dpo", data))
+    columns = ("vote_id", "prompt", "image_winner", "image_loser", "split")
+    lake.write("training_set", pl.DataFrame({name: ["x"] for name in columns}))
+    going_on = lake.folder("policies", "dpo", inputs.recipe(study, "dpo"))
     given_up = lake.folder("policies", "dpo", "other")
     for folder in (going_on, given_up):
         (folder / "checkpoint").write_text("x")
-    job = launcher.definitions.resolve_job_def("observe_inputs")
+    job = launcher.definitions.resolve_job_def("small__observe_inputs")
     run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    with pytest.raises(ValueError, match=f"run {run.run_id} of observe_inputs is going on"):
-        clean(study, instance, print)
+    with pytest.raises(ValueError, match=f"run {run.run_id} of small__observe_inputs is going on"):
+        clean(study, chain_of(study), instance, print)
     assert given_up.exists()
-    (_, _, nightly_clean) = schedules(study)
+    (nightly_clean,) = schedules(study)
+    assert nightly_clean.execution_timezone == "Europe/Berlin"
     with dg.build_schedule_context(instance=instance) as context:
         assert "is going on" in nightly_clean(context).skip_message
         instance.report_run_failed(run)
         assert isinstance(nightly_clean(context), dg.RunRequest)
 
-    done = launcher.definitions.resolve_job_def(CLEAN).execute_in_process(instance=instance)
+    done = launcher.definitions.resolve_job_def(study.called(CLEAN)).execute_in_process(
+        instance=instance
+    )
     assert done.success
     assert going_on.exists()
     assert not given_up.exists()
@@ -123,13 +128,15 @@ def test_nothing_is_removed_while_a_run_goes_on_nor_what_it_could_go_on_from(
 def test_what_is_young_stays(write_study, instance, tmp_path):
     launcher = Launcher(write_study(), instance, lambda line: None)
     study = launcher.study
-    launcher._run("observe_inputs", OBSERVED, None)
-    launcher._run("observe_inputs", OBSERVED, None)
+    for _ in range(2):
+        launcher.run("observe_inputs", ["vote_files"])
     leftover = launcher.lake.folder("policies", "dpo", "other") / "weights"
     leftover.write_text("x" * 2000)
-    assert clean(study, instance, print) == "freed 0 B of small"
+    assert clean(study, chain_of(study), instance, print) == "freed 0 B of small"
     long_ago = time.time() - 91 * 24 * 3600
     for path in (leftover, leftover.parent):
         os.utime(path, (long_ago, long_ago))
-    assert clean(study, instance, print).splitlines()[-1] == "freed 2.0 kB of small"
+    assert (
+        clean(study, chain_of(study), instance, print).splitlines()[-1] == "freed 2.0 kB of small"
+    )
     assert instance.get_runs_count() == 2

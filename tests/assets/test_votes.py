@@ -11,11 +11,12 @@ from PIL import Image
 
 from arena.ratings.table import Ratings
 from arena.ratings.trueskill import TrueSkill
-from assets.lake import Lake, content_hash
+from assets.content import content_hash
+from assets.lake import Lake
 from assets.ratings import BEFORE
 from assets.study import read_study
 from assets.votes import observed
-from pipelines.definitions import ARENA, OBSERVED
+from pipelines.chain import RATE, chain_of, of_job
 from pipelines.launch import Launcher, StageFailed
 
 
@@ -25,8 +26,7 @@ def rate(write_study, instance):
 
     def run(change=str, votes=None):
         launcher = Launcher(write_study(change, votes), instance, lambda line: None)
-        launcher._run("observe_inputs", OBSERVED, None)
-        made = launcher.update("rate_votes", ARENA)
+        made = launcher.rate()
         return launcher.study, made
 
     return run
@@ -35,7 +35,7 @@ def rate(write_study, instance):
 def latest_metadata(instance, name):
     import dagster as dg
 
-    event = instance.get_latest_materialization_event(dg.AssetKey(name))
+    event = instance.get_latest_materialization_event(dg.AssetKey(["small", name]))
     return event.asset_materialization.metadata
 
 
@@ -96,7 +96,7 @@ def test_no_prompt_and_no_rater_reaches_mlflow(rate, votes_table):
         prompt=pl.format("PROMPTMARK {}", "prompt"), rater=pl.format("RATERMARK {}", "rater")
     )
     study, _ = rate(votes=marked)
-    store = study.tracking.store
+    store = study.path.parent / "mlflow"
     kept = [path for path in store.rglob("*") if path.is_file()]
     assert len(kept) > 1
     for path in kept:
@@ -179,7 +179,7 @@ def test_votes_about_broken_images_do_not_train_and_stay_in_the_arena(
 
     study, _ = rate(with_images, votes)
     lake = Lake(study.lake)
-    assert lake.read("broken_images")["image"].to_list() == [names[0], names[-1]]
+    assert lake.read("images").drop_nulls("fault")["image"].to_list() == [names[0], names[-1]]
     pairs = lake.read("training_set")
     trained = {*pairs["image_winner"], *pairs["image_loser"]}
     assert not trained & {names[0], names[-1]}
@@ -187,7 +187,7 @@ def test_votes_about_broken_images_do_not_train_and_stay_in_the_arena(
     broken = pl.any_horizontal(pl.col("image_a", "image_b").is_in([names[0], names[-1]]))
     assert pairs.height == strict.filter(~broken).height
     assert lake.read("gaps").height == votes.height
-    assert names[0] in latest_metadata(instance, "training_set")["broken"].value
+    assert names[0] in latest_metadata(instance, "images")["unusable_such_as"].value
 
 
 def test_images_given_by_their_paths_have_equal_hashes_in_another_folder(
@@ -206,9 +206,9 @@ def test_images_given_by_their_paths_have_equal_hashes_in_another_folder(
 
     def made(study, where):
         launcher = Launcher(study, where, lambda line: None)
-        launcher._run("observe_inputs", OBSERVED, None)
-        launcher.update("rate_votes", ARENA)
-        events = [where.get_latest_materialization_event(dg.AssetKey(name)) for name in ARENA]
+        launcher.rate()
+        keys = [study.key(name) for name in of_job(chain_of(study), RATE)]
+        events = [where.get_latest_materialization_event(key) for key in keys]
         return [event.asset_materialization.tags["dagster/data_version"] for event in events]
 
     study = write_study(with_checked_images, votes.with_columns(named))
@@ -220,7 +220,8 @@ def test_images_given_by_their_paths_have_equal_hashes_in_another_folder(
     with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as second:
         assert made(read_study(other / "small.toml"), second) == here
     lake = Lake(study.lake)
-    assert lake.read("broken_images")["image"].to_list() == [f"pictures/{broken}.png"]
+    broken_ones = lake.read("images").drop_nulls("fault")["image"].to_list()
+    assert broken_ones == [f"pictures/{broken}.png"]
     # What a job that works in the study's folder opens.
     trained = lake.read("training_set")["image_winner"]
     assert trained.len() > 0

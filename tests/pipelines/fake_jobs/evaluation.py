@@ -17,7 +17,8 @@ from PIL import Image
 parser = argparse.ArgumentParser()
 parser.add_argument("command")
 parser.add_argument("images", nargs="*", type=Path)
-for name in ("base", "name", "policy", "prompts", "dataset", "judge", "ksort", "scorer"):
+options = ("base", "name", "policy", "prompts", "dataset", "judge", "ksort", "scorer", "resolution")
+for name in options:
     parser.add_argument(f"--{name}")
 parser.add_argument("--images", dest="folder")
 parser.add_argument("--out", type=Path)
@@ -31,7 +32,8 @@ def noise(*of: object) -> np.random.Generator:
 
 
 def generate() -> str:
-    prompts = pl.read_csv(options.prompts, infer_schema=False)
+    Path("drawn.json").write_text(json.dumps(vars(options), default=str))
+    prompts = pl.read_parquet(options.prompts).select("prompt_id", "prompt")
     (options.out / "images").mkdir(exist_ok=True)
     weights = Path(options.policy or ".") / "pytorch_lora_weights.safetensors"
     content = weights.read_bytes().hex() if weights.exists() else ""
@@ -43,6 +45,8 @@ def generate() -> str:
         policy=pl.lit(options.name), seed=pl.lit(0, pl.Int64), image=pl.Series(names)
     )
     table.write_parquet(options.out / "images.parquet")
+    if options.name in fake.get("loses_a_picture", ()):
+        (options.out / names[0]).unlink()
     return hashlib.sha256(content.encode()).hexdigest()
 
 

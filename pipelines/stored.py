@@ -1,23 +1,20 @@
 """What MLflow holds of a study that nothing needs any more: old runs and superseded weights.
 
-`mlflow gc` removes whatever is marked deleted, a person's mistakes and other studies' runs among
-them; so what goes is removed by its id, with its files.
+`mlflow gc` does not do: with a run's id it still removes every experiment and every model that
+anybody marked as deleted, other studies' among them. So what goes is removed by its id.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.champion import champion_of
-from assets.lineage import RUN_ID, latest
+from assets.lineage import RUN_ID, told
+from assets.model_registry import champion_of, model_id_of, versions
+from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import Tracking
-from pipelines.costs import size
-from pipelines.definitions import ARENA, POLICY, REPORT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,14 +26,14 @@ Old = Iterator[tuple[str, str, int, Callable[[], object]]]
 def opened(study: Study) -> "MlflowClient | None":
     """Return a client of the study's store, None where there is no store yet."""
     tracking = Tracking.of(study)
-    return tracking.client() if (Path(tracking.store) / "mlflow.db").exists() else None
+    return tracking.client() if tracking.exists else None
 
 
 def policies_with_an_alias(study: Study) -> set[str]:
     """Return the policies of which some version is champion, candidate or called otherwise."""
     client = opened(study)
-    versions = _versions(client, study) if client else []
-    return {str(each.tags.get("policy")) for each in versions if each.aliases}
+    found = versions(client, study.name) if client else []
+    return {str(each.tags.get("policy")) for each in found if each.aliases}
 
 
 def old_models(study: Study, instance: dg.DagsterInstance) -> Old:
@@ -45,14 +42,14 @@ def old_models(study: Study, instance: dg.DagsterInstance) -> Old:
     if client is None:
         return
     kept = {str(version.version) for version in kept_versions(study, instance, client)}
-    for version in _versions(client, study):
+    for version in versions(client, study.name):
         if str(version.version) not in kept:
-            folder = _weights(client, version)
+            list_ = partial(client.list_logged_model_artifacts, model_id_of(version))
             yield (
                 str(version.version),
                 str(version.tags.get("policy")),
-                size(folder) if folder.exists() else 0,
-                partial(_remove_version, client, version, folder),
+                _bytes(list_),
+                partial(_remove_version, study, client, version),
             )
 
 
@@ -64,41 +61,37 @@ def kept_versions(
     Those with an alias, the newest `retention.models` of each policy, what the newest
     materialisations name, and as many predecessors of the champion as one could roll back to.
     """
-    versions = _versions(client, study)
-    by_number = {str(each.version): each for each in versions}
-    kept = {str(each.version) for each in versions if each.aliases}
+    by_number = {str(each.version): each for each in versions(client, study.name)}
+    kept = {number for number, each in by_number.items() if each.aliases}
     counts: dict[str, int] = {}
-    for number in sorted(by_number, key=int, reverse=True):
+    for number in reversed(by_number):
         policy = str(by_number[number].tags.get("policy"))
         counts[policy] = counts.get(policy, 0) + 1
         if counts[policy] <= study.retention.models:
             kept.add(number)
     for name in study.policies:
-        made = latest(instance, dg.AssetKey("policy"), name)
-        if made and "mlflow_model_version" in made.metadata:
-            kept.add(str(made.metadata["mlflow_model_version"].value))
+        kept.add(str(told(instance, study, "policy", name).get("mlflow_model_version")))
     standing = champion_of(client, study.name)
     earlier = standing.tags.get("before") if standing else None
     for _ in range(study.retention.models):
         if earlier in by_number:
             kept.add(str(earlier))
             earlier = by_number[str(earlier)].tags.get("before")
-    return [by_number[number] for number in sorted(kept, key=int) if number in by_number]
+    return [each for number, each in by_number.items() if number in kept]
 
 
-def old_runs(study: Study, instance: dg.DagsterInstance, before: float) -> Old:
+def old_runs(study: Study, chain: Chain, instance: dg.DagsterInstance, before: float) -> Old:
     """Find runs that started before `before` and nothing refers to: (id, name, bytes, remove)."""
     client = opened(study)
     experiment = client.get_experiment_by_name(study.name) if client else None
     if client is None or experiment is None:
         return
     runs = {run.info.run_id: run for run in _all_runs(client, experiment.experiment_id)}
-    roots = set()
-    for name in (*ARENA, *POLICY, *REPORT):
-        for part in list(study.policies) if name in POLICY else [None]:
-            made = latest(instance, dg.AssetKey(name), part)
-            if made and RUN_ID in made.metadata:
-                roots.add(str(made.metadata[RUN_ID].value))
+    roots = {
+        str(told(instance, study, stage.name, policy).get(RUN_ID))
+        for stage in chain.values()
+        for policy in stage.partitions(study)
+    }
     for version in kept_versions(study, instance, client):
         roots |= {str(version.run_id), str(version.tags.get("scorecard_run"))}
     recent = {
@@ -109,13 +102,8 @@ def old_runs(study: Study, instance: dg.DagsterInstance, before: float) -> Old:
     kept = _with_upstream(runs, roots | recent)
     for id, run in runs.items():
         if id not in kept:
-            folder = Path(run.info.artifact_uri.removeprefix("file://"))
-            yield (
-                id,
-                str(run.info.run_name),
-                size(folder) if folder.exists() else 0,
-                partial(_remove_run, client, id, folder.parent),
-            )
+            list_ = partial(client.list_artifacts, id)
+            yield id, str(run.info.run_name), _bytes(list_), partial(_remove_run, study, client, id)
 
 
 def _with_upstream(runs: dict[str, Any], ids: set[str]) -> set[str]:
@@ -141,24 +129,36 @@ def _all_runs(client: "MlflowClient", experiment_id: str) -> Iterator[Any]:
             return
 
 
-def _versions(client: "MlflowClient", study: Study) -> "list[ModelVersion]":
-    found = client.search_model_versions(f"name = '{study.name}'", max_results=10_000)
-    # A search leaves out the aliases.
-    return [client.get_model_version(study.name, each.version) for each in found]
+def _bytes(list_: Callable[[str | None], Any]) -> int:
+    """Add up the artifacts that a listing tells of, in every folder."""
+    total, folders = 0, [None]
+    while folders:
+        for each in list_(folders.pop()):
+            folders += [each.path] if each.is_dir else []
+            total += 0 if each.is_dir else each.file_size or 0
+    return total
 
 
-def _weights(client: "MlflowClient", version: "ModelVersion") -> Path:
-    model = client.get_logged_model(version.source.rpartition("/")[2])
-    return Path(model.artifact_location.removeprefix("file://"))
-
-
-def _remove_version(client: "MlflowClient", version: "ModelVersion", folder: Path) -> None:
+def _remove_version(study: Study, client: "MlflowClient", version: "ModelVersion") -> None:
+    """Remove a version and its LoggedModel for good; a server keeps it, marked as deleted."""
+    model = client.get_logged_model(model_id_of(version))
     client.delete_model_version(version.name, version.version)
-    client._tracking_client.store._hard_delete_logged_model(version.source.rpartition("/")[2])
-    shutil.rmtree(folder.parent, ignore_errors=True)
+    client.delete_logged_model(model.model_id)
+    if Tracking.of(study).folder is not None:
+        _remove_files(model.artifact_location)
+        client._tracking_client.store._hard_delete_logged_model(model.model_id)
 
 
-def _remove_run(client: "MlflowClient", run_id: str, folder: Path) -> None:
+def _remove_run(study: Study, client: "MlflowClient", run_id: str) -> None:
+    """Remove a run and its artifacts for good; a server keeps it, marked as deleted."""
+    where = client.get_run(run_id).info.artifact_uri
     client.delete_run(run_id)
-    client._tracking_client.store._hard_delete_run(run_id)
-    shutil.rmtree(folder, ignore_errors=True)
+    if Tracking.of(study).folder is not None:
+        _remove_files(where)
+        client._tracking_client.store._hard_delete_run(run_id)
+
+
+def _remove_files(uri: str) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    get_artifact_repository(uri).delete_artifacts()

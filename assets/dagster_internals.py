@@ -1,0 +1,80 @@
+"""Everything that is taken from Dagster's private modules, and nothing else; a test for each.
+
+An upgrade of Dagster that moves one of these shows here first.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.storage.asset_check_execution_record import (
+    COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES as COMPLETED,
+)
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
+__all__ = [
+    "CheckRunHealthResult",
+    "WorkerStatus",
+    "evaluations",
+    "files_of_run",
+    "free_pool_slots",
+    "newest_evaluation",
+    "open_instance",
+    "store_id",
+]
+
+
+def open_instance(home: Path, config: Path) -> dg.DagsterInstance:
+    """Open the instance whose history lies in `home`, as the dagster.yaml in `config` says."""
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), config_dir=str(config)))
+
+
+def newest_evaluation(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, partition: str | None
+) -> dg.AssetCheckEvaluation | None:
+    """Return what a check found when it last came to its end, None where it never did."""
+    found = instance.event_log_storage.get_asset_check_execution_history(
+        check, 1, status=COMPLETED, partition_filter=PartitionKeyFilter(key=partition)
+    )
+    return found[0].evaluation if found else None
+
+
+def evaluations(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, most: int
+) -> Iterator[tuple[AssetCheckExecutionRecord, dg.AssetCheckEvaluation, float]]:
+    """Yield a check's last evaluations, the oldest first: (record, what it found, when)."""
+    found = instance.event_log_storage.get_asset_check_execution_history(
+        check, most, status=COMPLETED
+    )
+    for record in reversed(found):
+        if record.event and record.evaluation:
+            yield record, record.evaluation, record.event.timestamp
+
+
+def store_id(instance: dg.DagsterInstance) -> str:
+    """Return what tells this instance's history from every other one."""
+    storage: Any = instance.run_storage
+    return str(storage.get_run_storage_id())
+
+
+def free_pool_slots(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Give back the places in the pools that a dead run holds."""
+    instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+def files_of_run(instance: dg.DagsterInstance, run_id: str) -> list[Path]:
+    """Return a run's own event log and output, which Dagster leaves behind when it forgets it."""
+    files = []
+    log, output = instance.event_log_storage, instance.compute_log_manager
+    if isinstance(log, SqliteEventLogStorage):
+        files.append(Path(log.path_for_shard(run_id)))
+    if isinstance(output, LocalComputeLogManager):
+        kept = output.get_captured_local_path([run_id, "compute_logs", "x"], "y")
+        files.append(Path(kept).parents[1])
+    return [path for path in files if path.exists()]

@@ -1,0 +1,87 @@
+"""How `run` ends: what was found, who serves, where it lies, and how to go on."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from assets.lake import Lake
+from assets.lineage import told
+from assets.study import Study
+from assets.verdict import ITSELF
+
+
+def outcome(study: Study, instance: dg.DagsterInstance) -> str:
+    """Return the closing page: the table of policies, the verdict, the champion and the ways on."""
+    lake = Lake(study.lake)
+    rows = list(lake.read("report").iter_rows(named=True))
+    champion = told(instance, study, "champion", None)
+    lines = [
+        "",
+        f"{study.name}: mean score and win rate by `{study.scorecard.headline}`"
+        + (f", K-Sort rating by `{study.ksort.judge}`" if study.ksort else ""),
+        "",
+        *table(rows, study),
+        "",
+        verdicts(rows, study.baseline),
+        f"champion: {champion.get('champion', 'none')} "
+        f"({champion.get('decision', 'never decided')})",
+        "",
+        "where it lies",
+    ]
+    for row in rows:
+        folder = lake.current("policies", row["policy"]) / "policy"
+        if folder.exists():
+            lines.append(f"  {row['policy']:<16} {relative(folder)}")
+    lines += [
+        f"  {'comparison':<16} {relative(lake.root / 'reports' / 'comparison.html')}",
+        f"  {'served as':<16} models:/{study.name}@champion",
+        "",
+        "go on with",
+        f"  .venv/bin/python -m pipelines ui {relative(study.path)}",
+        "      look at the assets, runs and figures",
+        f"  .venv/bin/python -m training {relative(study.path)} --policy "
+        f"{next(reversed(study.policies))} --out /tmp/policy --set train.gamma=3",
+    ]
+    return "\n".join(lines)
+
+
+def table(rows: list[dict[str, object]], study: Study) -> list[str]:
+    """Return the policies, best first, as lines of a table."""
+    ksort = study.ksort is not None
+    lines = [
+        f"{'policy':<16} {'mean score':>10} {'win rate over ' + study.baseline:>22} "
+        f"{'95% interval':>16}" + (f" {'K-Sort mu':>10} {'sigma':>6} {'score':>7}" if ksort else "")
+    ]
+    for row in rows:
+        rate, interval = "-", ITSELF
+        if row["win_rate"] is not None:
+            rate = f"{row['win_rate']:.1%}"
+            interval = f"{row['win_rate_low']:.1%} - {row['win_rate_high']:.1%}"
+        line = f"{row['policy']:<16} {row['mean_score']:>10.4f} {rate:>22} {interval:>16}"
+        if ksort:
+            line += (
+                f" {row['ksort_mu']:>10.2f} {row['ksort_sigma']:>6.2f} {row['ksort_score']:>7.2f}"
+            )
+        lines.append(line)
+    return lines
+
+
+def verdicts(rows: list[dict[str, object]], baseline: str) -> str:
+    """Return in words how each policy stands to the baseline, as the report's table says it."""
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        if row["verdict"] != ITSELF:
+            said.setdefault(str(row["verdict"]), []).append(str(row["policy"]))
+    words = {"not told apart": f"not told apart from {baseline}"}
+    parts = [
+        f"{', '.join(names)}: {words.get(each, f'{each} than {baseline}')}"
+        for each, names in said.items()
+    ]
+    return "; ".join(parts) + " (Holm-corrected p below 0.05)." if parts else "nothing to compare."
+
+
+def relative(path: Path) -> str:
+    """Return a path as a person in the folder where the command was typed would write it."""
+    here = Path(os.environ.get("PWD", Path.cwd()))
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,0 +1,9 @@
+"""The small study, and the stores that it writes to, new for every test."""
+
+from small_study import (  # noqa: F401
+    instance,
+    migrated_store,
+    votes_table,
+    write_chain,
+    write_study,
+)

@@ -1,1 +1,0 @@
-"""A stand-in for the job of this name: in the folder it starts in, it is found first."""

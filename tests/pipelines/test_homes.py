@@ -1,0 +1,115 @@
+"""Where a command runs from changes nothing, and what it writes stays in its own places."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines import homes
+from pipelines.pages import served
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(*words, cwd, **environment):
+    kept = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines", *map(str, words)],
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def dirt():
+    found = subprocess.run(
+        ["git", "status", "--porcelain", "--ignored"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.splitlines()
+    return {line for line in found if "__pycache__" not in line and ".py" not in line}
+
+
+@pytest.mark.parametrize("home", ["relative/home", "/nowhere/at/all"])
+def test_a_home_that_is_relative_or_absent_is_one_sentence(home, write_study, tmp_path):
+    study = write_study()
+    done = command("plan", study.path, cwd=tmp_path, DAGSTER_HOME=home)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pipelines: DAGSTER_HOME={home} is ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_study_in_a_folder_with_blanks_runs_from_anywhere_and_leaves_the_checkout_clean(
+    write_chain, tmp_path
+):
+    write_chain(lambda text: text.replace('store = "mlflow"', 'store = "m l flöw"'))
+    folder = tmp_path / "ein Ordner für Bilder 50%"
+    folder.mkdir()
+    for name in ("votes.parquet", "prompts.csv", "fake.json", "small.toml", "base", "scorer"):
+        shutil.move(tmp_path / name, folder / name)
+    shutil.move(tmp_path / "ksort", folder / "ksort")
+    shutil.move(tmp_path / "mlflow", folder / "m l flöw")
+    # A study's folder may hold anything: none of it is a module of a job.
+    (folder / "training").mkdir()
+    (folder / "training" / "__init__.py").write_text("raise SystemExit('shadowed')")
+    (folder / "polars.py").write_text("raise SystemExit('shadowed')")
+    home = tmp_path / "a home"
+    home.mkdir()
+    before = dirt()
+    plain = {"DAGSTER_HOME": str(home)}
+    done = command("run", folder / "small.toml", cwd=tmp_path, **plain)
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "is champion",
+        "comparison.html",
+        "pipelines ui",
+        "policies/arenapo/current/policy",
+    ):
+        assert said in done.stdout
+    assert (home / ".dagster").exists()
+    assert not list(tmp_path.rglob(".telemetry"))
+    assert not (home / "logs").exists()
+    plans = [
+        command("plan", os.path.relpath(folder / "small.toml", where), cwd=where, **plain).stdout
+        for where in (tmp_path, folder, Path("/"))
+    ]
+    assert plans[0].startswith("small: 0 stages run, 0 may run, 16 are up to date")
+    assert plans[0].splitlines()[:-2] == plans[1].splitlines()[:-2] == plans[2].splitlines()[:-2]
+    assert dirt() == before
+
+    store = next((folder / "m l flöw").glob("mlflow.db"))
+    store.write_bytes(b"no database" * 1000)
+    for name in ("plan", "run", "clean", "promote", "check"):
+        extra = ["dpo"] if name == "promote" else []
+        failed = command(name, folder / "small.toml", *extra, cwd=tmp_path, **plain)
+        assert failed.returncode == 1, name
+        said = failed.stderr + failed.stdout
+        assert "MLflow's store sqlite:///" in said, name
+        assert "Traceback" not in said, name
+
+
+def test_the_pages_of_a_home_are_served_once(write_study, tmp_path):
+    study = write_study()
+    with served(tmp_path / "mlflow", [study], 3001, 5001) as folder:
+        note = json.loads((folder / "pages.json").read_text())
+        assert note["mlflow"] == "http://127.0.0.1:5001"
+        again = served(tmp_path / "mlflow", [study], 3002, 5002)
+        with pytest.raises(
+            RuntimeError, match=r"already served at http://127\.0\.0\.1:3001 for small"
+        ):
+            again.__enter__()
+    assert not (folder / "pages.json").exists()
+
+
+def test_the_homes_config_is_the_projects_where_it_has_none(tmp_path):
+    assert homes.config(tmp_path) == ROOT
+    homes.complete(tmp_path)
+    assert homes.config(tmp_path) == tmp_path
+    assert "telemetry:\n  enabled: false" in (tmp_path / "dagster.yaml").read_text()
+    assert time.time() - (tmp_path / "dagster.yaml").stat().st_mtime < 60

@@ -1,0 +1,179 @@
+"""A small study on disk and the Dagster and MLflow stores it writes to, new for every test."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+
+from assets.study import Study, read_study
+
+STUDY = """
+[study]
+name = "small"
+baseline = "base"
+
+[lake]
+root = "lake"
+
+[tracking]
+store = "mlflow"
+
+[votes]
+sources = ["votes.parquet"]
+
+[arena]
+draw_probability = "auto"
+
+[gap]
+spread = "posterior"
+
+[training_set]
+held_out = 0.2
+check_images = false
+
+[model]
+base = "./base"
+resolution = 32
+
+[train]
+steps = 3
+batch_size = 4
+
+[[policy]]
+name = "base"
+
+[[policy]]
+name = "dpo"
+objective = "dpo"
+
+[[policy]]
+name = "arenapo"
+objective = "arenapo"
+
+[generation]
+prompts = "prompts.csv"
+steps = 2
+
+[scorecard]
+scorers = ["miniature=./scorer"]
+headline = "miniature"
+
+[ksort]
+dataset = "ksort"
+judge = "scorer:miniature"
+"""
+
+PROMPTS = "prompt_id,prompt\n" + "".join(f"{i},drawing {i}\n" for i in range(24))
+STAND_IN = Path(__file__).parent / "pipelines" / "fake_jobs" / "stand_in.py"
+WITHOUT_TELEMETRY = {"telemetry": {"enabled": False}}
+
+# A home of the tests' own: nothing that Dagster writes lands in the checkout.
+HOME = Path(tempfile.mkdtemp(prefix="arenapo-home-"))
+shutil.copy(Path(__file__).parents[1] / "dagster.yaml", HOME)
+os.environ["DAGSTER_HOME"] = str(HOME)
+
+
+def make_votes(n: int, seed: int = 0) -> pl.DataFrame:
+    """Return n votes among six models, the later the better, ties where they are close."""
+    random = np.random.default_rng(seed)
+    a, b = random.integers(0, 6, (2, n))
+    difference = (a - b) / 2 + random.normal(size=n)
+    outcome = np.where(np.abs(difference) < 0.2, "tie", np.where(difference > 0, "a", "b"))
+    prompt = random.integers(0, 40, n)
+    return pl.DataFrame(
+        {
+            "vote_id": [f"v{seed}-{i}" for i in range(n)],
+            "model_a": [f"model {i}" for i in a],
+            "model_b": [f"model {i}" for i in b],
+            "outcome": outcome,
+            "prompt": [f"prompt {i}" for i in prompt],
+            "image_a": [f"{p}-{m}-a" for p, m in zip(prompt, a, strict=True)],
+            "image_b": [f"{p}-{m}-b" for p, m in zip(prompt, b, strict=True)],
+            "rater": [f"rater {i % 7}" for i in range(n)],
+        }
+    )
+
+
+@pytest.fixture
+def votes_table() -> Callable[..., pl.DataFrame]:
+    """Return the function that makes votes: (n, seed) -> table."""
+    return make_votes
+
+
+@pytest.fixture(scope="session")
+def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store: making its tables takes seconds, so it is done once and copied."""
+    from assets.tracking import Tracking
+
+    store = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    Tracking(uri, user=None, password=None, folder=store, pages="").client()
+    return store / "mlflow.db"
+
+
+@pytest.fixture
+def write_study(tmp_path: Path, migrated_store: Path) -> Callable[..., Study]:
+    """Return a function that writes the small study, with its text changed, and reads it."""
+
+    def write(change: Callable[[str], str] = str, votes: pl.DataFrame | None = None) -> Study:
+        (tmp_path / "mlflow").mkdir(exist_ok=True)
+        if not (tmp_path / "mlflow" / "mlflow.db").exists():
+            shutil.copy(migrated_store, tmp_path / "mlflow" / "mlflow.db")
+        for folder in ("base", "scorer", "ksort/Image/0"):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            name = "model_index.json" if folder == "base" else "result.json"
+            (tmp_path / folder / name).write_text("{}")
+        (tmp_path / "prompts.csv").write_text(PROMPTS)
+        (make_votes(600) if votes is None else votes).write_parquet(tmp_path / "votes.parquet")
+        (tmp_path / "small.toml").write_text(change(STUDY))
+        return read_study(tmp_path / "small.toml")
+
+    return write
+
+
+@pytest.fixture
+def write_chain(write_study: Callable[..., Study], tmp_path: Path) -> Callable[..., Study]:
+    """Return a function that writes the small study with jobs that take milliseconds."""
+
+    def write(change: Callable[[str], str] = str, **fake: object) -> Study:
+        launch = f"\n[jobs]\nlaunch = {json.dumps([sys.executable, str(STAND_IN)])}\n"
+        study = write_study(lambda text: change(text) + launch)
+        quality = {name: 0.5 + 0.2 * place for place, name in enumerate(study.policies)}
+        settings = {"steps": 3, "pause": 0.0, "quality": quality, **fake}
+        (tmp_path / "fake.json").write_text(json.dumps(settings))
+        return study
+
+    return write
+
+
+def second_study(study: Study) -> Study:
+    """Write a study of equal content in another folder, on the same store; it is called second."""
+    here = study.path.parent
+    other = here / "second"
+    other.mkdir()
+    kept = ("votes.parquet", "landing", "prompts.csv", "fake.json", "base", "scorer", "ksort")
+    for name in kept:
+        if (here / name).exists():
+            copy = shutil.copytree if (here / name).is_dir() else shutil.copy
+            copy(here / name, other / name)
+    text = study.path.read_text().replace('name = "small"', 'name = "second"')
+    text = text.replace('store = "mlflow"', 'store = "../mlflow"')
+    (other / "second.toml").write_text(text)
+    return read_study(other / "second.toml")
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance with its own storage, with the pools of dagster.yaml."""
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home), overrides=WITHOUT_TELEMETRY) as made:
+        yield made
