@@ -36,6 +36,8 @@ ABSENT, BETWEEN = "\0", "\x1f"
 
 def content(table: pl.DataFrame) -> pl.Series:
     """Return every row's content as one text; a column that a table lacks is as one of nulls."""
+    if table.is_empty():  # polars' format panics on no rows
+        return pl.Series(dtype=pl.String)
     texts = []
     for name in CONTENT:
         kind = table.schema.get(name)
