@@ -155,7 +155,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KINDS), ROWS), min_size=1, max_size=3))
 def test_every_row_of_every_file_is_accounted_for(files):
     with TemporaryDirectory() as folder:
