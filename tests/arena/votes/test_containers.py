@@ -15,12 +15,25 @@ from conftest import shared_path
 from arena.votes.faults import VotesError
 from arena.votes.read import read_votes
 
-LAYOUTS = """argilla/records.jsonl battle_log/2024-02-12-conv.json battle_log/genai_bench.jsonl
-both_bad/votes.json hpd_v2/train.json hpd_v2/test.json hpd_v3/train.json
-containers/imagereward.json containers/pickapic.jsonl containers/battles.json
-label_studio/project-3.json label_studio/project-3-min.json kwise_ties/openskill166.jsonl
-imgsys/preferences_rows.csv containers/likert.csv rapidata/counted.csv
-image_ranker/comparisons.csv""".split()
+LAYOUTS = (
+    "argilla/records.jsonl",
+    "battle_log/2024-02-12-conv.json",
+    "battle_log/genai_bench.jsonl",
+    "both_bad/votes.json",
+    "hpd_v2/train.json",
+    "hpd_v2/test.json",
+    "hpd_v3/train.json",
+    "containers/imagereward.json",
+    "containers/pickapic.jsonl",
+    "containers/battles.json",
+    "label_studio/project-3.json",
+    "label_studio/project-3-min.json",
+    "kwise_ties/openskill166.jsonl",
+    "imgsys/preferences_rows.csv",
+    "containers/likert.csv",
+    "rapidata/counted.csv",
+    "image_ranker/comparisons.csv",
+)
 
 
 def records_of(path):

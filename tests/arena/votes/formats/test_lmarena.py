@@ -66,7 +66,8 @@ def test_lmarena_s_id_is_the_vote_s(read_records):
     assert reading.votes["outcome"].to_list() == ["tie", "b"]
 
 
-ONE_HOT = """id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie
+HEADER = "id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie"
+ONE_HOT = """
 30192,m,n,"[""hi""]","[""a""]","[""b""]",1,0,0
 53567,m,n,"[""hi""]","[""a""]","[""b""]",0,1,0
 65089,m,n,"[""hi""]","[""a""]","[""b""]",0,0,1
@@ -75,7 +76,7 @@ ONE_HOT = """id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winn
 
 
 def test_a_winner_in_three_columns(read_text):
-    reading = read_text(ONE_HOT)
+    reading = read_text(HEADER + ONE_HOT)
     assert reading.votes["outcome"].to_list() == ["a", "b", "tie"]
     assert reading.votes["vote_id"].to_list() == ["30192", "53567", "65089"]
     assert reading.rejected["value"].to_list() == ["1, 1, 0"]
