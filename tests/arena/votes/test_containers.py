@@ -129,7 +129,7 @@ def test_a_packed_file_that_is_cut_off_says_so(kind, tmp_path):
     lines = b"model_a,model_b,outcome\n" + b"".join(b"m,n%d,a\n" % i for i in range(20_000))
     path = packed(kind, lines, tmp_path / "cut")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(VotesError, match="cut: .*deliver it again"):
+    with pytest.raises(VotesError, match=r"cut: .*deliver it again"):
         read_votes([path])
 
 
@@ -145,7 +145,7 @@ def test_a_zip_of_several_files_is_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("1.csv", CSV)
         archive.writestr("2.csv", CSV)
-    with pytest.raises(VotesError, match="a zip archive of 2 files; unpack it"):
+    with pytest.raises(VotesError, match="a zip archive of 2 files"):
         read_votes([path])
 
 
@@ -174,7 +174,7 @@ NO_TABLES = {
 def test_what_is_no_table_says_what_it_is(content, tmp_path):
     path = tmp_path / "delivery"
     path.write_bytes(content)
-    with pytest.raises(VotesError, match=f"delivery: .*{NO_TABLES[content]}"):
+    with pytest.raises(VotesError, match=rf"delivery: .*{NO_TABLES[content]}"):
         read_votes([path])
 
 
