@@ -34,8 +34,12 @@ class saying:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
-        if error is None or isinstance(error, VotesError):
+        if error is None:
             return
+        if isinstance(error, VotesError):
+            if str(self.path) in str(error):
+                return
+            raise VotesError(f"{self.path}: {error}") from None
         if isinstance(error, UnicodeDecodeError):
             said = (
                 "not UTF-8 text; it may be Latin-1 or Windows-1252: save it as UTF-8 "

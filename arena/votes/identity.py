@@ -48,7 +48,7 @@ def content(table: pl.DataFrame) -> pl.Series:
         elif isinstance(kind, pl.Datetime):
             column = column.to_physical()
         # The name goes with the value, so that absent columns need no place.
-        texts.append(pl.format(f"{name}={{}}", column.cast(pl.String)).fill_null(""))
+        texts.append((pl.lit(f"{name}=") + column.cast(pl.String)).fill_null(""))
     return table.select(pl.concat_str(texts, separator=BETWEEN)).to_series()
 
 

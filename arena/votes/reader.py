@@ -216,9 +216,10 @@ class Reader:
         also = list(layout.also(table.columns))
         missing = [n for n in layout.needs if n not in names and n not in also]
         if missing:
+            called = {n: layout.columns.get(n, (n,))[0] for n in layout.needs}
             raise VotesError(
-                f"{said.name}: no column {', '.join(missing)}; {layout.name} needs "
-                f"{', '.join(layout.needs)} and this file has "
+                f"{said.name}: no column {', '.join(called[n] for n in missing)}; {layout.name} "
+                f"needs {', '.join(called.values())} and this file has "
                 f"{named(table.columns, KNOWN)} (other names are told by --columns, in a study "
                 "by votes.columns)"
             )

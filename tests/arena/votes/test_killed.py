@@ -1,4 +1,4 @@
-"""Killed at fifty random moments and started again, the intake ends in the same content."""
+"""Killed at 25 random moments and started again, the intake ends in the same content."""
 
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ for line in sys.stdin:
     print(os.waitpid(child, 0)[1], flush=True)
 """
 
-KILLS = 50
+KILLS = 25
 
 
 def content_of(folder):
@@ -63,9 +63,9 @@ def test_killed_at_random_moments_it_ends_in_the_same_content(server, votes_of, 
     source, out, expected = (tmp_path / name for name in ("in", "out", "expected"))
     for folder in (source, out, expected):
         folder.mkdir()
-    votes = votes_of(15_000).drop("vote_id")
-    votes[:10_000].write_csv(source / "1.csv")
-    votes[10_000:].write_parquet(source / "2.parquet")
+    votes = votes_of(3_000).drop("vote_id")
+    votes[:2_000].write_csv(source / "1.csv")
+    votes[2_000:].write_parquet(source / "2.parquet")
     (source / "3.jsonl").write_text('{"models": ["x", "y", "z"], "ranks": [1, 2, 2]}\n' * 50)
     names = ("votes", "rankings", "rejected")
     take_in([source], *(expected / f"{name}.parquet" for name in names))
@@ -90,4 +90,4 @@ def test_killed_at_random_moments_it_ends_in_the_same_content(server, votes_of, 
     start()
     assert end() == 0
     assert content_of(out) == whole
-    assert pl.read_parquet(out / "votes.parquet").height == 15_000 + 150
+    assert pl.read_parquet(out / "votes.parquet").height == 3_000 + 150

@@ -8,7 +8,7 @@ import pytest
 
 from arena.schema import RANKINGS, UNNAMED, VOTES
 from arena.votes.faults import VotesError
-from arena.votes.rankings import of_rankings, pairs_of, ranks_of_scores
+from arena.votes.rankings import pairs_of, ranks_of_scores
 from arena.votes.read import read_votes
 
 VOTE = {"vote_id": "k1", "prompt": "a cat", "models": ["x", "y", "z"], "ranks": [2, 1, 2]}
@@ -29,7 +29,7 @@ def test_imagereward_s_real_rankings(shared):
 
 def test_genai_bench_s_real_scores_tie_as_often_as_stated(shared):
     reading = read_votes([shared("genai_bench/genai_image.json")])
-    assert list(reading.formats.values()) == ["likert"]
+    assert reading.files[0].format == "likert"
     assert (reading.rows, reading.accepted, reading.rejected.height) == (9486, 9486, 0)
     assert reading.rankings.height == 527 * 3
     assert reading.votes.height == 23715
@@ -41,7 +41,7 @@ def test_genai_bench_s_real_scores_tie_as_often_as_stated(shared):
 def test_tifa160_s_real_scores(shared):
     path = shared("tifa160/tifa160-likert-anns.csv")
     reading = read_votes([path])
-    assert list(reading.formats.values()) == ["likert"]
+    assert reading.files[0].format == "likert"
     assert (reading.rows, reading.accepted) == (3995, 3995)
     assert reading.rankings.height == 800
     assert reading.rankings["rater"].n_unique() == 5
@@ -60,7 +60,7 @@ def test_the_sibling_table_in_its_formats(kind, tmp_path):
     else:
         path.write_text("\n".join(map(json.dumps, votes)))
     reading = read_votes([path])
-    assert list(reading.formats.values()) == ["rankings"]
+    assert reading.files[0].format == "rankings"
     assert dict(reading.rankings.schema) == RANKINGS
     assert reading.rankings["vote_id"].to_list() == ["k1", "k2"]
     assert reading.rankings["ranks"].to_list() == [[2, 1, 2]] * 2
@@ -80,8 +80,7 @@ def test_every_pair_names_its_ranking_and_says_what_the_ranks_say(write_json):
         ("k1#1-2", "y", "z", "a"),
     ]
     assert reading.votes["rater"].unique().to_list() == ["r"]
-    assert of_rankings(reading.votes, reading.rankings).all()
-    assert not of_rankings(reading.votes, reading.rankings[:0]).any()
+    assert reading.votes["ranking"].to_list() == ["k1"] * 3
 
 
 def test_pairs_of_rankings_of_different_sizes_keep_the_order(write_json):
@@ -108,7 +107,6 @@ def test_pairs_of_rankings_of_different_sizes_keep_the_order(write_json):
         ({"models": "xyz"}, "models"),
         ({"models": None}, "images"),
         ({"images": ["1.png"]}, "images"),
-        ({"created_at": "soon"}, "created_at"),
     ],
 )
 def test_a_ranking_that_cannot_be_used_is_rejected_with_its_column(change, column, write_json):
@@ -117,12 +115,9 @@ def test_a_ranking_that_cannot_be_used_is_rejected_with_its_column(change, colum
     assert reading.rejected.select("row", "column").rows() == [(2, column)]
 
 
-def test_a_ranking_delivered_twice_counts_once_and_a_changed_one_is_rejected(write_json):
-    changed = VOTE | {"ranks": [1, 2, 3]}
-    reading = read_votes([write_json([VOTE, VOTE, changed])])
-    assert (reading.rows, reading.accepted, reading.duplicates) == (3, 1, 1)
-    assert reading.rejected["column"].item() == "vote_id"
-    assert reading.votes.height == 3
+def test_a_time_that_is_none_costs_no_ranking(write_json):
+    reading = read_votes([write_json([VOTE | {"created_at": "soon"}])])
+    assert (reading.accepted, reading.doubts["column"].to_list()) == (1, ["created_at"])
 
 
 def test_ksort_s_instances_in_a_folder(write_json, tmp_path):
@@ -135,7 +130,7 @@ def test_ksort_s_instances_in_a_folder(write_json, tmp_path):
         write_json(content, f"Image/{i}/result.json")
     (tmp_path / "Image" / "1" / "3.jpg").write_bytes(b"")
     reading = read_votes([tmp_path / "Image"])
-    assert set(reading.formats.values()) == {"ksort"}
+    assert {file.format for file in reading.files} == {"ksort"}
     assert reading.rankings["models"][0].to_list() == [
         "LCM-v1.5",
         "Dreamshaper-xl",
@@ -144,7 +139,8 @@ def test_ksort_s_instances_in_a_folder(write_json, tmp_path):
     ]
     assert reading.rankings["ranks"][0].to_list() == [1, 2, 2, 3]
     assert reading.rankings["images"][0].to_list() == ["0/0.jpg", "0/1.jpg", "0/2.jpg", "0/3.jpg"]
-    assert reading.rankings["images"][1][3] == str((tmp_path / "Image/1/3.jpg").resolve())
+    whole = read_votes([tmp_path / "Image"], images="resolved").rankings
+    assert whole["images"][1][3] == str((tmp_path / "Image/1/3.jpg").resolve())
     assert reading.votes.height == 12
 
 
@@ -168,6 +164,8 @@ def test_a_table_of_scores_loses_no_row(tmp_path):
     assert reading.votes.select("model_a", "model_b", "outcome").rows() == [("x", "y", "a")]
 
 
-def test_a_file_without_ranks_says_so(write_json):
-    with pytest.raises(VotesError, match="no column ranks"):
-        read_votes([write_json([{"models": ["x", "y"]}])], format="rankings")
+def test_a_file_without_ranks_has_no_ranking(write_json):
+    reading = read_votes([write_json([{"models": ["x", "y"]}])], format="rankings")
+    assert reading.rejected["column"].to_list() == ["ranks"]
+    with pytest.raises(VotesError, match="no vote can be used: 1 x ranks not a list of numbers"):
+        reading.require()

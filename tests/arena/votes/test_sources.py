@@ -1,6 +1,7 @@
 """Files, folders, patterns and object stores; of a table with images only the small columns."""
 
 import http.server
+import os
 import threading
 from pathlib import Path
 
@@ -8,9 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from arena.votes import stream
 from arena.votes.faults import VotesError
-from arena.votes.read import read_votes
+from arena.votes.read import read_ballots, read_votes
 from arena.votes.sources import as_url, remote_rows
 
 
@@ -29,14 +29,14 @@ def folder(tmp_path, votes_of, write_votes):
 
 def test_a_folder_is_every_votes_file_in_it_by_name(folder):
     reading = read_votes([folder])
-    assert [Path(name).name for name in reading.formats] == ["a.jsonl", "b.csv", "c.parquet"]
+    assert [Path(file.name).name for file in reading.files] == ["a.jsonl", "b.csv", "c.parquet"]
     assert reading.votes.height == 9
 
 
 def test_a_pattern_is_every_file_that_matches(folder):
     assert read_votes([folder / "*.csv"]).votes.height == 3
     assert read_votes([folder / "**" / "[ab].*"]).votes.height == 6
-    assert len(stream.read_comparisons([folder / "deep" / "*.parquet"])[0]) == 3
+    assert read_ballots([folder / "deep" / "*.parquet"])[0].height == 3
 
 
 def test_nothing_there_says_so(tmp_path):
@@ -44,6 +44,22 @@ def test_nothing_there_says_so(tmp_path):
         read_votes([tmp_path / "*.csv"])
     with pytest.raises(VotesError, match="holds no votes file"):
         read_votes([tmp_path])
+
+
+def test_a_pipe_or_a_device_is_refused_and_never_opened(tmp_path):
+    pipe = tmp_path / "votes.csv"
+    os.mkfifo(pipe)
+    (tmp_path / "good.csv").write_text("model_a,model_b,outcome\nm,n,a\n")
+    for paths in ([pipe], [pipe, tmp_path / "good.csv"], ["/dev/zero"]):
+        with pytest.raises(VotesError, match="is no regular file; check the path"):
+            read_votes(paths)
+    # In a folder such a thing is no delivery.
+    assert read_votes([tmp_path]).accepted == 1
+
+
+def test_what_is_not_there_says_so(tmp_path):
+    with pytest.raises(VotesError, match=r"gone\.csv: cannot be read .*check the path"):
+        read_votes([tmp_path / "gone.csv"])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +156,7 @@ def test_of_a_remote_table_the_images_are_never_fetched(store, tmp_path):
     pickapic_with_images(400, 40_000).write_parquet(path, row_group_size=100)
     url = "s3://bucket/pickapic.parquet"
     reading = read_votes([url])
-    assert reading.formats == {url: "pickapic"}
+    assert [(file.name, file.format) for file in reading.files] == [(url, "pickapic")]
     assert (reading.rows, reading.votes.height) == (400, 400)
     assert reading.votes["source"].unique().to_list() == ["pickapic.parquet"]
     assert path.stat().st_size > 30_000_000

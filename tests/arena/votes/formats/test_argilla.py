@@ -1,0 +1,41 @@
+"""Argilla's records.
+
+Layout: the card of data-is-better-together/open-image-preferences-v1-results (id, status,
+_server_id, images: struct of image_1, image_2, prompt; model_1, model_2, evolution, category,
+sub_category, preference.responses, .users and .status: sequences of strings; prompt: a vector) and
+its question (image_1, image_2, both_good, both_bad).
+"""
+
+import polars as pl
+
+from arena.votes.read import read_votes
+
+RECORD = {
+    "id": "3368-quality",
+    "status": "completed",
+    "images": {"image_1": "1.jpg", "image_2": "2.jpg", "prompt": "a cat"},
+    "model_1": "dev",
+    "model_2": "sd",
+    "preference.responses": ["image_1", "both_bad", "image_2"],
+    "preference.responses.users": ["u", "v", "w"],
+    "preference.responses.status": ["submitted", "submitted", "draft"],
+    "prompt": [0.1, 0.2],
+}
+
+
+def test_every_submitted_response_is_a_vote(read_records):
+    reading = read_records(RECORD, RECORD | {"preference.responses": None})
+    assert reading.votes.select("outcome", "rater").rows() == [("a", "u"), ("tie", "v")]
+    assert reading.votes["prompt"].to_list() == ["a cat"] * 2
+    assert reading.files[0].skipped == {
+        "responses that were draft": 1,
+        "records that nobody has answered": 1,
+    }
+
+
+def test_images_with_their_bytes_are_named_by_path(tmp_path):
+    images = {f"image_{k}": {"bytes": b"\xff", "path": f"{k}.jpg"} for k in (1, 2)}
+    path = tmp_path / "records.parquet"
+    pl.DataFrame([RECORD | {"images": images | {"prompt": "a cat"}}]).write_parquet(path)
+    votes = read_votes([path]).votes
+    assert votes.select("image_a", "image_b", "prompt").rows()[0] == ("1.jpg", "2.jpg", "a cat")
