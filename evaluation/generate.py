@@ -36,11 +36,13 @@ INDEX = pa.schema(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a generation did: images made now, images kept from before, seconds of drawing."""
+    """What a generation did: images made now, images kept from before, seconds of drawing, and
+    the digest of the weights that drew."""
 
     made: int
     kept: int
     seconds: float
+    weights: str
 
 
 def noise_seed(prompt_id: str, k: int, seed: int) -> int:
@@ -78,7 +80,8 @@ def generate(
     if missing:
         artist.draw(missing, Progress(len(missing)).add)
     devices.wait()
-    return Outcome(len(missing), len(mine) - len(missing), time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Outcome(len(missing), len(mine) - len(missing), seconds, policy.digest())
 
 
 def prompt_targets(
@@ -97,7 +100,9 @@ def ksort_target(instance: str, prompt: str, seed: int, folder: Path) -> Target:
     return Target(prompt, noise_seed(f"ksort/{instance}", 0, seed), folder / f"{instance}.png")
 
 
-def write_index(path: Path, name: str, prompts: Sequence[Prompt], images_per_prompt: int) -> None:
+def write_index(
+    path: Path, name: str, prompts: Sequence[Prompt], images_per_prompt: int, weights: str
+) -> None:
     """Write images.parquet: policy, prompt_id, prompt, category (where prompts have any), seed (k),
     image (relative to the table)."""
     rows = [
@@ -115,4 +120,6 @@ def write_index(path: Path, name: str, prompts: Sequence[Prompt], images_per_pro
     table = pa.Table.from_pylist(rows, schema=INDEX)
     if table["category"].null_count == len(rows):
         table = table.drop_columns("category")
-    write_parquet(path, table.replace_schema_metadata({"made_by": json.dumps(provenance())}))
+    write_parquet(
+        path, table.replace_schema_metadata({"made_by": json.dumps(provenance({name: weights}))})
+    )

@@ -193,7 +193,7 @@ def write_comparison(
         charts[name] = figures.win_rate_chart(mine, baseline, limit=None)
     if ksort:
         charts["ksort.png"] = figures.ksort_chart(ksort, limit=None)
-    content = {**as_json(numbers), "made_by": provenance()}
+    content = {**as_json(numbers), "made_by": provenance(weights_of(table))}
     files = {
         "comparison.json": json.dumps(content, ensure_ascii=False, indent=1).encode(),
         "comparison.html": html_page(
@@ -206,6 +206,12 @@ def write_comparison(
     for name, data in files.items():
         write_bytes(folder / name, data)
     return [folder / name for name in files]
+
+
+def weights_of(table: Any) -> dict[str, str]:
+    """Scorer -> hash of its weights, as far as the table says."""
+    metadata = getattr(getattr(table, "schema", None), "metadata", None) or {}
+    return json.loads(metadata.get(b"weights", b"{}"))
 
 
 def further_means(scores: Scores) -> dict[str, dict[str, float]]:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> Done:
     if not devices.first():
         return {}, []
     index = args.out / "images.parquet"
-    room.write_index(index, args.name, prompts, args.images_per_prompt)
+    room.write_index(index, args.name, prompts, args.images_per_prompt, outcome.weights)
     print(
         f"{args.name}: {outcome.made} images made in {outcome.seconds:.1f} s, "
         f"{outcome.kept} kept: {index}"

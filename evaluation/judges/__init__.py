@@ -93,6 +93,8 @@ def load_judge(name: str, cache: Path, asking: Asking | None = None) -> Judge:
 
         return RecordedJudge(Path(argument))
     from evaluation.judges.scorer import ScorerJudge
-    from evaluation.scorers.load import load_scorer
+    from evaluation.scorers.load import load_named
+    from evaluation.scorers.naming import content, parse
 
-    return ScorerJudge(name, load_scorer(argument))
+    named = parse(argument)
+    return ScorerJudge(name, load_named(named), content(named))

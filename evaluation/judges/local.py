@@ -6,6 +6,7 @@ read and where it is kept is in `asked`.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +21,13 @@ class LocalJudge(AskedJudge):
     """Asks a model of transformers: a folder, or a hub name; see `VisionLanguageModel`."""
 
     def __init__(self, source: str, cache: Path, asking: Asking):
-        super().__init__(f"local:{source}", [weights(source) or source], cache, asking)
+        self.weights = weights(source) or source
+        super().__init__(f"local:{source}", [self.weights], cache, asking)
         self.language = VisionLanguageModel("local", source)
+
+    def summary(self) -> dict[str, Any]:
+        """The judge's summary with the hash of its weights."""
+        return {"weights": self.weights, **super().summary()}
 
     @torch.inference_mode()
     def ask(self, messages: Sequence[Message]) -> tuple[str, dict[str, int]]:

@@ -13,9 +13,10 @@ from evaluation.scorers import Scorer
 class ScorerJudge:
     """Ranks by a scorer's score; equal scores tie."""
 
-    def __init__(self, name: str, scorer: Scorer):
+    def __init__(self, name: str, scorer: Scorer, weights: str):
         self.name = name
         self.scorer = scorer
+        self.weights = weights
 
     def rank(self, question: Question) -> list[float]:
         """Number of images that score higher, for each of the five."""
@@ -28,5 +29,5 @@ class ScorerJudge:
         return [float(np.sum(scores > score)) for score in scores]
 
     def summary(self) -> dict[str, Any]:
-        """Name of the judge."""
-        return {"name": self.name}
+        """Name of the judge, and the hash of its weights."""
+        return {"name": self.name, "weights": self.weights}
