@@ -86,6 +86,7 @@ STAGES = (
         TRAIN,
         version=2,
         inputs=("recipe[policy]",),
+        after=("training_set", "images"),
         leaves=("policies/{policy}/current/policy",),
         blocking=("weights_are_finite",),
         checks=("policy_prefers_winners",),
