@@ -135,6 +135,15 @@ STAGES = (
         leaves=tuple(map(_table, ("report", "lineage"))),
         checks=("every_policy_is_reported", "some_policy_beats_the_baseline"),
     ),
+    Stage(
+        "summary",
+        REPORT,
+        version=1,
+        inputs=("votes", "ratings", "report", "champion"),
+        reads=("arena.estimator", "scorecard.headline"),
+        leaves=("reports/summary.md",),
+        checks=("summary_names_every_policy",),
+    ),
 )
 
 # What lies outside of the lake, and how its version is found; of a recipe it is each policy's own.
