@@ -149,7 +149,8 @@ def upstream(study: Study, chain: Chain, name: str, policy: str | None) -> list[
     open_ = [(name, policy)]
     while open_:
         stage, part = open_.pop(0)
-        for place in chain[stage].places(study, part) if stage in chain else ():
+        above: list[Place] = [(each, None) for each in chain[stage].after]
+        for place in [*above, *chain[stage].places(study, part)]:
             if place not in found and place[0] in chain:
                 found[place] = None
                 open_.append(place)

@@ -23,7 +23,8 @@ class Stage:
     the baseline's, `[each]` every policy's. reads: keys of the TOML that change what is computed, a
     section standing for all of its keys. leaves: what is in the lake afterwards, below its root.
     blocking: the checks that must pass before anything downstream runs; checks: those that warn.
-    version: counts up when the stage's code computes something else than before.
+    version: counts up when the stage's code computes something else than before. after: the stages
+    that one of its sources is made from.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Stage:
     leaves: tuple[str, ...] = ()
     blocking: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
     @property
     def by_policy(self) -> bool:

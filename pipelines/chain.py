@@ -86,6 +86,7 @@ STAGES = (
         TRAIN,
         version=2,
         inputs=("recipe[policy]",),
+        after=("training_set", "images"),
         leaves=("policies/{policy}/current/policy",),
         blocking=("weights_are_finite",),
         checks=("policy_prefers_winners",),
@@ -133,6 +134,15 @@ STAGES = (
         reads=("scorecard.headline", "study.baseline"),
         leaves=tuple(map(_table, ("report", "lineage"))),
         checks=("every_policy_is_reported", "some_policy_beats_the_baseline"),
+    ),
+    Stage(
+        "summary",
+        REPORT,
+        version=1,
+        inputs=("votes", "ratings", "report", "champion"),
+        reads=("arena.estimator", "scorecard.headline"),
+        leaves=("reports/summary.md",),
+        checks=("summary_names_every_policy",),
     ),
 )
 

@@ -20,6 +20,7 @@ from assets.ratings import ratings_stage
 from assets.report import report_stage
 from assets.scorecard import scorecard_stage
 from assets.study import Study
+from assets.summary import summary_stage
 from assets.training_set import training_set_stage
 from assets.votes import votes_stage
 from pipelines.automation import clean_job, schedules, sensors
@@ -46,6 +47,7 @@ BUILDERS = (
     ksort_rating_stage,
     champion_stage,
     report_stage,
+    summary_stage,
 )
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 from assets.lake import Lake
 from assets.lineage import told
 from assets.study import Study
+from assets.summary import against, head_to_head
 from assets.verdict import ITSELF
 
 
@@ -24,6 +25,7 @@ def outcome(study: Study, instance: dg.DagsterInstance) -> str:
         *table(rows, study),
         "",
         verdicts(rows, study.baseline),
+        *(against(row) for row in head_to_head(study, lake, [row["policy"] for row in rows])),
         f"champion: {champion.get('champion', 'none')} "
         f"({champion.get('decision', 'never decided')})",
         "",
@@ -35,6 +37,7 @@ def outcome(study: Study, instance: dg.DagsterInstance) -> str:
             lines.append(f"  {row['policy']:<16} {relative(folder)}")
     lines += [
         f"  {'comparison':<16} {relative(lake.root / 'reports' / 'comparison.html')}",
+        f"  {'summary':<16} {relative(lake.root / 'reports' / 'summary.md')}",
         f"  {'served as':<16} models:/{study.name}@champion",
         "",
         "go on with",

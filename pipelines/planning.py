@@ -93,14 +93,11 @@ def moving_upstream(
 ) -> list[str]:
     """Name what is directly upstream and runs or may run."""
     found = []
-    for place in chain[name].places(study, policy):
-        # A recipe moves with the training set and the images that it is made of.
-        parts = [("training_set", None), ("images", None)] if place[0] == RECIPE else [place]
-        found += [
-            part[0] if part[1] in (None, policy) or policy is None else named(*part)
-            for part in parts
-            if part in moving
-        ]
+    above: list[Place] = [(each, None) for each in chain[name].after]
+    for place in [*above, *chain[name].places(study, policy)]:
+        if place in moving:
+            plain = place[1] in (None, policy) or policy is None
+            found.append(place[0] if plain else named(*place))
     return list(dict.fromkeys(found))
 
 

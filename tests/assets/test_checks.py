@@ -29,6 +29,7 @@ from assets.ratings import BEFORE, ratings_stage
 from assets.report import COLUMNS, check_better, report_stage
 from assets.scorecard import check_scores
 from assets.study import read_study
+from assets.summary import summary_stage
 from assets.tracking import Tracking
 from assets.training_set import training_set_stage
 from assets.votes import QUARANTINED, votes_stage
@@ -386,6 +387,19 @@ def test_every_image_is_scored():
     failed = check_scores(scores.with_columns(miniature=pl.Series([0.5, None])), ["miniature"])
     assert not failed.passed
     assert failed.metadata["without_a_score"].value == "{'miniature': 1}"
+
+
+def test_summary_names_every_policy(study):
+    lake = Lake(study.lake)
+    lake.write("report", pl.DataFrame({"policy": ["base", "dpo"]}))
+    page = lake.root / "reports" / "summary.md"
+    page.parent.mkdir()
+    page.write_text("| base | none |\n| dpo | dpo |\n")
+    assert check(summary_stage(study, chain_of(study)), "summary_names_every_policy").passed
+    page.write_text("| base | none |\n")
+    failed = check(summary_stage(study, chain_of(study)), "summary_names_every_policy")
+    assert not failed.passed
+    assert failed.metadata["missing"].value == "dpo"
 
 
 def test_some_policy_beats_the_baseline():

@@ -6,8 +6,10 @@ import threading
 
 import pytest
 
+from assets.model_registry import champion_of, kept_scores
 from assets.run import metric_name
 from assets.tracking import PAGES, Tracking, TrackingError
+from pipelines.launch import Launcher
 
 
 def test_metrics_of_different_models_never_share_a_name():
@@ -84,3 +86,25 @@ def test_a_server_is_asked_with_the_login_and_its_refusal_is_one_sentence(write_
     assert "secret" not in str(no.value)
     assert seen[0] == "Basic " + base64.b64encode(b"me:secret").decode()
     assert not list(study.path.parent.glob("http*"))
+
+
+@pytest.mark.slow
+def test_a_private_study_puts_no_prompt_picture_or_path_into_mlflow(write_chain, instance):
+    study = write_chain(lambda text: text.replace("[tracking]", "[tracking]\nprivate = true"))
+    Launcher(study, instance, lambda line: None).chain()
+    client, store = Tracking.of(study).client(), Tracking.of(study).folder
+    files = [path for path in store.rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for path in files:
+        content = path.read_bytes()
+        assert b"drawing 1" not in content, path  # a prompt's text
+        assert b"rater 1" not in content, path
+        assert path.name not in ("images.png", "comparison.html", "comparison.json")
+        if path.name != "mlflow.db":  # the store's own address for its artifacts
+            assert str(study.path.parent).encode() not in content, path
+    experiment = client.get_experiment_by_name(study.name).experiment_id
+    for run in client.search_runs([experiment]):
+        said = {**run.data.tags, **run.data.params}
+        assert not [key for key, value in said.items() if str(study.path.parent) in value]
+    # The champion is compared by its kept scores all the same.
+    assert kept_scores(client, champion_of(client, study.name)).height == 24

@@ -235,7 +235,7 @@ def test_scores_champion_and_report_follow_their_inputs_by_content(write_chain, 
     fake = folder / "fake.json"
     fake.write_text(fake.read_text().replace('"dpo": 0.7', '"dpo": 0.6'))
     launcher.run("train_and_evaluate", ["scorecard"], "dpo")
-    assert asked_for(look_at_scores(launcher)) == [(None, ["champion", "report"])]
+    assert asked_for(look_at_scores(launcher)) == [(None, ["champion", "report", "summary"])]
 
 
 def test_a_lake_without_a_training_set_asks_for_nothing(launcher):

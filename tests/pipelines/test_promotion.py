@@ -72,6 +72,10 @@ def test_the_best_policy_is_champion_by_the_rule_and_what_it_rests_on_is_recorde
     page = (lake.root / "reports" / "comparison.html").read_text()
     assert "None of the prompts occur among the training prompts" in page
 
+    summary = (lake.root / "reports" / "summary.md").read_text()
+    assert "arenapo against dpo: wins" in summary
+    assert summary.strip().endswith(f"Champion: {said['decision']}.")
+
     lineage = lake.read("lineage").filter(pl.col("policy").fill_null("") == "arenapo")
     row = lineage.filter(pl.col("asset") == "policy").row(0, named=True)
     run = client.get_run(row["mlflow_run"])
@@ -111,7 +115,7 @@ def test_a_persons_word_stands_until_the_person_takes_it_back(launcher, instance
     fake(launcher, quality={"base": 0.5, "dpo": 0.4, "arenapo": 0.95})
     for name in ("dpo", "arenapo"):
         launcher.run("train_and_evaluate", ["scorecard"], name)
-    launcher.run("write_report", ["champion", "report"])
+    launcher.run("write_report", ["champion", "report", "summary"])
     assert champion_of(client, study.name).tags["policy"] == "dpo"
     assert "a person pinned version" in told(instance, study, "champion", None)["decision"]
     assert launcher.chain() == []
@@ -154,7 +158,7 @@ def test_nobody_is_crowned_by_the_scores_of_weights_before(launcher, instance):
     again.run("train_and_evaluate", ["generations", "scorecard", "ksort_rating"], "dpo")
     model = client.get_logged_model(now["mlflow_model_id"])
     assert [each for each in model.metrics if each.key == "miniature.win_rate"]
-    again.run("write_report", ["champion", "report"])
+    again.run("write_report", ["champion", "report", "summary"])
     assert champion_of(client, study.name).version == str(now["mlflow_model_version"])
 
 
