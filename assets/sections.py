@@ -52,7 +52,7 @@ class Votes(Section):
     """Where the votes are; images: a parquet (image, bytes), or None where votes hold paths.
 
     sources: files, folders, patterns and URLs (s3, gs, az, hf). format: a key of
-    `arena.votes.formats.FORMATS` where a file's columns should not decide. columns: the names that a
+    `arena.votes.formats.FORMATS` where its columns should not decide. columns: the names that a
     table of its own gives the columns of a vote; outcomes: its words for a, b and tie; dimension:
     which one, where a file has several. replaces: the name of a
     corrected file to that of the file it stands for. most_rejected: the share of a file's rows
