@@ -56,6 +56,7 @@ def summary_stage(study: Study, chain: Chain) -> list[Any]:
 def written(study: Study, lake: Lake, decision: str) -> str:
     """Return the page as markdown; no prompt, rater or path stands in it."""
     votes, ratings = lake.read("votes", "outcome"), Ratings.read(lake.table("ratings")).table
+    ties = int((votes["outcome"] == "tie").sum())
     table, headline = lake.read("report"), study.scorecard.headline
     leaders = ratings.sort("mu", descending=True).head(LEADERS)
     shown = table.select("policy", "objective", "mean_score", "win_rate", "win_rate_low",
@@ -63,7 +64,7 @@ def written(study: Study, lake: Lake, decision: str) -> str:
     lines = [
         f"# {study.name}",
         "",
-        f"{votes.height:,} votes, {(votes['outcome'] == 'tie').mean() or 0:.0%} of them ties, over "
+        f"{votes.height:,} votes, {ties / max(votes.height, 1):.0%} of them ties, over "
         f"{ratings.height} models, rated by {study.arena.estimator}.",
         "",
         markdown(leaders.select("model", "mu", "sigma", "votes")),

@@ -71,6 +71,8 @@ def _shares(columns: Sequence[str]) -> list[str]:
 def _of_one_dimension(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
     """Take the outcome from the larger share in the dimension; without a name, in `preference`."""
     there = list(dict.fromkeys(SHARE.sub(r"\2", name) for name in _shares(rows.columns)))
+    if not there:
+        raise VotesError("no column weighted_results_image1_<dimension>; it is another layout")
     asked = dimension or ("preference" if "preference" in there else there[0])
     if asked not in there:
         raise VotesError(f"no dimension is called {asked}; there are {', '.join(there)}")
