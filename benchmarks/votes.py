@@ -1,13 +1,14 @@
 """Votes in: how long, how much memory, how many bytes read.
 
-    python -m benchmarks.votes [--rows 1000000] [--with-images 100000] [--pass 0]
+    python -m benchmarks.votes [--rows 1000000] [--with-images 100000] [--battles 40000] [--pass 0]
 
 Pick-a-Pic's columns, written here with invented content of the real lengths, become the accepted
 table on disk. First without images, then the same number of rows with two images of 40 kB each and
 without, so that the two times can be compared. Beside them the floor: polars reading the same
-columns and writing them, with nothing checked. `--pass N` sends N votes of the votes table through
-`read_comparisons` (what `fit` reads) and through the intake, and needs about 20 bytes a vote of
-disk. Every figure is of a process of its own.
+columns and writing them, with nothing checked. `--battles N` reads a JSON list of N battles, beside
+`json.load` of the same file. `--pass N` sends N votes of the votes table through `read_ballots`
+(what `fit` reads) and through the intake, and needs about 20 bytes of disk per vote. Every figure
+is of a process of its own.
 """
 
 import argparse
@@ -94,6 +95,26 @@ def write_table(rows: int, path: Path) -> None:
     writer.close()
 
 
+def write_battles(rows: int, path: Path) -> None:
+    """Write a JSON list of battles as FastChat's clean_battle_data.py does, with an indent of 2."""
+    random = np.random.default_rng(0)
+    names, winners = [f"model-{i:02}" for i in range(40)], ("model_a", "model_b", "tie (bothbad)")
+    a, b = random.integers(0, 40, (2, rows))
+    won = random.integers(0, 3, rows)
+    battles = [
+        {
+            "model_a": names[a[i]],
+            "model_b": names[b[i]],
+            "winner": winners[won[i]],
+            "judge": f"arena_user_{i % 997}",
+            "anony": bool(i % 4),
+            "tstamp": 1707700514.3167 + i,
+        }
+        for i in range(rows)
+    ]
+    path.write_text(json.dumps(battles, indent=2))
+
+
 def intake(path: Path, out: Path) -> int:
     """Take the file in; return how many votes were accepted."""
     from arena.votes.intake import take_in
@@ -105,21 +126,34 @@ def intake(path: Path, out: Path) -> int:
 
 def floor(path: Path, out: Path) -> int:
     """Read the same columns and write them, with nothing checked and nothing named."""
-    from arena.votes.pickapic import LABELS, NAMES
+    from arena.votes.formats.pickapic import LABELS, NAMES
 
-    table = pl.read_parquet(path, columns=[*NAMES.values(), *LABELS])
+    names = [*(each for names in NAMES.values() for each in names), LABELS[1]]
+    table = pl.read_parquet(path, columns=names)
     table.write_parquet(out / "floor.parquet")
     return table.height
 
 
-def comparisons(path: Path, out: Path) -> int:
+def ballots(path: Path, out: Path) -> int:
     """Read what an estimator needs."""
-    from arena.votes.stream import read_comparisons
+    from arena.votes.read import read_ballots
 
-    return len(read_comparisons([path])[0])
+    return read_ballots([path])[0].height
 
 
-WORK = {"intake": intake, "floor": floor, "comparisons": comparisons}
+def whole(path: Path, out: Path) -> int:
+    """Read everything into memory."""
+    from arena.votes.read import read_votes
+
+    return read_votes([path]).votes.height
+
+
+def parsed(path: Path, out: Path) -> int:
+    """Parse JSON, and nothing else."""
+    return len(json.loads(path.read_text()))
+
+
+WORK = {"intake": intake, "floor": floor, "ballots": ballots, "whole": whole, "parsed": parsed}
 
 
 def measured(work: str, path: Path) -> dict[str, Any]:
@@ -133,10 +167,8 @@ def measured(work: str, path: Path) -> dict[str, Any]:
 
 def run_here(work: str, path: Path, out: Path) -> None:
     """Do the work and print what it took, imports and compilation apart."""
-    import arena.votes.identity
-    import arena.votes.intake
+    import arena.votes.intake  # noqa: F401
 
-    arena.votes.identity.vote_ids(pl.DataFrame({"model_a": ["x"]}), np.zeros(1, np.int64))
     before, begun = _read_bytes(), time.perf_counter()
     votes = WORK[work](path, out)
     took = time.perf_counter() - begun
@@ -163,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--with-images", type=int, default=100_000, help="rows with 40 kB images")
+    parser.add_argument("--battles", type=int, default=40_000, help="in a JSON list")
     parser.add_argument("--pass", dest="passed", type=int, default=0, help="votes of the table")
     parser.add_argument("--folder", type=Path, help="where the files are written (default: temp)")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
@@ -184,9 +217,13 @@ def main() -> None:
             write_with_images(small, path)
             size = path.stat().st_size / 1e9
             say(f"  with images, a file of {size:.1f} GB", measured("intake", path))
+        if options.battles:
+            write_battles(options.battles, path)
+            say("battles in a JSON list", measured("whole", path))
+            say("  floor: json.loads", measured("parsed", path))
         if options.passed:
             write_table(options.passed, path)
-            say("votes table, for an estimator", measured("comparisons", path))
+            say("votes table, for an estimator", measured("ballots", path))
             say("votes table, to the lake", measured("intake", path))
 
 

@@ -62,11 +62,13 @@ def _add_columns(path: Path, digest: "hashlib._Hash") -> None:
     columns = {name: hashlib.sha256() for name in names}
     for frame in table.frames(names):
         for name, column in columns.items():
-            if frame.schema[name].is_nested():
-                texts = map(repr, frame[name].to_list())
-            else:
-                texts = iter(frame[name].cast(pl.String).fill_null("\0"))
-            column.update("".join(f"{text}\x1f" for text in texts).encode())
+            if frame.is_empty():
+                continue
+            values = frame[name]
+            if values.dtype.is_nested():
+                values = pl.Series([repr(each) for each in values.to_list()], dtype=pl.String)
+            texts = values.cast(pl.String).fill_null("\0").str.join("\x1f").item()
+            column.update(f"{texts}\x1f".encode())
     for name, column in columns.items():
         digest.update(f"{name} {table.fields[name]} {column.hexdigest()}\n".encode())
 
