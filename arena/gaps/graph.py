@@ -17,7 +17,7 @@ from arena.schema import OUTCOMES
 
 # A component holds its full covariance where n^3, a sweep's cost, is at most this many operations
 # for each factor: up to 10 variables always, 100 with 1,000 factors, 1,000 with a million.
-DENSE = 1_000
+DENSE = 3_000
 COUNTS = ("votes_a", "votes_b", "votes_tie")
 
 

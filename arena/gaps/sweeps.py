@@ -29,7 +29,11 @@ from arena.gaps.truncated_vote import log_mass, log_votes, tilted
 
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 NOBODY = -1
-# A factor that swings about its end takes half the step, down to this share of it.
+# Covariances of up to this many variables are inverted here.
+BY_HAND = 64
+# A factor whose move turns back by more than this share of its last one swings about its end: it
+# takes half the step from there on, down to the shortest, and longer ones again when it is still.
+SWINGS = 0.5
 SHORTEST = 0.1
 
 
@@ -114,7 +118,10 @@ def _add_along(x: np.ndarray, ends: np.ndarray, value: float) -> None:
 def _covariance(
     prior_variance: np.ndarray, ends: np.ndarray, tau: np.ndarray, S: np.ndarray
 ) -> float:
-    """S = K^-1 by Gauss and Jordan, which is stable for a positive definite K. Returns log det."""
+    """S = K^-1, K positive definite. Returns log det S.
+
+    By Gauss and Jordan where calling LAPACK would take longer.
+    """
     n = len(prior_variance)
     S[:] = 0.0
     for i in range(n):
@@ -124,6 +131,13 @@ def _covariance(
             if ends[f, k] != NOBODY:
                 _add_along(S[ends[f, k]], ends[f], SIGNS[k] * tau[f])
     log_det = 0.0
+    if n > BY_HAND:
+        K = S.copy()
+        root = np.linalg.cholesky(K)
+        for i in range(n):
+            log_det -= 2.0 * math.log(root[i, i])
+        S[:] = np.linalg.inv(K)
+        return log_det
     for k in range(n):
         pivot = S[k, k]
         log_det -= math.log(pivot)
@@ -278,6 +292,7 @@ def _sweep_component(
     enough = 0.01 * until.tolerance**2
     sweeps, change = 0, np.inf
     step, last = np.ones(len(ends)), np.zeros(len(ends))
+    at, settled = np.empty((len(ends), 2)), np.zeros(len(ends), np.bool_)
     while sweeps < until.sweeps and change > until.tolerance:
         _solve(dense, prior, ends, to, S, enough)
         change = 0.0
@@ -289,13 +304,22 @@ def _sweep_component(
                 dense, ends[f], tau, to.precision[f], S, precision, prior.variance, own
             )
             c = d - V * (nu - tau * d)
+            near = 0.1 * until.tolerance
+            if (
+                settled[f]
+                and (c - at[f, 0]) ** 2 < near**2 * V
+                and abs(V - at[f, 1]) < near * V
+                and (dense or (d - was[f]) ** 2 < near**2 * V)
+            ):
+                continue
             mean, variance = tilted(c, V, counts[f], until.epsilon, noise[f])
             v = V / (1.0 + tau * V)
             moved = abs(mean - d) if dense else max(abs(mean - d), abs(d - was[f]))
-            change = max(change, moved / math.sqrt(v), abs(variance / v - 1.0))
-            was[f] = d
-            turned = (mean - d) * last[f] < 0.0
-            step[f] = max(0.5 * step[f], SHORTEST) if turned else min(1.2 * step[f], 1.0)
+            moved = max(moved / math.sqrt(v), abs(variance / v - 1.0))
+            change = max(change, moved)
+            settled[f], was[f], at[f, 0], at[f, 1] = moved < near, d, c, V
+            swings = (mean - d) * last[f] < -SWINGS * last[f] ** 2
+            step[f] = max(0.5 * step[f], SHORTEST) if swings else min(1.2 * step[f], 1.0)
             last[f] = mean - d
             to.tau[f] += step[f] * (max(1.0 / variance - 1.0 / V, 0.0) - tau)
             to.nu[f] += step[f] * (mean / variance - c / V - nu)
