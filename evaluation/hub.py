@@ -66,7 +66,8 @@ def explained(name: str, error: Exception) -> str | None:
             "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and so for "
             "its own family"
         )
-    if path.is_dir() and any(path.rglob("*.fp16.safetensors")):
+    halves = path.rglob("*.fp16.safetensors") if path.is_dir() else ()
+    if any(not one.with_name(one.name.replace(".fp16", "")).exists() for one in halves):
         return (
             "holds half precision alone; load it once with DiffusionPipeline.from_pretrained("
             'FOLDER, variant="fp16") and save_pretrained it into another folder'

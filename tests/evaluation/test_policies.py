@@ -19,6 +19,7 @@ from evaluation.__main__ import main
 from evaluation.drawing import Settings
 from evaluation.errors import EvaluationError
 from evaluation.generate import generate, prompt_targets
+from evaluation.hub import explained
 from evaluation.policies import Policy, find_policy, load_pipeline, native_side
 from evaluation.releases import RELEASES, SDXL, Release
 
@@ -163,6 +164,49 @@ def test_nonsense_is_one_sentence(tmp_path, monkeypatch):
         load_pipeline(Policy("somebody/model"), "cpu")
     with pytest.raises(EvaluationError, match="cannot be loaded"):
         load_pipeline(Policy(str(tmp_path)), "cpu")
+
+
+def test_weights_are_read_in_the_precision_that_they_run_in(tiny_pipeline, tmp_path, monkeypatch):
+    """On a GPU fp16 for a UNet, bf16 for a transformer; nothing is read in fp32 first."""
+    asked = []
+    monkeypatch.setattr(
+        DiffusionPipeline, "from_pretrained",
+        lambda source, **more: asked.append(more["dtype"]) or exit_with(),
+    )  # fmt: skip
+    flux = save_family("flux", tmp_path / "flux")
+    for source, device in ((tiny_pipeline, "cuda"), (flux, "cuda"), (flux, "cpu")):
+        with pytest.raises(EvaluationError, match="cannot be loaded: seen"):
+            load_pipeline(Policy(str(source)), device)
+    assert asked == [torch.float16, torch.bfloat16, torch.float32]
+
+
+def exit_with():
+    raise ValueError("seen")
+
+
+def test_what_the_hub_refuses_is_said_with_its_mend(tmp_path):
+    import httpx
+    from huggingface_hub import errors
+
+    def answer(code: int) -> httpx.Response:
+        return httpx.Response(code, request=httpx.Request("GET", "https://huggingface.co/x/y"))
+
+    for error, said in (
+        (errors.GatedRepoError("gated", response=answer(403)), "accept its licence"),
+        (errors.RepositoryNotFoundError("none", response=answer(404)), "check the spelling"),
+        (errors.HfHubHTTPError("429 too many", response=answer(429)), "limits how often"),
+    ):
+        wrapped = OSError("cannot load")
+        wrapped.__cause__ = error
+        assert said in explained("x/y", wrapped)
+    single = tmp_path / "model.safetensors"
+    single.write_bytes(b"")
+    assert "from_single_file" in explained(str(single), OSError("no folder"))
+    (tmp_path / "half" / "unet").mkdir(parents=True)
+    (tmp_path / "half" / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"")
+    assert 'variant="fp16"' in explained(str(tmp_path / "half"), OSError("no file named"))
+    (tmp_path / "half" / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    assert explained(str(tmp_path / "half"), OSError("something else")) is None
 
 
 def test_another_policy_or_form_has_another_digest(tiny_pipeline, tmp_path):
