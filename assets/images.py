@@ -81,7 +81,11 @@ def look(study: Study, lake: Lake) -> pl.DataFrame:
     votes = lake.read("votes", "image_a", "image_b")
     names = pl.concat([votes["image_a"], votes["image_b"]]).drop_nulls().unique().sort().to_list()
     before = {row["image"]: row for row in _before(lake).iter_rows(named=True)}
-    rows = [state(study, name) for name in names]
+    if study.votes.images:  # one file holds them all
+        one = state(study, "")
+        rows = [one | {"image": name} for name in names]
+    else:
+        rows = [state(study, name) for name in names]
     changed = [
         row
         for row in rows

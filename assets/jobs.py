@@ -5,13 +5,15 @@ in the run's own output. A child that died by a signal (out of memory, preempted
 again and goes on from its checkpoint; one that says what is wrong with its input is not.
 """
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,12 @@ def run_job(
     Raises JobFailed with the child's last words, or RetryRequested when a signal ended it.
     """
     lock = Lake(study.lake).lock(f"{command[0]}-{context.partition_key}.job")
-    with dg.open_pipes_session(
-        context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-    ) as session:
+    with (
+        system_metrics(run),
+        dg.open_pipes_session(
+            context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+        ) as session,
+    ):
         status, words = supervise(
             [
                 *(sys.executable, "-P", "-m", "assets.child", str(os.getpid()), str(lock)),
@@ -76,6 +81,20 @@ def run_job(
         if isinstance(result, dg.MaterializeResult) and result.data_version is not None:
             return result.data_version.value, plain(result.metadata or {})
     raise JobFailed(f"python -m {command[0]} ended well but reported no data version")
+
+
+@contextmanager
+def system_metrics(run: Run) -> Iterator[None]:
+    """Log how busy this machine's processors, memory and GPUs are while a job works."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
+    monitor = SystemMetricsMonitor(run.id, tracking_uri=run.environment["MLFLOW_TRACKING_URI"])
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
 
 
 def launched(launch: Sequence[str], command: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import re
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # MLflow's own bounds on what one parameter and one name may hold.
 LONGEST_PARAMETER = 6000
 LONGEST_NAME = 240
+MOST_METRICS = 1000
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,16 @@ class Run:
         model_id: the LoggedModel on which they also stand. dataset: the name and the version of
         the data set on which they were measured.
         """
+        from mlflow.entities import Metric
+
         name, version = dataset or (None, None)
-        for key, value in values.items():
-            self.client.log_metric(
-                self.id,
-                metric_name(key),
-                float(value),
-                model_id=model_id,
-                dataset_name=name,
-                dataset_digest=version[:36] if version else None,
-            )
+        digest, now = version[:36] if version else None, int(time.time() * 1000)
+        metrics = [
+            Metric(metric_name(key), float(value), now, 0, model_id, name, digest)
+            for key, value in values.items()
+        ]
+        for start in range(0, len(metrics), MOST_METRICS):
+            self.client.log_batch(self.id, metrics=metrics[start : start + MOST_METRICS])
 
     def figure(self, name: str, png: bytes, pictures: bool = False) -> None:
         """Keep a figure as an artifact; pictures: it shows images or prompts."""
@@ -116,8 +118,10 @@ class Run:
 
         The run that made the asset before is marked as superseded.
         """
-        for key, value in {"data_version": data_version, **tags}.items():
-            self.client.set_tag(self.id, key, value)
+        from mlflow.entities import RunTag
+
+        said = {"data_version": data_version, **tags}
+        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in said.items()])
         if self.before:
             self._supersede(self.before)
         return dg.MaterializeResult(

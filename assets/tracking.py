@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Set by whoever serves the pages at another address than the study says.
 PAGES = "ARENAPO_MLFLOW_PAGES"
-OF_MLFLOW = ("mlflow", "sqlalchemy", "alembic", "requests", "urllib3")
+OF_MLFLOW = ("mlflow", "sqlalchemy", "alembic")
 
 
 class TrackingError(RuntimeError):
@@ -76,6 +76,11 @@ class Tracking:
         return cls(uri, user, password, folder, pages.rstrip("/"))
 
     @property
+    def shown(self) -> str:
+        """The address as people may see it."""
+        return self.uri.replace(self.password, "***") if self.password else self.uri
+
+    @property
     def exists(self) -> bool:
         """Whether there is a store to look into; a server is asked and not guessed at."""
         return self.folder is None or Path(self.uri.removeprefix("sqlite:///")).exists()
@@ -83,7 +88,8 @@ class Tracking:
     @property
     def environment(self) -> dict[str, str]:
         """What another process needs to reach the same store."""
-        login = {"USERNAME": self.user, "PASSWORD": self.password}
+        http = self.uri.startswith("http")
+        login = {"USERNAME": self.user, "PASSWORD": self.password} if http else {}
         found = {f"MLFLOW_TRACKING_{key}": value for key, value in login.items() if value}
         return {"MLFLOW_TRACKING_URI": self.uri, **found}
 
@@ -112,7 +118,7 @@ class Tracking:
             if not is_of_mlflow(error):
                 raise
             raise TrackingError(
-                f"MLflow's store {self.uri} failed: {self.first_line(error)}; mend it and run "
+                f"MLflow's store {self.shown} failed: {self.first_line(error)}; mend it and run "
                 "again, what was finished is kept"
             ) from error
 

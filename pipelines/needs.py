@@ -136,12 +136,12 @@ def store(study: Study) -> Need:
     """Look whether MLflow's store can be used, where it is made already or is a server."""
     tracking = Tracking.of(study)
     if not tracking.exists:
-        return Need("MLflow", True, f"{tracking.uri} will be made")
+        return Need("MLflow", True, f"{tracking.shown} will be made")
     try:
         tracking.client()
     except TrackingError as error:
         return Need("MLflow", False, str(error))
-    return Need("MLflow", True, tracking.uri)
+    return Need("MLflow", True, tracking.shown)
 
 
 def votes(study: Study) -> Iterator[Need]:

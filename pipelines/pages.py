@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from assets.jobs import import_path
 from assets.study import Study
 from assets.tracking import PAGES, Tracking
 from pipelines.homes import STUDIES, apart, complete
@@ -36,9 +37,10 @@ def serve(studies: Sequence[Study], home: Path, dagster_port: int, mlflow_port: 
     apart(list(studies))
     stores = {tracking.uri: tracking for tracking in map(Tracking.of, studies)}
     if len(stores) > 1:
+        shown = ", ".join(each.shown for each in stores.values())
         raise RuntimeError(
-            f"the studies keep their runs in {len(stores)} stores ({', '.join(stores)}), and one "
-            "page of MLflow shows one; give them one [tracking] uri, or serve them apart"
+            f"the studies keep their runs in {len(stores)} stores ({shown}), and one page of "
+            "MLflow shows one; give them one [tracking] uri, or serve them apart"
         )
     (tracking,) = stores.values()
     tracking.client()
@@ -75,6 +77,7 @@ def environment(
         **tracking.environment,
         STUDIES: os.pathsep.join(str(study.path) for study in studies),
         PAGES: pages,
+        "PYTHONPATH": import_path(),
         "DAGSTER_HOME": str(home),
         # Nothing here gives MLflow's server jobs of its own; the seven runners cost a gigabyte.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

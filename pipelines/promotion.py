@@ -4,7 +4,15 @@ import dagster as dg
 
 from assets import model_registry as registry
 from assets.lake import Lake
-from assets.lineage import DATA_VERSION, Finding, findings
+from assets.lineage import (
+    CODE_VERSION,
+    DATA_VERSION,
+    INPUTS,
+    SETTINGS,
+    Finding,
+    findings,
+    latest,
+)
 from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import Tracking
@@ -34,11 +42,22 @@ def promote(study: Study, chain: Chain, instance: dg.DagsterInstance, who: str) 
             if doubt := _doubt(study, chain, instance, str(chosen.tags.get("policy"))):
                 said += f", although {doubt}"
         standing = registry.champion_of(client, study.name)
+        made = latest(instance, study.key("champion"), None)
+        # What it was made from stays as it was: a person's word makes nothing stale.
+        as_before = {
+            key: made.metadata[key] for key in (INPUTS, SETTINGS) if made and key in made.metadata
+        }
+        code = (made.tags or {}).get(CODE_VERSION) if made else None
         instance.report_runless_asset_event(
             dg.AssetMaterialization(
                 study.key("champion"),
-                metadata={"decision": f"{said}, by hand"},
-                tags={DATA_VERSION: registry.content_of(standing)},
+                metadata={
+                    **as_before,
+                    "decision": f"{said}, by hand",
+                    "champion": f"version {standing.version}" if standing else "none",
+                },
+                tags={DATA_VERSION: registry.content_of(standing)}
+                | ({CODE_VERSION: code} if code else {}),
             )
         )
     tell(study, chain, instance, print)

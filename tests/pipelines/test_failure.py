@@ -206,12 +206,17 @@ subprocess.run([*command, sys.executable, "-m", "told"], check=True)
     assert "default_int_handler" in said
 
 
-def test_two_runs_of_one_policy_take_their_turns(trainer, instance):
+def test_two_runs_of_one_policy_take_their_turns(trainer, instance, monkeypatch):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.3")
     launcher = trainer(steps=20, pause=0.05)
     first = training_process(launcher, instance)
     train(launcher)
     assert first.wait(timeout=60) == 0
     assert log_of(launcher) == ["begins at 0", "ends after 20", "begins at 20", "ends after 20"]
+    client = Tracking.of(launcher.study).client()
+    experiment = client.get_experiment_by_name(launcher.study.name).experiment_id
+    measured = {key for run in client.search_runs([experiment]) for key in run.data.metrics}
+    assert "system/cpu_utilization_percentage" in measured
 
 
 def test_mlflow_gone_in_the_middle_is_one_sentence_and_costs_no_training(trainer, instance):
