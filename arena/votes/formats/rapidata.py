@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import polars as pl
 
 from arena.votes.faults import VotesError
-from arena.votes.formats.tables import COLUMNS, OUTCOMES
+from arena.votes.formats.tables import majority
 from arena.votes.layout import Format, Found, Record, has
 
 SIDES = {
@@ -31,36 +31,13 @@ ASSET = re.compile(r"^(.+?)(?:[_/]\d+)+(?:\.\w+)?$")
 TIES = ("both", "neither", "tie", "equal")
 
 
-def _majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
-    """Say who got more votes."""
-    del dimension
-    sides = ("votes_a", "votes_b", "votes_tie")
-    counts = (
-        pl.col(name).cast(pl.Float64, strict=False) if name in rows.columns else pl.lit(None)
-        for name in sides
-    )
-    one, two, tied = counts
-    tie = ((tied > one) & (tied > two)) | (one == two)
-    outcome = pl.when(tie).then(pl.lit("tie")).when(one > two).then(pl.lit("a"))
-    return rows.with_columns(outcome=outcome.when(one < two).then(pl.lit("b")))
-
-
 COUNTS = Format(
     "rapidata",
     "Rapidata/700k_Human_Preference_Dataset_FLUX_SD3_MJ_DALLE3, train_*.parquet",
     has("votes_image1", "votes_image2", "model1", "model2"),
     {**SIDES, "votes_a": ("votes_image1",), "votes_b": ("votes_image2",)},
     needs=("model_a", "model_b", "votes_a", "votes_b"),
-    frame=_majority,
-)
-# The same under the schema's names: a table of counts without an outcome.
-COUNTED = Format(
-    "counted",
-    "design.md, section 3: votes_a and votes_b without an outcome",
-    lambda there: there.issuperset({"votes_a", "votes_b"}) and not there & set(OUTCOMES),
-    {name: names for name, names in COLUMNS.items() if name != "outcome"},
-    needs=("model_a", "model_b", "votes_a", "votes_b"),
-    frame=_majority,
+    frame=majority,
 )
 
 
