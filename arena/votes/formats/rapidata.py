@@ -16,7 +16,7 @@ import polars as pl
 
 from arena.votes.faults import VotesError
 from arena.votes.formats.tables import majority
-from arena.votes.layout import Format, Found, Record, has
+from arena.votes.layout import Format, Found, Record, first, has
 
 SIDES = {
     "model_a": ("model1",),
@@ -47,12 +47,15 @@ def _shares(columns: Sequence[str]) -> list[str]:
 
 def _of_one_dimension(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
     """Take the outcome from the larger share in the dimension; without a name, in `preference`."""
-    there = list(dict.fromkeys(SHARE.sub(r"\2", name) for name in _shares(rows.columns)))
-    asked = dimension or ("preference" if "preference" in there else there[0])
+    sides: dict[str, dict[str, str]] = {}
+    for match in filter(None, map(SHARE.match, rows.columns)):
+        sides.setdefault(match[2], {})[match[1]] = match[0]
+    there = [name for name, both in sides.items() if len(both) == 2]
+    asked = dimension or ("preference" if "preference" in there else first(there))
     if asked not in there:
-        raise VotesError(f"no dimension is called {asked}; there are {', '.join(there)}")
-    matches = [match for match in map(SHARE.match, rows.columns) if match and match[2] == asked]
-    of_side = {match[1]: match[0] for match in matches}
+        known = ", ".join(there) or "none with shares of both images"
+        raise VotesError(f"no dimension is called {asked}; there are {known}")
+    of_side = sides[asked]
     one, two = (pl.col(of_side[side]).cast(pl.Float64, strict=False) for side in "12")
     outcome = pl.when(one > two).then(pl.lit("a")).when(one < two).then(pl.lit("b"))
     outcome = outcome.when(one == two).then(pl.lit("tie"))
