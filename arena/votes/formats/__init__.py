@@ -14,8 +14,8 @@ from arena.votes.formats.kwise import IMAGEREWARD, KSORT, RANKINGS
 from arena.votes.formats.label_studio import LABEL_STUDIO
 from arena.votes.formats.likert import LIKERT
 from arena.votes.formats.pickapic import PICKAPIC
-from arena.votes.formats.rapidata import COUNTED, COUNTS, ORDER, SHARES
-from arena.votes.formats.tables import BATTLES, BATTLES_ONE_HOT, GENAI_BENCH, IMGSYS, TABLE
+from arena.votes.formats.rapidata import COUNTS, ORDER, SHARES
+from arena.votes.formats.tables import BATTLES, BATTLES_ONE_HOT, COUNTED, GENAI_BENCH, IMGSYS, TABLE
 from arena.votes.layout import Format
 
 # The first that knows a file's columns reads it; the votes table is asked last, and by default.

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import polars as pl
 
 from arena.votes.faults import VotesError
-from arena.votes.formats.tables import COLUMNS, OUTCOMES
-from arena.votes.layout import Format, Found, Record, has
+from arena.votes.formats.tables import majority
+from arena.votes.layout import Format, Found, Record, first, has
 
 SIDES = {
     "model_a": ("model1",),
@@ -31,36 +31,13 @@ ASSET = re.compile(r"^(.+?)(?:[_/]\d+)+(?:\.\w+)?$")
 TIES = ("both", "neither", "tie", "equal")
 
 
-def _majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
-    """Say who got more votes."""
-    del dimension
-    sides = ("votes_a", "votes_b", "votes_tie")
-    counts = (
-        pl.col(name).cast(pl.Float64, strict=False) if name in rows.columns else pl.lit(None)
-        for name in sides
-    )
-    one, two, tied = counts
-    tie = ((tied > one) & (tied > two)) | (one == two)
-    outcome = pl.when(tie).then(pl.lit("tie")).when(one > two).then(pl.lit("a"))
-    return rows.with_columns(outcome=outcome.when(one < two).then(pl.lit("b")))
-
-
 COUNTS = Format(
     "rapidata",
     "Rapidata/700k_Human_Preference_Dataset_FLUX_SD3_MJ_DALLE3, train_*.parquet",
     has("votes_image1", "votes_image2", "model1", "model2"),
     {**SIDES, "votes_a": ("votes_image1",), "votes_b": ("votes_image2",)},
     needs=("model_a", "model_b", "votes_a", "votes_b"),
-    frame=_majority,
-)
-# The same under the schema's names: a table of counts without an outcome.
-COUNTED = Format(
-    "counted",
-    "design.md, section 3: votes_a and votes_b without an outcome",
-    lambda there: there.issuperset({"votes_a", "votes_b"}) and not there & set(OUTCOMES),
-    {name: names for name, names in COLUMNS.items() if name != "outcome"},
-    needs=("model_a", "model_b", "votes_a", "votes_b"),
-    frame=_majority,
+    frame=majority,
 )
 
 
@@ -70,14 +47,15 @@ def _shares(columns: Sequence[str]) -> list[str]:
 
 def _of_one_dimension(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
     """Take the outcome from the larger share in the dimension; without a name, in `preference`."""
-    there = list(dict.fromkeys(SHARE.sub(r"\2", name) for name in _shares(rows.columns)))
-    if not there:
-        raise VotesError("no column weighted_results_image1_<dimension>; it is another layout")
-    asked = dimension or ("preference" if "preference" in there else there[0])
+    sides: dict[str, dict[str, str]] = {}
+    for match in filter(None, map(SHARE.match, rows.columns)):
+        sides.setdefault(match[2], {})[match[1]] = match[0]
+    there = [name for name, both in sides.items() if len(both) == 2]
+    asked = dimension or ("preference" if "preference" in there else first(there))
     if asked not in there:
-        raise VotesError(f"no dimension is called {asked}; there are {', '.join(there)}")
-    matches = [match for match in map(SHARE.match, rows.columns) if match and match[2] == asked]
-    of_side = {match[1]: match[0] for match in matches}
+        known = ", ".join(there) or "none with shares of both images"
+        raise VotesError(f"no dimension is called {asked}; there are {known}")
+    of_side = sides[asked]
     one, two = (pl.col(of_side[side]).cast(pl.Float64, strict=False) for side in "12")
     outcome = pl.when(one > two).then(pl.lit("a")).when(one < two).then(pl.lit("b"))
     outcome = outcome.when(one == two).then(pl.lit("tie"))

@@ -59,6 +59,30 @@ TABLE = Format(
     COLUMNS,
 )
 
+
+def majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+    """Return rows of counts with the outcome that they make: who got more votes."""
+    del dimension
+    sides = ("votes_a", "votes_b", "votes_tie")
+    counts = (
+        pl.col(name).cast(pl.Float64, strict=False) if name in rows.columns else pl.lit(None)
+        for name in sides
+    )
+    one, two, tied = counts
+    tie = ((tied > one) & (tied > two)) | (one == two)
+    outcome = pl.when(tie).then(pl.lit("tie")).when(one > two).then(pl.lit("a"))
+    return rows.with_columns(outcome=outcome.when(one < two).then(pl.lit("b")))
+
+
+COUNTED = Format(
+    "counted",
+    "design.md, section 3: votes_a and votes_b without an outcome",
+    lambda there: there.issuperset({"votes_a", "votes_b"}) and not there & set(OUTCOMES),
+    {name: names for name, names in COLUMNS.items() if name != "outcome"},
+    needs=("model_a", "model_b", "votes_a", "votes_b"),
+    frame=majority,
+)
+
 # The battles of Chatbot Arena, GenAI-Arena (a JSON list) and LMArena (parquet): winner is model_a,
 # model_b, tie, "tie (bothbad)" or both_bad. A `question_id` is a conversation's, and the same in
 # many rows of lmsys/mt_bench_human_judgments; LMArena's `id` is one vote's.
