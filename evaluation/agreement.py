@@ -19,7 +19,8 @@ from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
 from evaluation.intervals import rate_interval
 from evaluation.kept import Kept
-from evaluation.score import BATCH, Images, Run, task_of
+from evaluation.pictures import Images
+from evaluation.score import BATCH, Run, task_of
 from evaluation.scorers.naming import Named
 
 Key = tuple[str, str]  # prompt, image

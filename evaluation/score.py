@@ -12,11 +12,9 @@ CLIP, else of its 16 x 16 pixels), from which `drift` tells whether a policy dar
 
 import gc
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,8 @@ from PIL import Image
 
 from evaluation import devices, pictures
 from evaluation.errors import EvaluationError
-from evaluation.kept import Kept, Key, key_of
+from evaluation.kept import Kept, Key
+from evaluation.pictures import Embedding, Images, Light
 from evaluation.provenance import provenance
 from evaluation.scorers import Scorer
 from evaluation.scorers.load import load_named
@@ -36,7 +35,6 @@ from evaluation.tables import read_table
 
 BATCH = 64
 TOWERED = ("clip", "pickscore", "hps_v2", "hps_v2.1", "aesthetic")
-READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -58,71 +56,6 @@ class Task:
     label: str
     content: str
     load: Callable[[], Scorer]
-
-
-class Light:
-    """Brightness and saturation of images."""
-
-    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-        """Float64 (n, 2)."""
-        return np.array([*READERS.map(pictures.light, images)])
-
-
-class Embedding:
-    """Unit embeddings by a CLIP scorer's image tower, or small pixels where there is none."""
-
-    def __init__(self, scorer: Any = None):
-        self.towers = getattr(scorer, "towers", None)
-
-    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-        """Float64 (n, d)."""
-        if self.towers is None:
-            return np.array([*READERS.map(pictures.thumbnail, images)], dtype=float)
-        return self.towers.image_features(images).double().cpu().numpy()
-
-
-class Images:
-    """Images with their prompts: what they are known by, and what is wrong with them.
-
-    read : from a row's number to the image's bytes; raises EvaluationError. origins : what each row
-    is called in messages.
-    """
-
-    def __init__(
-        self, prompts: Sequence[str], read: Callable[[int], bytes], origins: Sequence[str]
-    ):
-        self.prompts, self.read, self.origins = prompts, read, origins
-        self.faults: dict[int, str] = {}
-        self.keys: list[Key | None] = [*READERS.map(self.key, range(len(prompts)))]
-
-    def key(self, row: int) -> Key | None:
-        """Key of a row's image and prompt; None where the file cannot be read."""
-        try:
-            return key_of(self.read(row), self.prompts[row])
-        except EvaluationError as error:
-            self.faults[row] = str(error)
-            return None
-
-    def open(self, row: int) -> Image.Image | None:
-        """The row's image; None where it is none, which is noted."""
-        try:
-            return pictures.decode(self.read(row))
-        except EvaluationError as error:
-            self.faults[row] = str(error)
-            return None
-
-    def batches(
-        self, rows: Sequence[int], size: int
-    ) -> Iterator[tuple[list[int], list[Image.Image]]]:
-        """Rows whose images opened, with these; the next batch is opened while one is scored."""
-        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
-        ahead = [READERS.submit(self.open, row) for row in (runs or [[]])[0]]
-        for run, following in zip(runs, [*runs[1:], []], strict=False):
-            opening = ahead
-            ahead = [READERS.submit(self.open, row) for row in following]
-            found = [(row, one.result()) for row, one in zip(run, opening, strict=True)]
-            whole = [(row, image) for row, image in found if image is not None]
-            yield [row for row, _ in whole], [image for _, image in whole]
 
 
 def read_images(paths: Sequence[Path], limit: int | None = None) -> tuple[pa.Table, list[str]]:
