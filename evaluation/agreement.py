@@ -80,13 +80,13 @@ def score_pairs(
         run = Run([task], images, kept)
         run.work(BATCH)
         problems += run.problems()
-        found = kept.get(task.content, {one for one in images.keys if one is not None})
+        found = kept.get(task.content, images.rows())
         scores[named.label] = {
             key: float(found[known][0])
             for key, known in zip(keys, images.keys, strict=True)
             if known in found
         }
-    return scores, [*(f"{names[row]}: {why}" for row, why in images.faults.items()), *problems]
+    return scores, [*(f"{names[row]}: {why}" for row, why in images.all_faults()), *problems]
 
 
 def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) -> Accuracy:

@@ -39,7 +39,7 @@ def revision(name: str) -> str | None:
         return None
     try:
         return model_info(name, timeout=20).sha
-    except (OSError, ValueError, httpx.HTTPError):  # what is wrong with it is said where it is loaded
+    except (OSError, ValueError, httpx.HTTPError):  # what is wrong is said where it is loaded
         return None
 
 

@@ -118,6 +118,17 @@ class Images:
             self.faults[row] = str(error)
             return None
 
+    def rows(self) -> dict[Key, int]:
+        """The first row of each different image and prompt."""
+        known = [(key, row) for row, key in enumerate(self.keys) if key is not None]
+        return dict(reversed(known))
+
+    def all_faults(self) -> list[tuple[int, str]]:
+        """(row, what is wrong) of every row that holds no image."""
+        whys = {self.keys[row]: why for row, why in self.faults.items() if self.keys[row]}
+        found = [(row, self.faults.get(row) or whys.get(key)) for row, key in enumerate(self.keys)]
+        return [(row, why) for row, why in found if why]
+
     def batches(
         self, rows: Sequence[int], size: int
     ) -> Iterator[tuple[list[int], list[Image.Image]]]:
