@@ -19,7 +19,8 @@ from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
 from evaluation.intervals import rate_interval
 from evaluation.kept import Kept
-from evaluation.score import BATCH, Images, Run, task_of
+from evaluation.pictures import Images
+from evaluation.score import BATCH, Run, task_of
 from evaluation.scorers.naming import Named
 
 Key = tuple[str, str]  # prompt, image
@@ -79,13 +80,13 @@ def score_pairs(
         run = Run([task], images, kept)
         run.work(BATCH)
         problems += run.problems()
-        found = kept.get(task.content, {one for one in images.keys if one is not None})
+        found = kept.get(task.content, images.rows())
         scores[named.label] = {
             key: float(found[known][0])
             for key, known in zip(keys, images.keys, strict=True)
             if known in found
         }
-    return scores, [*(f"{names[row]}: {why}" for row, why in images.faults.items()), *problems]
+    return scores, [*(f"{names[row]}: {why}" for row, why in images.all_faults()), *problems]
 
 
 def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) -> Accuracy:

@@ -6,6 +6,7 @@ started once, it does everything. Nothing else in the room knows how many proces
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
@@ -20,10 +21,13 @@ def choose(device: str | None) -> None:
 
 @cache
 def state() -> Any:
-    """Accelerate's view of this process among those that were launched together."""
+    """Accelerate's view of this process among those that were launched together.
+
+    They may wait long for the slowest: their shares are equal, what is left of them is not.
+    """
     from accelerate import PartialState
 
-    return PartialState()
+    return PartialState(timeout=timedelta(days=7))
 
 
 def device() -> str:

@@ -6,7 +6,7 @@ elsewhere.
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,6 @@ def to_png(figure: Figure, limit: int | None = None) -> bytes:
     return sink.getvalue()
 
 
-def new_figure(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """An empty chart in the project's style, sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    furnish(axes, title)
-    return figure, axes
-
-
 def furnish(axes: Axes, title: str) -> None:
     """Give axes the project's style."""
     axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=10)
@@ -60,34 +51,6 @@ def furnish(axes: Axes, title: str) -> None:
     axes.tick_params(colors=INK, labelsize=9, length=0)
     axes.grid(axis="x", color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
-
-
-def draw_intervals(
-    axes: Axes,
-    names: Sequence[str],
-    values: Sequence[float],
-    lows: Sequence[float],
-    highs: Sequence[float],
-    colours: Sequence[str],
-    form: str,
-) -> None:
-    """One line a name, the first at the top: the interval as a bar, the estimate as a dot."""
-    for place, (value, low, high, colour) in enumerate(
-        zip(values, lows, highs, colours, strict=True)
-    ):
-        axes.plot([low, high], [place] * 2, color=colour, lw=6, alpha=0.3, solid_capstyle="round")
-        axes.plot(value, place, "o", color=colour, ms=7)
-        axes.annotate(
-            format(value, form),
-            (value, place),
-            xytext=(0, 9),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8.5,
-            color=INK,
-        )
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.45, -0.75)
 
 
 def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> bytes:
@@ -104,14 +67,20 @@ def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> b
         if row[0] != baseline and row[1] is not None and np.isfinite(row[1])
     ]
     rows.sort(key=lambda row: -row[1])
-    figure, axes = new_figure(6.4, 1.5 + 0.45 * max(len(rows), 1), f"Win rate over {baseline}")
+    figure = Figure(figsize=(6.4, 1.5 + 0.45 * max(len(rows), 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    furnish(axes, f"Win rate over {baseline}")
     axes.axvline(0.5, color=INK, lw=1, ls=(0, (4, 3)))
-    if rows:
-        policies, rates, lows, highs, verdicts = zip(*rows, strict=True)
-        colours = [VERDICTS[verdict] for verdict in verdicts]
-        draw_intervals(axes, policies, rates, lows, highs, colours, ".1%")
-        reach = max(0.08, *(abs(end - 0.5) for end in (*lows, *highs)))
-        axes.set_xlim(max(-0.02, 0.46 - reach), min(1.02, 0.54 + reach))
+    for place, (_, rate, low, high, verdict) in enumerate(rows):
+        colour = VERDICTS[verdict]
+        axes.plot([low, high], [place] * 2, color=colour, lw=6, alpha=0.3, solid_capstyle="round")
+        axes.plot(rate, place, "o", color=colour, ms=7)
+        axes.text(rate, place - 0.22, f"{rate:.1%}", ha="center", fontsize=8.5, color=INK)
+    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_ylim(len(rows) - 0.45, -0.75)
+    reach = max([0.08, *(abs(end - 0.5) for row in rows for end in row[2:4])])
+    axes.set_xlim(max(-0.02, 0.46 - reach), min(1.02, 0.54 + reach))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     figure.supxlabel(
         "share of images that score higher than the baseline's of the same prompt; bar: 95%\n"

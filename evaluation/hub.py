@@ -28,6 +28,7 @@ def out_of_reach() -> bool:
 @cache
 def revision(name: str) -> str | None:
     """The commit of a repository: as fetched before, else as the hub says; None where unknown."""
+    import httpx
     from huggingface_hub import constants, model_info
 
     place = f"models--{name.replace('/', '--')}"
@@ -38,7 +39,7 @@ def revision(name: str) -> str | None:
         return None
     try:
         return model_info(name, timeout=20).sha
-    except (OSError, ValueError):  # what is wrong with it is said where it is loaded
+    except (OSError, ValueError, httpx.HTTPError):  # what is wrong is said where it is loaded
         return None
 
 

@@ -15,6 +15,7 @@ import numpy as np
 TABLE = """create table if not exists kept (
     scorer text, image text, prompt text, numbers blob, primary key (scorer, image, prompt)
 ) without rowid"""
+NAMES = "create table if not exists names (scorer text primary key, also text)"
 Key = tuple[str, str]  # digest of the image's bytes, digest of the prompt
 
 
@@ -35,6 +36,7 @@ class Kept:
             path.parent.mkdir(parents=True, exist_ok=True)
         self.connection = sqlite3.connect(path or ":memory:", timeout=600)
         self.connection.execute(TABLE)
+        self.connection.execute(NAMES)
         self.connection.commit()
 
     def get(self, scorer: str, keys: Iterable[Key]) -> dict[Key, np.ndarray]:
@@ -47,8 +49,24 @@ class Kept:
                 found[key] = np.frombuffer(row[0])
         return found
 
-    def put(self, scorer: str, found: Sequence[tuple[Key, np.ndarray]]) -> None:
-        """Keep numbers, durably."""
-        rows = [(scorer, *key, np.asarray(numbers, float).tobytes()) for key, numbers in found]
+    def put_names(self, scorer: str, also: Sequence[str]) -> None:
+        """Keep what a scorer's further numbers are called."""
+        with self.connection:
+            row = (scorer, "\n".join(also))
+            self.connection.execute("insert or replace into names values (?, ?)", row)
+
+    def names(self, scorer: str) -> list[str]:
+        """What a scorer's further numbers are called."""
+        query = "select also from names where scorer = ?"
+        row = self.connection.execute(query, (scorer,)).fetchone()
+        return row[0].split("\n") if row is not None and row[0] else []
+
+    def put(self, scorer: str, found: Sequence[tuple[Key | None, np.ndarray]]) -> None:
+        """Keep numbers, durably; of a file that could not be read there are none."""
+        rows = [
+            (scorer, *key, np.asarray(numbers, float).tobytes())
+            for key, numbers in found
+            if key is not None
+        ]
         with self.connection:
             self.connection.executemany("insert or replace into kept values (?, ?, ?, ?)", rows)

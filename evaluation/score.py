@@ -12,11 +12,9 @@ CLIP, else of its 16 x 16 pixels), from which `drift` tells whether a policy dar
 
 import gc
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,8 @@ from PIL import Image
 
 from evaluation import devices, pictures
 from evaluation.errors import EvaluationError
-from evaluation.kept import Kept, Key, key_of
+from evaluation.kept import Kept, Key
+from evaluation.pictures import Embedding, Images, Light
 from evaluation.provenance import provenance
 from evaluation.scorers import Scorer
 from evaluation.scorers.load import load_named
@@ -36,7 +35,6 @@ from evaluation.tables import read_table
 
 BATCH = 64
 TOWERED = ("clip", "pickscore", "hps_v2", "hps_v2.1", "aesthetic")
-READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)
@@ -58,71 +56,6 @@ class Task:
     label: str
     content: str
     load: Callable[[], Scorer]
-
-
-class Light:
-    """Brightness and saturation of images."""
-
-    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-        """Float64 (n, 2)."""
-        return np.array([*READERS.map(pictures.light, images)])
-
-
-class Embedding:
-    """Unit embeddings by a CLIP scorer's image tower, or small pixels where there is none."""
-
-    def __init__(self, scorer: Any = None):
-        self.towers = getattr(scorer, "towers", None)
-
-    def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-        """Float64 (n, d)."""
-        if self.towers is None:
-            return np.array([*READERS.map(pictures.thumbnail, images)], dtype=float)
-        return self.towers.image_features(images).double().cpu().numpy()
-
-
-class Images:
-    """Images with their prompts: what they are known by, and what is wrong with them.
-
-    read : from a row's number to the image's bytes; raises EvaluationError. origins : what each row
-    is called in messages.
-    """
-
-    def __init__(
-        self, prompts: Sequence[str], read: Callable[[int], bytes], origins: Sequence[str]
-    ):
-        self.prompts, self.read, self.origins = prompts, read, origins
-        self.faults: dict[int, str] = {}
-        self.keys: list[Key | None] = [*READERS.map(self.key, range(len(prompts)))]
-
-    def key(self, row: int) -> Key | None:
-        """Key of a row's image and prompt; None where the file cannot be read."""
-        try:
-            return key_of(self.read(row), self.prompts[row])
-        except EvaluationError as error:
-            self.faults[row] = str(error)
-            return None
-
-    def open(self, row: int) -> Image.Image | None:
-        """The row's image; None where it is none, which is noted."""
-        try:
-            return pictures.decode(self.read(row))
-        except EvaluationError as error:
-            self.faults[row] = str(error)
-            return None
-
-    def batches(
-        self, rows: Sequence[int], size: int
-    ) -> Iterator[tuple[list[int], list[Image.Image]]]:
-        """Rows whose images opened, with these; the next batch is opened while one is scored."""
-        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
-        ahead = [READERS.submit(self.open, row) for row in (runs or [[]])[0]]
-        for run, following in zip(runs, [*runs[1:], []], strict=False):
-            opening = ahead
-            ahead = [READERS.submit(self.open, row) for row in following]
-            found = [(row, one.result()) for row, one in zip(run, opening, strict=True)]
-            whole = [(row, image) for row, image in found if image is not None]
-            yield [row for row, _ in whole], [image for _, image in whole]
 
 
 def read_images(paths: Sequence[Path], limit: int | None = None) -> tuple[pa.Table, list[str]]:
@@ -190,27 +123,21 @@ def score_table(
         table["prompt"].to_pylist(), lambda row: pictures.read_bytes(paths[row]), origins
     )
     problems: list[str] = []
-    also: dict[str, tuple[str, ...]] = {}
     for group in groups:
         run = Run(group, images, kept)
         run.work(batch_size)
         problems += run.problems()
-        also |= run.also
         del run
         gc.collect()  # one group's weights leave before the next one's come
     devices.wait()
-    problems = [
-        *(f"{origins[row]}: image {paths[row]}: {why}"
-          for row, why in sorted(images.faults.items())),
-        *problems,
-    ]  # fmt: skip
+    faults = [f"{origins[row]}: image {paths[row]}: {why}" for row, why in images.all_faults()]
     tasks = [task for group in groups for task in group]
     scorers = [task.label for task in tasks if task.label not in ("light", "embedding")]
     for task in sorted(tasks, key=lambda task: task.label in ("light", "embedding")):
-        table = with_columns(table, task, also.get(task.label, ()), images, kept)
+        table = with_columns(table, task, images, kept)
     about = {"scorers": scorers} | provenance({task.label: task.content for task in tasks})
     metadata = {key: json.dumps(value) for key, value in about.items()}
-    return Scored(table.replace_schema_metadata(metadata), scorers, problems)
+    return Scored(table.replace_schema_metadata(metadata), scorers, [*faults, *problems])
 
 
 class Run:
@@ -219,31 +146,25 @@ class Run:
     def __init__(self, tasks: Sequence[Task], images: Images, kept: Kept):
         self.tasks, self.images, self.kept = tasks, images, kept
         self.absent: list[str] = []  # sentences about scorers that could not be loaded
-        self.reasons: dict[tuple[str, Key], str] = {}
+        self.reasons: dict[tuple[str, Key | None], str] = {}
         self.loaded: dict[str, Any] = {}
-        self.also: dict[str, tuple[str, ...]] = {}
 
     def work(self, batch_size: int) -> None:
         """Compute what is not kept yet of this process's part, and keep it."""
-        keys = self.images.keys
-        rows = devices.part_of([row for row, key in enumerate(keys) if key is not None])
+        rows = self.images.rows()  # an image that several tables hold is scored once
+        mine = dict(devices.part_of(sorted(rows.items(), key=lambda item: item[1])))
         lacking = {}
         for task in self.tasks:
-            there = self.kept.get(task.content, {key for key in keys if key is not None})
-            seen: set[Key] = set()  # an image that several tables hold is scored once
-            lacking[task.label] = {
-                row
-                for row in rows
-                if (key := keys[row]) not in there and not (key in seen or seen.add(key))  # type: ignore[func-returns-value, arg-type]
-            }
+            there = self.kept.get(task.content, mine)
+            lacking[task.label] = {row for key, row in mine.items() if key not in there}
         wanted = sorted(set().union(*lacking.values()))
         done, started = 0, time.monotonic()
         shown = started
         for batch, opened in self.images.batches(wanted, batch_size):
             for task in self.tasks:
-                mine = [i for i, row in enumerate(batch) if row in lacking[task.label]]
-                if mine:
-                    self.keep(task, [batch[i] for i in mine], [opened[i] for i in mine])
+                some = [i for i, row in enumerate(batch) if row in lacking[task.label]]
+                if some:
+                    self.keep(task, [batch[i] for i in some], [opened[i] for i in some])
             done += len(batch)
             if time.monotonic() - shown > 2:
                 shown = time.monotonic()
@@ -257,14 +178,15 @@ class Run:
             f"{origin}: {task.label}: {self.reasons[task.label, key]}"
             for origin, key in rows
             for task in self.tasks
-            if key is not None and (task.label, key) in self.reasons
+            if (task.label, key) in self.reasons
         ]
 
     def scorer(self, task: Task) -> Any:
         """The task's scorer, loaded when it is first needed; None where it cannot be."""
         if task.label not in self.loaded:
             try:
-                self.loaded[task.label] = task.load()
+                self.loaded[task.label] = scorer = task.load()
+                self.kept.put_names(task.content, getattr(scorer, "also", ()))
             except EvaluationError as error:
                 if task.label != "embedding":  # whose scorer has said so itself
                     self.absent.append(str(error))
@@ -276,7 +198,6 @@ class Run:
         scorer = self.scorer(task)
         if scorer is None:
             return
-        self.also[task.label] = getattr(scorer, "also", ())
         asks = getattr(scorer, "asks", None)
         prompts = [self.images.prompts[row] for row in rows]
         chosen = [i for i, prompt in enumerate(prompts) if asks is None or asks(prompt)]
@@ -286,10 +207,10 @@ class Run:
         found = []
         for i, (place, row) in enumerate(zip(chosen, numbers, strict=True)):
             if i in reasons:
-                self.reasons[task.label, self.images.keys[rows[place]]] = reasons[i]  # type: ignore[index]
+                self.reasons[task.label, self.images.keys[rows[place]]] = reasons[i]
             else:
                 found.append((self.images.keys[rows[place]], row))
-        self.kept.put(task.content, found)  # type: ignore[arg-type]
+        self.kept.put(task.content, found)
 
 
 def score_batch(
@@ -322,17 +243,15 @@ def score_batch(
     return numbers, {int(i): f"gave {numbers[i, 0]}" for i in bad}
 
 
-def with_columns(
-    table: pa.Table, task: Task, also: Sequence[str], images: Images, kept: Kept
-) -> pa.Table:
+def with_columns(table: pa.Table, task: Task, images: Images, kept: Kept) -> pa.Table:
     """The table with a task's numbers as columns."""
-    there = kept.get(task.content, {key for key in images.keys if key is not None})
+    there = kept.get(task.content, images.rows())
     rows = [there.get(key) if key is not None else None for key in images.keys]
     if task.label == "embedding":
         halves = [None if row is None else row.astype(np.float16).tobytes() for row in rows]
         return put_column(table, "embedding", pa.array(halves, pa.binary()))
     names = ["brightness", "saturation"] if task.label == "light" else [task.label]
-    names += [f"{task.label}.{name}" for name in also]
+    names += [f"{task.label}.{name}" for name in kept.names(task.content)]
     for place, name in enumerate(names):
         known = (row[place] if row is not None and place < len(row) else np.nan for row in rows)
         values = np.fromiter(known, float, len(rows))

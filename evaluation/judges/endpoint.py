@@ -74,6 +74,8 @@ class EndpointJudge(AskedJudge):
         base, self.key = read_settings()
         self.url = f"{base}/chat/completions"
         self.place = f"{urlsplit(base).scheme}://{urlsplit(base).netloc}"
+        # Read once: that takes longer than a request.
+        self.certificates = base.startswith("https") and httpx.create_ssl_context()
         known = hashlib.sha256(base.encode()).hexdigest()
         super().__init__(f"openai:{model}", [known, model], cache, asking)
         self.settings: dict[str, Any] = {"model": model, "temperature": 0}
@@ -114,7 +116,7 @@ class EndpointJudge(AskedJudge):
 
         async def whole() -> tuple[int, httpx.Headers, bytes]:
             async with (
-                httpx.AsyncClient(timeout=self.deadline, follow_redirects=False) as client,
+                httpx.AsyncClient(timeout=self.deadline, verify=self.certificates) as client,
                 client.stream("POST", self.url, json=body, headers=headers) as response,
             ):
                 content = b""

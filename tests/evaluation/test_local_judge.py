@@ -64,7 +64,7 @@ def test_the_model_sees_all_five_images(model, question, tmp_path):
     assert int((seen["input_ids"] == token).sum()) == 5 * 4  # 2 x 2 patches each
 
 
-@pytest.mark.parametrize("orders", [2, 3, 4, 5])
+@pytest.mark.parametrize("orders", [3, 5])
 def test_equal_sums_of_places_tie_whatever_the_number_of_orders(question, tmp_path, orders):
     """All 120 judges that look at the position only: sums of places are whole numbers."""
     for order in itertools.permutations(range(1, 6)):

@@ -160,6 +160,34 @@ def test_nothing_is_scored_twice(images, scorers, tmp_path):
     assert Brightness.seen == first + 1 + 71
 
 
+def test_further_numbers_are_there_too_where_all_was_kept(images, scorers, tmp_path):
+    class Sure(Brightness):
+        also = ("sigma",)
+
+        def score(self, prompts, images):
+            found = super().score(prompts, images)
+            return np.stack([found, 2 * found], axis=1)
+
+    scorers["hps_v3"] = Sure
+    out = tmp_path / "scores.parquet"
+    for _ in range(2):  # the second time nothing is loaded
+        assert run(images, "--scorer", "hps_v3", "--out", out) == 0
+        table = pl.read_parquet(out)
+        assert (table["hps_v3.sigma"] == 2 * table["hps_v3"]).all()
+    assert Brightness.seen == 70
+    assert scores_of(pq.read_table(out)).scorers == ["hps_v3"]
+
+
+def test_every_row_of_a_broken_image_is_named(images, scorers, tmp_path, capsys):
+    for name in ("base-3.png", "arenapo-3.png"):
+        (images.parent / name).write_bytes(b"the same rubbish")
+    out = tmp_path / "scores.parquet"
+    assert run(images, "--scorer", "pickscore", "--out", out) == 1
+    said = capsys.readouterr().err
+    assert "images.csv: row 4: image" in said
+    assert "images.csv: row 74: image" in said
+
+
 def test_an_interrupted_scoring_goes_on(images, scorers, tmp_path, monkeypatch):
     class Tired(Brightness):
         def score(self, prompts, images):
