@@ -3,6 +3,7 @@
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from arena.atomic import replacing
 from arena.ratings.table import Ratings
@@ -57,13 +58,14 @@ def written(study: Study, lake: Lake, decision: str) -> str:
     """Return the page as markdown; no prompt, rater or path stands in it."""
     votes, ratings = lake.read("votes", "outcome"), Ratings.read(lake.table("ratings")).table
     table, headline = lake.read("report"), study.scorecard.headline
+    ties = votes.filter(pl.col("outcome") == "tie").height
     leaders = ratings.sort("mu", descending=True).head(LEADERS)
     shown = table.select("policy", "objective", "mean_score", "win_rate", "win_rate_low",
                          "win_rate_high", "verdict")  # fmt: skip
     lines = [
         f"# {study.name}",
         "",
-        f"{votes.height:,} votes, {(votes['outcome'] == 'tie').mean() or 0:.0%} of them ties, over "
+        f"{votes.height:,} votes, {ties / max(votes.height, 1):.0%} of them ties, over "
         f"{ratings.height} models, rated by {study.arena.estimator}.",
         "",
         markdown(leaders.select("model", "mu", "sigma", "votes")),
