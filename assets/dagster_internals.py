@@ -1,6 +1,7 @@
 """Everything that is taken from Dagster's private modules, and nothing else; a test for each.
 
-An upgrade of Dagster that moves one of these shows here first.
+An upgrade of Dagster that moves one of these shows here first. The stores' modules are imported
+where they are used: they load SQLAlchemy, which the definitions need not.
 """
 
 from collections.abc import Iterator
@@ -9,14 +10,11 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.asset_check_execution_record import (
     COMPLETED_ASSET_CHECK_EXECUTION_RECORD_STATUSES as COMPLETED,
 )
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
 __all__ = [
     "CheckRunHealthResult",
@@ -32,6 +30,8 @@ __all__ = [
 
 def open_instance(home: Path, config: Path) -> dg.DagsterInstance:
     """Open the instance whose history lies in `home`, as the dagster.yaml in `config` says."""
+    from dagster._core.instance.ref import InstanceRef
+
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), config_dir=str(config)))
 
 
@@ -70,6 +70,9 @@ def free_pool_slots(instance: dg.DagsterInstance, run_id: str) -> None:
 
 def files_of_run(instance: dg.DagsterInstance, run_id: str) -> list[Path]:
     """Return a run's own event log and output, which Dagster leaves behind when it forgets it."""
+    from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
+
     files = []
     log, output = instance.event_log_storage, instance.compute_log_manager
     if isinstance(log, SqliteEventLogStorage):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from arena.atomic import replacing
 from arena.ratings.table import Ratings
@@ -58,6 +59,7 @@ def written(study: Study, lake: Lake, decision: str) -> str:
     votes, ratings = lake.read("votes", "outcome"), Ratings.read(lake.table("ratings")).table
     ties = int((votes["outcome"] == "tie").sum())
     table, headline = lake.read("report"), study.scorecard.headline
+    ties = votes.filter(pl.col("outcome") == "tie").height
     leaders = ratings.sort("mu", descending=True).head(LEADERS)
     shown = table.select("policy", "objective", "mean_score", "win_rate", "win_rate_low",
                          "win_rate_high", "verdict")  # fmt: skip
