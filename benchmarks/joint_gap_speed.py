@@ -1,10 +1,15 @@
-"""The joint gap of a million votes: seconds, sweeps, memory, on graphs of three shapes.
+"""The joint gap of a million votes: seconds, sweeps, memory, on graphs of many shapes.
 
-    python -m benchmarks.joint_gap_speed [--votes 1000000]
+    python -m benchmarks.joint_gap_speed [--votes 1000000] [--shapes "ten images" ...]
 
     one image a vote   votes between random images, as many images as votes: a large component
     rankings           four images a prompt, all six pairs, one rater each: many small dense graphs
     ten votes an image a tenth as many images as votes: one graph full of cycles
+    repeated pairs     a third as many pairs as votes, raters unknown: one factor of counts for each
+    ten images         every pair of ten images, raters unknown
+    a thousand images  most pairs of a thousand images, raters unknown
+    named raters       twenty images, 5,000 raters: every rater's taste for each image
+    consistent         900 images, no noise: every vote agrees with one order
 
 Each in a process of its own, so that its peak memory is its own; what compiling costs is left out.
 """
@@ -20,28 +25,44 @@ import polars as pl
 from arena.gaps.joint import joint_gaps
 from arena.ratings.trueskill import TrueSkill
 
-SHAPES = ("one image a vote", "rankings", "ten votes an image")
 MODELS = 20
+RATERS = 5000
+# The number of images, given that of votes.
+SHAPES = {
+    "one image a vote": lambda votes: votes,
+    "rankings": lambda votes: 4 * (votes // 6),
+    "ten votes an image": lambda votes: votes // 10,
+    "repeated pairs": lambda votes: votes // 10,
+    "ten images": lambda votes: 10,
+    "a thousand images": lambda votes: 1_000,
+    "named raters": lambda votes: 20,
+    "consistent": lambda votes: 900,
+}
+NAMED = ("one image a vote", "rankings", "ten votes an image", "named raters")
 
 
 def simulated(shape: str, votes: int) -> pl.DataFrame:
     """Return votes of a shape: images spread by sqrt(0.5) about their model, as much noise."""
     rng = np.random.default_rng(0)
+    images = SHAPES[shape](votes)
     if shape == "rankings":
         prompts = votes // 6
         i, j = (4 * np.arange(prompts)[:, None] + np.array(np.triu_indices(4, 1))[:, None]).reshape(
             2, -1
         )
-        images, rater = 4 * prompts, np.repeat(np.arange(prompts), 6)
+        rater = np.repeat(np.arange(prompts), 6)
     else:
-        images = votes if shape == "one image a vote" else votes // 10
         i = rng.integers(0, images, votes)
         j = (i + rng.integers(1, images, votes)) % images
-        rater = rng.integers(0, 5000, votes)
+        rater = rng.integers(0, RATERS, votes)
+    if shape == "repeated pairs":
+        pair = rng.integers(0, votes // 3, votes)
+        i, j = i[pair], j[pair]
     model = rng.integers(0, MODELS, images)
     x = rng.normal(0.0, 0.7, MODELS)[model] + np.sqrt(0.5) * rng.normal(size=images)
-    d = x[i] - x[j] + rng.normal(size=len(i))
-    sign = np.where(np.abs(d) < 0.3, 0, np.sign(d)).astype(int)
+    noise, margin = (0.0, 0.0) if shape == "consistent" else (1.0, 0.3)
+    d = x[i] - x[j] + noise * rng.normal(size=len(i))
+    sign = np.where(np.abs(d) < margin, 0, np.sign(d)).astype(int)
     table = {
         "vote_id": np.arange(len(i)),
         "model_a": model[i],
@@ -51,7 +72,8 @@ def simulated(shape: str, votes: int) -> pl.DataFrame:
         "image_b": j,
         "rater": rater,
     }
-    return pl.DataFrame(table).with_columns(pl.all().cast(pl.String))
+    named = pl.DataFrame(table).with_columns(pl.all().cast(pl.String))
+    return named if shape in NAMED else named.drop("rater")
 
 
 def measure(shape: str, count: int) -> None:
@@ -77,9 +99,12 @@ def main() -> None:
     """Print a line a shape."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--votes", type=int, default=1_000_000)
-    count = parser.parse_args().votes
-    for shape in SHAPES:
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=(shape, count))
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    options = parser.parse_args()
+    for shape in options.shapes:
+        process = multiprocessing.get_context("spawn").Process(
+            target=measure, args=(shape, options.votes)
+        )
         process.start()
         process.join()
 

@@ -31,6 +31,8 @@ SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 NOBODY = -1
 # Covariances of up to this many variables are inverted here.
 BY_HAND = 64
+# Ordinary graphs are done in this many sweeps of whole steps. After them:
+FREE = 6
 # A factor whose move turns back by more than this share of its last one swings about its end: it
 # takes half the step from there on, down to the shortest, and longer ones again when it is still.
 SWINGS = 0.5
@@ -318,7 +320,7 @@ def _sweep_component(
             moved = max(moved / math.sqrt(v), abs(variance / v - 1.0))
             change = max(change, moved)
             settled[f], was[f], at[f, 0], at[f, 1] = moved < near, d, c, V
-            swings = (mean - d) * last[f] < -SWINGS * last[f] ** 2
+            swings = sweeps >= FREE and (mean - d) * last[f] < -SWINGS * last[f] ** 2
             step[f] = max(0.5 * step[f], SHORTEST) if swings else min(1.2 * step[f], 1.0)
             last[f] = mean - d
             to.tau[f] += step[f] * (max(1.0 / variance - 1.0 / V, 0.0) - tau)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import ndtr
+from scipy.special import ndtri
 
 from arena.gaps.pairwise import (
     UnratedModelError,
@@ -173,30 +173,17 @@ def test_models_that_were_estimated_together_differ_by_less_than_they_vary(delta
 
 
 def test_thurstones_gaps_of_two_models_are_those_of_the_cases():
-    """Laplace by hand: 2 beta^2 = 1 / curvature of the probit likelihood, and the prior's ridge."""
-    beta, prior = 25 / 6, 25 / 3
-    for n, won, lost in ((10_000, 1.4929, 0.0037), (100, 1.5328, 0.2752)):
-        scale = math.sqrt(2.0) * beta
-
-        def slopes(d, n=n, scale=scale):
-            x = d / scale
-            density = math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
-            up, down = ndtr(x), ndtr(-x)
-            first = n * density / scale * (0.6 / up - 0.4 / down) - d / (2 * prior**2)
-            curved = 0.6 * (density / up) * (density / up + x)
-            curved += 0.4 * (density / down) * (density / down - x)
-            return first, n * curved / scale**2 + 1 / (2 * prior**2)
-
-        d = 0.0
-        for _ in range(50):
-            slope, curvature = slopes(d)
-            d += slope / curvature
-        each = 1 / curvature / 2
-        covariance = [[prior**2 / 2 + each / 2, prior**2 / 2 - each / 2]] * 2
-        covariance[1] = covariance[1][::-1]
-        ratings = with_covariance([d, 0.0], covariance, beta=beta, epsilon=0.0)
-        gaps = pairwise_gaps(votes_of([("A", "B", "a"), ("A", "B", "b")]), ratings)
-        assert gaps["gap"].to_list() == pytest.approx([won, lost], abs=2e-4)
+    """shared/cases, two_10000: Laplace by hand of 6,000 wins of 10,000, without a prior."""
+    beta, share = 25 / 6, 0.6
+    scale = math.sqrt(2.0) * beta
+    x = ndtri(share)
+    density = math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    variance = scale**2 * share * (1 - share) / (10_000 * density**2)  # of the difference
+    level, each = (25 / 3) ** 2 / 2, variance / 4
+    covariance = [[level + each, level - each], [level - each, level + each]]
+    ratings = with_covariance([scale * x, 0.0], covariance, beta=beta, epsilon=0.0)
+    gaps = pairwise_gaps(votes_of([("A", "B", "a"), ("A", "B", "b")]), ratings)
+    assert gaps["gap"].to_list() == pytest.approx([1.4929, 0.0037], abs=6e-5)
 
 
 def test_frames_of_either_kind_come_back_as_they_came_with_numbers_for_ids():
