@@ -217,8 +217,9 @@ def weights_of(table: Any) -> dict[str, str]:
 def further_means(scores: Scores) -> dict[str, dict[str, float]]:
     """A scorer's further number ("vqa.count") -> policy -> its mean over the policy's images."""
     means = {}
+    own = tuple(f"{scorer}." for scorer in scores.scorers)
     for name in scores.values:
-        if any(name.startswith(f"{scorer}.") for scorer in scores.scorers):
+        if name.startswith(own) and name not in scores.scorers:  # hps_v2.1 is no number of hps_v2
             columns = zip(scores.policies, scores.values[name].T, strict=True)
             known = {policy: one[np.isfinite(one)] for policy, one in columns}
             means[name] = {policy: float(one.mean()) for policy, one in known.items() if len(one)}

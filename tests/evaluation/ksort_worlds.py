@@ -1,8 +1,10 @@
 """Random K-Sort Eval data sets, on disk in the published layout or in memory, and judges."""
 
+import io
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -14,6 +16,14 @@ from evaluation.ksort_dataset import Dataset, Instance
 
 BETA = 25 / 6  # spread of one image about its model's ability, TrueSkill's default
 MARGIN = 0.7404  # differences below this are ties: TrueSkill's default for 10% draws
+
+
+@cache
+def encoded(colour: tuple[int, int, int], suffix: str) -> bytes:
+    """A small image of one colour."""
+    sink = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(sink, {"jpg": "JPEG", "png": "PNG"}[suffix])
+    return sink.getvalue()
 
 
 def write_dataset(
@@ -41,7 +51,7 @@ def write_dataset(
         folder = root / "Image" / f"sample_{i:04d}"
         folder.mkdir(parents=True)
         for k in range(4):
-            Image.new("RGB", (8, 8), (i % 256, 40 * k, 0)).save(folder / f"{k}.{suffix}")
+            (folder / f"{k}.{suffix}").write_bytes(encoded((i % 256, 40 * k, 0), suffix))
         content = {
             "prompt": [f"prompt number {i}"],
             "img_rank": [int(rank) for rank in (-performance).argsort().argsort()],
@@ -60,7 +70,7 @@ def write_new_images(root: Path, dataset: Path) -> Path:
     """Write an image of the new model for every instance."""
     root.mkdir(parents=True)
     for folder in (dataset / "Image").iterdir():
-        Image.new("RGB", (8, 8), (0, 0, 200)).save(root / f"{folder.name}.png")
+        (root / f"{folder.name}.png").write_bytes(encoded((0, 0, 200), "png"))
     return root
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.page import pairs_of, ranked, write_comparison
+from evaluation.page import further_means, pairs_of, ranked, write_comparison
 from evaluation.scores import scores_of
 from evaluation.statistics import compare, compare_all, compare_categories, scorer_agreement
 
@@ -76,6 +76,13 @@ def test_scores_are_what_the_metadata_says_whatever_their_type():
     words = table.set_column(3, "mark", pa.array(["good"] * 4))
     with pytest.raises(EvaluationError, match="the column 'mark' holds no scores"):
         scores_of(words, ["mark"])
+
+
+def test_a_scorer_is_no_further_number_of_another():
+    frame = pl.DataFrame(
+        {"policy": ["base"], "prompt": ["a"], "hps_v2": [1.0], "hps_v2.1": [2.0], "vqa.x": [3.0]}
+    ).with_columns(vqa=pl.lit(0.5))
+    assert further_means(scores_of(frame)) == {"vqa.x": {"base": 3.0}}
 
 
 def test_a_policy_without_one_scorer_costs_no_page(tmp_path):
