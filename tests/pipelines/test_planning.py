@@ -52,6 +52,7 @@ def test_a_study_never_run_is_planned_from_the_shell_and_nothing_is_written(writ
     (line,) = [each for each in done.stdout.splitlines() if each.split()[:2] == ["policy", "dpo"]]
     # The base is an empty folder, of which nothing can be counted.
     assert "no estimate" in line
+    assert "24 prompts are drawn: a win rate of 79% or more is told from 50%" in done.stdout
     assert "was never made" in line
     assert files(tmp_path) == before
     assert not (tmp_path / "lake").exists()
