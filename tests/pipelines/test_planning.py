@@ -16,6 +16,7 @@ from pipelines.chain import RATE, chain_of, of_job
 from pipelines.launch import Launcher
 from pipelines.planning import MAY_RUN, RUNS, UP_TO_DATE, plan, recipe_change, steps_of
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 ROOT = Path(__file__).parents[2]
 
 
