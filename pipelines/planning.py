@@ -22,6 +22,7 @@ from assets.lineage import named
 from assets.stage import Chain, Place
 from assets.study import Study
 from assets.votes import NothingYet
+from evaluation.prompts import read_prompts
 from pipelines.arrivals import waiting
 from pipelines.chain import JOBS, RECIPE, TRAIN, in_order, of_job
 from pipelines.costs import Cost, Costs
@@ -215,9 +216,12 @@ def resolution(study: Study) -> list[str]:
     |p - 1/2| >= (1.96 + 0.84) / (2 sqrt(n)).
     """
     lake = Lake(study.lake)
-    if not lake.table("evaluation_prompts").exists():
+    if lake.table("evaluation_prompts").exists():
+        count = lake.read("evaluation_prompts", "prompt_id").height
+    elif study.generation.prompts and study.generation.prompts.exists():
+        count = len(read_prompts(study.generation.prompts))
+    else:
         return []
-    count = lake.read("evaluation_prompts", "prompt_id").height
     least = 0.5 + (1.96 + 0.84) / (2 * math.sqrt(count))
     said = "no win rate" if least > 1 else f"a win rate of {least:.0%} or more"
     return [f"{count} prompts are drawn: {said} is told from 50% four times in five"]

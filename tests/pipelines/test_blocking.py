@@ -11,6 +11,7 @@ from pipelines.chain import chain_of
 from pipelines.launch import Launcher, StageFailed
 from pipelines.planning import BLOCKED, steps_of
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 DOWNSTREAM = ("training_set", "evaluation_prompts", "policy", "generations", "scorecard", "report")
 
 

@@ -13,6 +13,7 @@ import pytest
 from pipelines import homes
 from pipelines.pages import served
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 ROOT = Path(__file__).parents[2]
 
 

@@ -11,6 +11,9 @@ from pipelines.launch import Launcher
 from pipelines.needs import needs, quick, require
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
+
+
 def missing(study):
     return {each.what: each.said for each in quick(study) if not each.met}
 

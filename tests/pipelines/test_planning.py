@@ -16,6 +16,7 @@ from pipelines.chain import RATE, chain_of, of_job
 from pipelines.launch import Launcher
 from pipelines.planning import MAY_RUN, RUNS, UP_TO_DATE, plan, recipe_change, steps_of
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,6 +53,7 @@ def test_a_study_never_run_is_planned_from_the_shell_and_nothing_is_written(writ
     (line,) = [each for each in done.stdout.splitlines() if each.split()[:2] == ["policy", "dpo"]]
     # The base is an empty folder, of which nothing can be counted.
     assert "no estimate" in line
+    assert "24 prompts are drawn: a win rate of 79% or more is told from 50%" in done.stdout
     assert "was never made" in line
     assert files(tmp_path) == before
     assert not (tmp_path / "lake").exists()

@@ -18,7 +18,7 @@ from pipelines.chain import chain_of
 from pipelines.launch import Launcher, StageFailed
 from pipelines.promotion import promote
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ from pipelines.promotion import promote
 from pipelines.retention import clean
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
+
+
 def strict(text):
     """Two policies; nothing is kept for its age, and one version of a policy."""
     two = text.replace('[[policy]]\nname = "arenapo"\nobjective = "arenapo"\n\n', "")

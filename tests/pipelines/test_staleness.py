@@ -9,6 +9,7 @@ from pipelines.chain import chain_of
 from pipelines.launch import Launcher
 from pipelines.staleness import Staleness, look_at_sources
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 JOINT = '[[policy]]\nname = "joint"\nobjective = "arenapo"\ngap_estimator = "joint"\n\n'
 
 

@@ -19,6 +19,7 @@ from pipelines.launch import Launcher
 from pipelines.planning import UP_TO_DATE, steps_of
 from pipelines.retention import clean, needed_runs
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 ROOT = Path(__file__).parents[2]
 
 
@@ -26,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 def two(write_chain):
     """Two studies of equal content in two folders, on one store of MLflow."""
     strict = "[retention]\ndays = 0\nmodels = 1\n\n[arena]"
-    study = write_chain(lambda text: text.replace("[arena]", strict))
+    third = '[[policy]]\nname = "arenapo"\nobjective = "arenapo"\n\n'
+    study = write_chain(lambda text: text.replace("[arena]", strict).replace(third, ""))
     return study, second_study(study)
 
 
@@ -38,7 +40,6 @@ def test_a_b_a_recomputes_nothing_and_each_sees_only_its_own(two, instance):
     a, b = two
     first = Launcher(a, instance, quiet)
     made = first.chain()
-    files = content_hash(a.lake)
     assert Launcher(b, instance, quiet).chain() == made
     assert Launcher(a, instance, quiet).chain() == []
     for study in two:
@@ -56,7 +57,7 @@ def test_a_b_a_recomputes_nothing_and_each_sees_only_its_own(two, instance):
     assert all(instance.get_run_by_id(run) for run in needed["second"])
     assert content_hash(b.lake) == lake
     assert Launcher(b, instance, quiet).chain() == []
-    assert content_hash(a.lake) == files or Launcher(a, instance, quiet).chain() == []
+    assert Launcher(a, instance, quiet).chain() == []
 
     # A sensor of one says nothing of the other's run.
     job = build_definitions(b).resolve_job_def(b.called("rate_votes"))
