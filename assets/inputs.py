@@ -20,12 +20,12 @@ from assets.content import (
 from assets.lake import Lake
 from assets.study import Study
 from evaluation.scorers.naming import content, parse
-from training.config import WITHOUT_GAPS, PolicyConfig
+from training.config import FREE, WITHOUT_GAPS, PolicyConfig
 from training.study_file import gap_column
 
-# The base counts by its content: its path differs from machine to machine. How often a run is
-# logged or saved changes no weight.
-UNRELATED = ("base", "log_every", "checkpoint_every")
+# The base counts by its content: its path differs from machine to machine. What may change between
+# the parts of one run changes no weight, unless it decides when the run is over.
+UNRELATED = FREE - {"steps", "patience", "validate_every"}
 PAIR = ("vote_id", "prompt", "image_winner", "image_loser", "split")
 
 
@@ -54,7 +54,7 @@ def settings(config: PolicyConfig) -> str:
     """Return a policy's settings as JSON, those that change no weight left out."""
     kept = dataclasses.asdict(config)
     for key in UNRELATED:
-        kept.pop(key)
+        kept.pop(key, None)
     return json.dumps(kept, sort_keys=True)
 
 

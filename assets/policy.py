@@ -1,14 +1,14 @@
 """The policy: each one of the study's, trained by a child process in the pool `gpu`."""
 
 import dataclasses
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
-from safetensors.numpy import load_file
 
 from arena.atomic import replacing
 from assets import inputs, model_registry
@@ -171,13 +171,27 @@ def check_preference(metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
     )
 
 
+def _floats(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield every tensor of a safetensors file as fp32; numpy has no bf16, its upper half."""
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+    header.pop("__metadata__", None)
+    content = np.memmap(file, mode="r", offset=8 + size)
+    kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "U8": "u1"}
+    for key, about in header.items():
+        raw = content[slice(*about["data_offsets"])].view(kinds[about["dtype"]])
+        if about["dtype"] == "BF16":
+            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+        yield key, raw.astype(np.float32)
+
+
 def check_weights(folder: Path) -> dg.AssetCheckResult:
     """Read every safetensors file under `folder` and look at every number in it."""
     files = sorted(folder.rglob("*.safetensors"))
     bad, largest, count = [], 0.0, 0
     for file in files:
-        for key, tensor in load_file(file).items():
-            values = np.asarray(tensor, dtype=np.float32)
+        for key, values in _floats(file):
             count += values.size
             if not np.isfinite(values).all():
                 bad.append(f"{file.name}: {key}")

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from training.batches import step_generator
+from training.inputs import step_generator
 
 Phases = Callable[[str], AbstractContextManager[None]]
 """What counts the time of the part of a step that it is given the name of."""
@@ -42,7 +42,11 @@ def plain_step(
 
         unet.requires_grad_(False)
         unet.add_adapter(
-            LoraConfig(r=config.rank, lora_alpha=config.rank, target_modules=list(config.targets))
+            LoraConfig(
+                r=config.rank,
+                lora_alpha=config.rank,
+                target_modules=["to_q", "to_k", "to_v", "to_out.0"],
+            )
         )
     trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate)

@@ -210,7 +210,7 @@ def measure(options: argparse.Namespace) -> None:
     from transformers import CLIPTextModel  # noqa: F401
 
     from benchmarks.plain_step import plain_step
-    from training.batches import rows_of_step
+    from training.inputs import rows_of_step
     from training.study_file import policy_config
 
     libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -270,28 +270,32 @@ def our_step(
     """The step of training/loop.py, over inputs that an earlier process has cached."""
     import torch
 
-    from training import cache
-    from training.batches import Inputs, step_generator
+    from training.encoding import Source
     from training.families import open_family
+    from training.inputs import Inputs, step_generator
     from training.learner import Learner
     from training.pairs import open_pairs
     from training.processes import Processes
 
+    config = dataclasses.replace(config, pairs_at_once=config.batch_size)
+    processes, whole = Processes(0, 1, device), open_pairs(folder / "pairs.parquet")
+    pairs = whole.train
     family = open_family(config.base)
-    pairs = open_pairs(folder / "pairs.parquet")
-    kept = (torch.float32, device, print)
-    images = (pairs.images, folder / "images.parquet", folder / "cache", config.resolution)
-    latents = cache.latents(family, *images, *kept)
-    texts = cache.prompt_embeddings(family, pairs.prompts, folder / "cache", *kept)
-    inputs = Inputs(family, [latents], texts, device)
-    learner = Learner(config, family, Processes(0, 1, device))
-    phases.around(learner, "_residual", lambda _, model=None: "reference" if model else "policy")
+    source = Source(family, folder / "images.parquet", folder / "cache", processes, print)
+    used = [(pairs, np.arange(len(pairs)))]
+    inputs = Inputs(config, source, whole.images, whole.prompts, used)
+    learner = Learner(config, family, processes)
+    phases.around(
+        learner, "_residual", lambda _, model=None: "policy" if model is None else "reference"
+    )
     phases.around(learner.optimizer, "step", lambda *_, **__: "optimiser")
-    reference = torch.ones(len(pairs.train), 2)  # any numbers: what is timed is reading them
+    reference = torch.ones(len(pairs), 2)  # any numbers: what is timed is reading them
 
     def step(i: int, rows: np.ndarray) -> None:
-        draws = inputs.new_draws(len(rows), step_generator(0, i, device))
-        learner.step(i, inputs.batch(pairs.train, rows, draws, reference[rows] if known else None))
+        draws = inputs.new_draws(pairs, rows, step_generator(0, i, device))
+        known_errors = reference[rows] if known else None
+        parts = inputs.parts(pairs, rows, draws, reference=known_errors)
+        learner.step(i, [part for _, part in parts])
 
     return step
 

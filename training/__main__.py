@@ -44,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--plan", action="store_true", help="print memory, disk and hours that it takes; do nothing"
     )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="of --plan: that share the batch"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out, if any")
     parser.add_argument(
         "--overwrite",
@@ -104,7 +107,7 @@ def _plan(options: argparse.Namespace) -> str:
     policy = study_file.policy_config(options.study, options.policy, options.overrides)
     from training.plan import plan
 
-    return plan(policy, study_file.data_config(study), options.out)
+    return plan(policy, study_file.data_config(study), options.out, options.processes)
 
 
 def _run(options: argparse.Namespace) -> dict[str, Any]:
@@ -120,11 +123,12 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     from training import loop
 
     progress = _Progress(policy.name, policy.steps)
-    with report.LiveMetrics() as live:
+    trackers = report.Trackers(policy.trackers, policy.name, options.out)
+    with report.LiveMetrics() as live, trackers, contextlib.closing(progress):
 
         def watch(line: dict[str, float]) -> None:
-            progress(line)
-            live(line)
+            for tell in (progress, live, trackers):
+                tell(line)
 
         return loop.train(
             policy,
@@ -157,23 +161,31 @@ def _pairs_file(study: dict[str, Any], data: DataConfig, out: Path) -> Path:
 
 
 class _Progress:
-    """One line a tenth of the run on stderr; on a terminal a line that follows every log."""
+    """A bar on a terminal; elsewhere one line a tenth of the run."""
 
     def __init__(self, name: str, steps: int) -> None:
+        from tqdm import tqdm
+
         self._name, self._steps, self._tenth = name, steps, 0
+        self._bar = tqdm(total=steps, desc=name, unit="step", disable=None if not _rank() else True)
 
     def __call__(self, line: dict[str, float]) -> None:
         step, rate = int(line["step"]), line["pairs_per_second"]
-        tenth, terminal = step * 10 // self._steps, sys.stderr.isatty()
-        if tenth > self._tenth or terminal:
+        text = f"loss {line['loss']:.4f}"
+        if "implicit_accuracy" in line:
+            text += f"  accuracy {line['implicit_accuracy']:.0%}"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(step - self._bar.n)
+        tenth = step * 10 // self._steps
+        if self._bar.disable and tenth > self._tenth:
             self._tenth = tenth
-            text = f"{self._name} {step}/{self._steps}  loss {line['loss']:.4f}"
-            if "implicit_accuracy" in line:
-                text += f"  accuracy {line['implicit_accuracy']:.0%}"
-            end = "\r" if terminal and step < self._steps else "\n"
             minutes = line["seconds_left"] / 60
-            text += f"  {rate:.3g} pairs/s  {minutes:.0f} min left"
-            print(text, end=end, file=sys.stderr, flush=True)
+            _say(f"{self._name} {step}/{self._steps}  {text}  {rate:.3g} pairs/s  "
+                 f"{minutes:.0f} min left")  # fmt: skip
+
+    def close(self) -> None:
+        """Leave the terminal to what comes next."""
+        self._bar.close()
 
 
 def _is_full_disk(error: Exception) -> bool:

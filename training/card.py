@@ -8,16 +8,7 @@ from typing import Any
 from training.config import PolicyConfig
 from training.families import Family
 
-CARD = """---
-library_name: diffusers
-pipeline_tag: text-to-image
-base_model: {base}
-license: other
-license_name: that-of-the-base-model
-tags: [{tags}]
----
-
-# {name}
+CARD = """# {name}
 
 {base} fine-tuned on human votes with the objective `{objective}` ({formula}).
 
@@ -57,6 +48,10 @@ FORMULAS = {
     "ipo": "IPO, arXiv 2310.12036",
     "cdpo": "Diffusion-DPO with the arena's probability as a soft label",
     "sdpo": "Diffusion-SDPO, arXiv 2511.03317",
+    "dmpo": "DMPO, arXiv 2507.10510",
+    "poly_dpo": "Poly-DPO, arXiv 2604.24953",
+    "alpha_dpo": "the alpha-divergence of DPO's preference",
+    "hinge": "Diffusion-DPO with SLiC's hinge, arXiv 2305.10425",
 }
 
 
@@ -64,15 +59,16 @@ def write_card(
     folder: Path,
     config: PolicyConfig,
     family: Family,
-    origin: dict[str, str],
+    origin: dict[str, Any],
     result: dict[str, Any],
 ) -> None:
     """Write folder/README.md. What a later evaluation finds can be appended to it."""
+    from huggingface_hub import ModelCard, ModelCardData
+
     lora = config.adaptation == "lora"
     base = Path(config.base).name if Path(config.base).is_absolute() else config.base
-    source = config.base if lora else "FOLDER"
     usage = f"from diffusers import {family.pipeline}\n\n"
-    usage += f"pipe = {family.pipeline}.from_pretrained({json.dumps(Path(source).name)})"
+    usage += f"pipe = {family.pipeline}.from_pretrained({json.dumps(base if lora else 'FOLDER')})"
     if lora:
         usage += '\npipe.load_lora_weights("FOLDER")'
     held_out = {k.removeprefix("held_out_"): v for k, v in result.items() if "held_out_" in k}
@@ -84,9 +80,16 @@ def write_card(
         f"divided by the mean{spread}."
     }
     rows = [f"| {key} | {value} |" for key, value in asdict(config).items() if key != "base"]
+    header = ModelCardData(
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        base_model=base,
+        license="other",
+        license_name="that-of-the-base-model",
+        tags=["text-to-image", "diffusers", config.objective, *["lora"] * lora],
+    )
     text = CARD.format(
         base=base,
-        tags=", ".join(["text-to-image", "diffusers", config.objective, *["lora"] * lora]),
         name=config.name,
         objective=config.objective,
         formula=FORMULAS[config.objective],
@@ -95,11 +98,11 @@ def write_card(
         held_out_pairs=result["held_out_pairs"],
         gaps=gaps.get(config.objective.partition("_")[0], ""),
         pairs_digest=origin["pairs"][:16],
-        images_digest=origin["images"][:16],
+        images_digest=origin["images"]["digest"][:16],
         base_digest=origin["base model"][:16],
         steps=result["steps"],
         early=", stopped early by its patience" if result["stopped_early"] else "",
         held_out=", ".join(scores) or "nothing",
         parameters="\n".join(rows),
     )
-    (folder / "README.md").write_text(text)
+    ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}").save(folder / "README.md")

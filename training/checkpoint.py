@@ -10,8 +10,8 @@ draws every number from (seed, step).
 """
 
 import json
-import os
 import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from arena.atomic import replacing
 from training import TrainingError
-from training.cache import write_atomically
+from training.config import FREE
 
 KEPT = 2
-# These may change between the parts of one run: they do not change what a step does (`compile`:
-# but for rounding, and a machine that cannot compile must not cost a run).
-FREE = (
-    "steps",
-    "checkpoint_every",
-    "log_every",
-    "sample_every",
-    "compile",
-    "shard",
-)  # steps: see _differences
 
 
 class CheckpointError(TrainingError):
@@ -46,7 +37,23 @@ class Checkpoint:
 
     step: int
     seconds: float
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
+
+
+class _OnDisk(Mapping[str, Tensor]):
+    """The tensors of a file, each read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = safe_open(path, "pt")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.keys())
+
+    def __len__(self) -> int:
+        return len(self._file.keys())
 
 
 class RunFolder:
@@ -57,23 +64,41 @@ class RunFolder:
         self.metrics = folder / "metrics.jsonl"
         self.policy = folder / "policy"
         self._checkpoints = folder / "checkpoints"
+        self._best = self._checkpoints / "best.safetensors"
         self._identity = folder / "run.json"
         self._result = folder / "result.json"
 
-    def claim(self, identity: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+    def claim(
+        self,
+        identity: dict[str, Any],
+        images_digest: Callable[[int], str | None],
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> None:
         """Take the folder for the run of this identity, by the rule at the top of this module.
 
-        Raises CheckpointError when the folder holds a run, naming what differs from this one.
+        `images_digest` gives the digest of the images of the first n pairs that this run shows:
+        the run that is held may have shown more or less of them. Raises CheckpointError when the
+        folder holds a run, naming what differs from this one.
         """
+        if not self._identity.exists() and any(self._checkpoints.glob("*")) and not overwrite:
+            raise CheckpointError(
+                f"{self._checkpoints} holds checkpoints, but no {self._identity} says whose: "
+                "choose another --out, or give them up with --overwrite"
+            )
+        if overwrite and not self._identity.exists():
+            self._clear()
         if self._identity.exists():
             held = json.loads(self._identity.read_text())
-            differs = _differences(held, identity)
+            differs = _differences(held, identity, images_digest)
             if not (resume and not differs):
                 if not overwrite:
                     raise CheckpointError(f"{self.folder} {_refusal(held, differs, resume)}")
                 self._clear()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._identity, json.dumps(identity, indent=2).encode())
+        with replacing(self._identity) as aside:
+            aside.write_text(json.dumps(identity, indent=2))
 
     def result(self, steps: int) -> dict[str, Any] | None:
         """Return the result of a run that was finished for `steps` steps, else None."""
@@ -85,27 +110,27 @@ class RunFolder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Note that the policy is written and the run over."""
-        write_atomically(self._result, json.dumps(result, indent=2).encode())
+        with replacing(self._result) as aside:
+            aside.write_text(json.dumps(result, indent=2))
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all, and drop all but the last KEPT."""
-        self._checkpoints.mkdir(exist_ok=True)
         path = self._checkpoints / f"step-{checkpoint.step:08d}.safetensors"
-        aside = path.with_suffix(".partial")
         state = {"step": str(checkpoint.step), "seconds": repr(checkpoint.seconds)}
-        try:
+        with replacing(path) as aside:
             save_file({k: v.contiguous() for k, v in checkpoint.tensors.items()}, aside, state)
-        except BaseException:
-            aside.unlink(missing_ok=True)  # on a full disk its room is what is needed
-            raise
-        for target in (aside, self._checkpoints):
-            handle = os.open(target, os.O_RDONLY)
-            os.fsync(handle)
-            os.close(handle)
-            if target is aside:
-                aside.replace(path)
         for old in self._paths()[:-KEPT]:
             old.unlink()
+
+    def save_best(self, weights: dict[str, Tensor]) -> None:
+        """Keep the weights of the least held-out loss; without any there is nothing to do."""
+        if weights:
+            with replacing(self._best) as aside:
+                save_file({k: v.contiguous() for k, v in weights.items()}, aside)
+
+    def best(self) -> Mapping[str, Tensor] | None:
+        """Return the weights that `save_best` kept."""
+        return _OnDisk(self._best) if self._best.exists() else None
 
     def load(self, steps: int, *, writes: bool = True) -> Checkpoint | None:
         """Return the last checkpoint or None. Raises CheckpointError when it is past `steps`.
@@ -120,7 +145,6 @@ class RunFolder:
             return None
         with safe_open(paths[-1], "pt") as file:
             state = file.metadata()
-            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         step = int(state["step"])
         if step > steps:
             raise CheckpointError(f"{paths[-1]} is past train.steps = {steps}")
@@ -129,33 +153,39 @@ class RunFolder:
             kept = [
                 line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step
             ]
-            write_atomically(self.metrics, "".join(kept).encode())
-        return Checkpoint(step, float(state["seconds"]), tensors)
+            with replacing(self.metrics) as aside:
+                aside.write_text("".join(kept))
+        return Checkpoint(step, float(state["seconds"]), _OnDisk(paths[-1]))
 
     def _paths(self) -> list[Path]:
         return sorted(self._checkpoints.glob("step-*.safetensors"))
 
     def _clear(self) -> None:
         """Remove what a run writes, and nothing else that may lie in the folder."""
-        for folder in (self._checkpoints, self.policy):
+        for folder in (self._checkpoints, self.policy, self.folder / "samples"):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.metrics, self._result, self._identity):
             file.unlink(missing_ok=True)
 
 
-def _differences(held: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+def _differences(
+    held: dict[str, Any], identity: dict[str, Any], images_digest: Callable[[int], str | None]
+) -> list[str]:
     """Say in what two runs differ, the keys in FREE aside.
 
     A schedule that falls to 0 at the last step makes the number of steps part of every step.
     """
-    differs = []
     old, new = held["policy"], json.loads(json.dumps(identity["policy"]))
-    free = {*FREE} - ({"steps"} if new.get("schedule") != "constant" else set())
-    for key in sorted({*old, *new} - free):
-        if old.get(key) != new.get(key):
-            differs.append(f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)")
-    others = [key for key in identity if key != "policy" and held.get(key) != identity[key]]
-    return differs + [f"the {key}" for key in others]
+    free = FREE - ({"steps"} if new.get("schedule") != "constant" else set())
+    differs = [f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)"
+               for key in sorted({*old, *new} - free) if old.get(key) != new.get(key)]  # fmt: skip
+    others = [key for key in identity if key not in ("policy", "images")]
+    differs += [f"the {key}" for key in others if held.get(key) != identity[key]]
+    if not any("pairs" in each for each in differs):
+        images = held.get("images", {})
+        if images_digest(images.get("pairs", 0)) not in (None, images.get("digest")):
+            differs.append("the images")
+    return differs
 
 
 def _refusal(held: dict[str, Any], differs: list[str], resume: bool) -> str:

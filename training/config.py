@@ -24,12 +24,29 @@ ObjectiveName = Literal[
     "ipo",
     "cdpo",
     "sdpo",
+    "dmpo",
+    "poly_dpo",
+    "alpha_dpo",
+    "hinge",
 ]
 # Objectives whose loss does not look at the gap: only other pairs change them.
-WITHOUT_GAPS = frozenset({"sft", "dpo", "fixed_margin", "ipo"})
+WITHOUT_GAPS = frozenset(
+    {"sft", "dpo", "fixed_margin", "ipo", "sdpo", "dmpo", "poly_dpo", "alpha_dpo", "hinge"}
+)
+# These may change between the parts of one run: they do not change what a step does, but for
+# rounding. `base` and `revision` say where the base lies; what it is, is in its digest. Of `steps`
+# more may be taken where the learning rate does not fall to the last one.
+FREE = frozenset(
+    {"steps", "checkpoint_every", "log_every", "sample_every", "validate_every", "patience"}
+    | {"compile", "attention", "shard", "pairs_at_once", "gradient_checkpointing", "trackers"}
+    | {"base", "revision", "offload_encoders"}
+)
 Adaptation = Literal["lora", "full"]
-Precision = Literal["fp32", "bf16", "fp16"]
-Optimizer = Literal["adamw", "adamw_8bit"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Optimizer = Literal["adamw", "adamw_8bit", "adafactor", "prodigy"]
+Quantization = Literal["none", "nf4"]
+SoftLabel = Literal["arena", "counts"]
+Safeguard = Literal["pair", "part"]
 Schedule = Literal["constant", "linear", "cosine"]
 GapEstimator = Literal["pairwise", "joint", "capability"]
 
@@ -50,25 +67,41 @@ class PolicyConfig:
 
     base: str
     """Pipeline to start from: a folder in diffusers' layout, or a name on the hub."""
+    revision: str = ""
+    """Branch, tag or commit of a name on the hub; empty: its main branch."""
+    adapter: str = ""
+    """A LoRA to start from, a folder or a .safetensors file in diffusers' or kohya's layout: it is
+    fused into the base, so into policy and reference alike."""
     resolution: int = field(default=512, metadata={"least": 8})
     """Pixels a side; images are scaled by their shorter side and cropped in the middle."""
+    buckets: bool = False
+    """Keep aspect ratios: each pair is shown in the one of 11 shapes of about resolution^2 pixels
+    that is nearest to its two images (diffusers' `generate_aspect_ratio_buckets`)."""
 
     adaptation: Adaptation = "lora"
     """`lora` trains low-rank additions (arXiv 2106.09685); `full` trains every weight."""
     rank: int = field(default=16, metadata={"least": 1})
-    """Rank of the additions; their scale alpha equals it, so the learning rate keeps its meaning
-    when the rank changes."""
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    """Layers that get additions, by the end of their names: the attention projections, as in
-    diffusers' own Diffusion-DPO LoRA script."""
+    """Rank of the additions."""
+    lora_alpha: float = field(default=0.0, metadata={"least": 0})
+    """Scale of the additions times rank; 0: equal to the rank, so that the learning rate keeps its
+    meaning when the rank changes."""
+    lora_dropout: float = field(default=0.0, metadata={"least": 0, "below": 1})
+    """Share of an addition's inputs that a training step drops."""
+    dora: bool = False
+    """Weight-decomposed additions (arXiv 2402.09353): a trained magnitude for each output."""
+    targets: tuple[str, ...] = ()
+    """Layers that get additions, by the end of their names; none: the family's attention
+    projections, as in diffusers' own Diffusion-DPO LoRA script."""
+    quantization: Quantization = "none"
+    """`nf4` holds the frozen weights under a LoRA in 4 bits (arXiv 2305.14314, bitsandbytes)."""
 
     steps: int = field(default=2000, metadata={"least": 1})
     """Optimiser's steps (2000 in Diffusion-DPO)."""
     batch_size: int = field(default=32, metadata={"least": 1})
-    """Pairs a step, all parts together (2048 in Diffusion-DPO, on 16 GPUs)."""
-    accumulation: int = field(default=1, metadata={"least": 1})
-    """Parts in which a batch goes through the model one after the other, to save memory. It divides
-    batch_size and leaves the step the same: time and noise are drawn for the whole batch."""
+    """Pairs a step, of all processes together (2048 in Diffusion-DPO, on 16 GPUs)."""
+    pairs_at_once: int = field(default=32, metadata={"least": 1})
+    """Pairs that go through the model at once in each process; gradients are accumulated over the
+    rest. It changes memory and not the step: time and noise are drawn for the whole batch."""
     learning_rate: float = field(default=1e-5, metadata={"above": 0})
     """AdamW's, at the end of the warm-up. Diffusion-DPO: 1e-8 times its batch, so 2.05e-5."""
     schedule: Schedule = "constant"
@@ -79,7 +112,9 @@ class PolicyConfig:
     weight_decay: float = field(default=0.01, metadata={"least": 0})
     """AdamW's decoupled decay (arXiv 1711.05101), 0.01 as in the Diffusion-DPO script."""
     optimizer: Optimizer = "adamw"
-    """`adamw_8bit` keeps the moments in 8 bits (bitsandbytes): 2 bytes a weight instead of 8."""
+    """`adamw_8bit` keeps the moments in 8 bits (bitsandbytes): 2 bytes a weight instead of 8.
+    `adafactor` (arXiv 1804.04235) keeps rows' and columns' sums; `prodigy` (arXiv 2306.06101,
+    prodigyopt) finds its rate itself: give it learning_rate = 1."""
     max_grad_norm: float = field(default=1.0, metadata={"above": 0})
     """The gradient is scaled down to this norm when it is longer (1.0 in Diffusion-DPO)."""
 
@@ -91,6 +126,23 @@ class PolicyConfig:
     safeguard_slack: float = field(default=0.0, metadata={"least": 0, "below": 1})
     """`sdpo` alone, its paper's mu: by what share of a step on the winner alone the winner's error
     must fall (0: it must not rise; 0.9 for SD 1.5, 0.6 for SDXL in that paper's scripts)."""
+    safeguard: Safeguard = "pair"
+    """`sdpo` alone: one factor for each `pair`, or one for each `part` of pairs_at_once pairs, as
+    that paper's code has it (the step then depends on pairs_at_once)."""
+    alpha: float = field(default=0.01, metadata={"above": -10, "below": 10})
+    """`dmpo`: the share of the reverse target given to the loser; `poly_dpo`: the weight of the
+    added term (above 0 for noisy votes, below for trivial ones)."""
+    soft_label: SoftLabel = "arena"
+    """`cdpo`: the `arena`'s probability of the vote under gap_estimator, or the one of its raters'
+    `counts`, (n + 1/2) / (N + 1) for n of N who chose the winner."""
+    gap_power: float = field(default=0.0, metadata={"least": 0})
+    """Above 0: a pair's beta_dpo is multiplied by its gap, in means, to this power (arXiv
+    2605.09433)."""
+    beta_gradient: float = field(default=0.0, metadata={"least": 0})
+    """Above 0: beta_dpo is not what is stated, but what makes the mean of |d loss / d (difference
+    of errors)| this at the start, where policy and reference agree."""
+    reference_decay: float = field(default=0.0, metadata={"least": 0, "below": 1})
+    """Above 0: the reference follows the policy by this running mean (arXiv 2605.21123)."""
     gap_estimator: GapEstimator = "pairwise"
     """Whose gap: `pairwise`, of the two models and the outcome (arXiv 2605.06070), `joint`, from
     every vote that the two images got, or `capability`, the difference of the two models' mu. Where
@@ -118,11 +170,19 @@ class PolicyConfig:
 
     precision: Precision = "fp32"
     """`bf16` and `fp16` compute in that type under autocast, the latter with a scaled loss, and
-    hold frozen weights in it; trained weights stay in fp32."""
+    hold frozen weights in it; trained weights stay in fp32. `tf32` is fp32 whose products a GPU
+    rounds to 10 bits."""
+    offload_encoders: bool = False
+    """Keep text encoders in main memory and bring each layer to the GPU when it computes."""
     gradient_checkpointing: bool = False
     """Computes activations again in the backward pass: about a third slower, far less memory."""
     compile: bool = False
-    """torch.compile the denoiser, on a GPU: minutes before the first step, faster ones after."""
+    """torch.compile the denoiser's repeated blocks, on a GPU: a wait before the first step, faster
+    ones after."""
+    attention: str = ""
+    """One of diffusers' attention backends, such as "flash" or "_native_cudnn"; empty: torch's."""
+    trackers: tuple[str, ...] = ()
+    """Where metrics go beside metrics.jsonl and MLflow: "tensorboard", "wandb" (accelerate's)."""
     shard: bool = False
     """Share the weights out over the processes (FSDP), all but a LoRA's, for a denoiser that does
     not fit one card: each holds its part and gathers a block's weights while that block computes.
@@ -137,18 +197,35 @@ class PolicyConfig:
     validate_every: int = field(default=0, metadata={"least": 0})
     """Steps between validations on held-out pairs (0: at the end alone)."""
     patience: int = field(default=0, metadata={"least": 0})
-    """Stop after this many validations in a row without a new least held-out loss (0: never)."""
+    """Stop after this many validations in a row without a new least held-out loss (0: never). The
+    policy is then the one of the least held-out loss, not the last one."""
     sample_every: int = field(default=0, metadata={"least": 0})
     """Steps between images of a few held-out prompts, in DIR/samples (0: none)."""
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.accumulation:
-            raise ConfigError(
-                f"train.accumulation = {self.accumulation} does not divide "
-                f"train.batch_size = {self.batch_size}"
-            )
         if self.patience and not self.validate_every:
             raise ConfigError("train.patience counts validations: set train.validate_every too")
+        if self.reference_decay and self.reference_draws:
+            raise ConfigError(
+                "train.reference_decay moves the reference, so its errors cannot be known "
+                "beforehand: set train.reference_draws = 0"
+            )
+        if self.quantization != "none" and self.adaptation == "full":
+            raise ConfigError(
+                f'train.quantization = "{self.quantization}" is of frozen weights: set '
+                'train.adaptation = "lora"'
+            )
+        if self.objective == "dmpo" and not 0 < self.alpha < 1:
+            raise ConfigError(f"train.alpha = {self.alpha:g}: dmpo needs a share above 0, below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """How a study draws its images, [generation]; samples of a run are drawn so too."""
+
+    steps: int = field(default=50, metadata={"least": 1})
+    guidance: float = field(default=7.5, metadata={"least": 0})
+    seed: int = field(default=0, metadata={"least": 0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +240,7 @@ class DataConfig:
     held_out: float
     """Share of prompts whose pairs validate and never train."""
     split_seed: int
+    generation: Generation = Generation()
 
 
 def checked(

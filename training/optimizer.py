@@ -1,7 +1,8 @@
-"""The optimiser, its learning rate over the steps, and the running mean of the weights."""
+"""The optimiser, its state by name, and its learning rate over the steps."""
 
+import importlib.util
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,27 +11,35 @@ from torch import Tensor
 from training.config import ConfigError, PolicyConfig
 from training.sharding import slice_like
 
+LIBRARIES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 
-def require_library(config: PolicyConfig) -> None:
-    """Raise ConfigError where the optimiser's library is not installed."""
-    if config.optimizer == "adamw_8bit":
-        try:
-            import bitsandbytes.optim  # type: ignore[import-not-found]  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                f'train.optimizer = "adamw_8bit" needs bitsandbytes ({error}): '
-                'pip install bitsandbytes, or set train.optimizer = "adamw"'
-            ) from error
+
+def require_libraries(config: PolicyConfig) -> None:
+    """Raise ConfigError where a library that the configuration needs is not installed."""
+    needed = {f'train.optimizer = "{config.optimizer}"': LIBRARIES.get(config.optimizer)}
+    if config.quantization != "none":
+        needed[f'train.quantization = "{config.quantization}"'] = "bitsandbytes"
+    needed |= {f'train.trackers = ["{name}"]': name for name in config.trackers}
+    for setting, library in needed.items():
+        if library and importlib.util.find_spec(library) is None:
+            raise ConfigError(f"{setting} needs {library}: pip install {library}, or give it up")
 
 
 def make_optimizer(config: PolicyConfig, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """AdamW, fused, or bitsandbytes' 8-bit form, which keeps less than 4096 weights in fp32."""
+    """Return the optimiser by its name; bitsandbytes' keeps less than 4096 weights in fp32."""
+    weights = list(weights)
     keys: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(weights, fused=True, **keys)
-    from bitsandbytes.optim import AdamW8bit
+        fused = weights[0].device.type != "meta"
+        return torch.optim.AdamW(weights, fused=fused, **keys)
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(weights, **keys)
+    if config.optimizer == "prodigy":
+        from prodigyopt import Prodigy  # type: ignore[import-not-found]
 
-    weights = list(weights)
+        return Prodigy(weights, safeguard_warmup=True, use_bias_correction=True, **keys)
+    from bitsandbytes.optim import AdamW8bit  # type: ignore[import-not-found]
+
     for weight in weights:
         # bitsandbytes does so too, but only after it made its moments in the old layout: their
         # strides would not tell the order of their bytes, and a checkpoint would shuffle them.
@@ -51,57 +60,47 @@ def learning_rate(config: PolicyConfig, step: int) -> float:
     return config.learning_rate * left[config.schedule]
 
 
-class RunningMean:
-    """The exponential running mean of weights: mean += (1 - decay) (weights - mean)."""
-
-    def __init__(self, decay: float, weights: dict[str, Tensor]) -> None:
-        self.decay = decay
-        self.mean = {name: value.detach().clone() for name, value in weights.items()}
-
-    @torch.no_grad()
-    def update(self, step: int, weights: dict[str, Tensor]) -> None:
-        """Take in the weights after `step`, counted from 0."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.mean.values()), list(weights.values()), 1 - decay)
-
-    @torch.no_grad()
-    def swap(self, weights: dict[str, Tensor]) -> None:
-        """Exchange the mean and the weights, in place."""
-        for name, value in weights.items():
-            kept = value.detach().clone()
-            value.copy_(self.mean[name])
-            self.mean[name].copy_(kept)
-
-
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer, weights: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """Return the optimiser's state by `KEY.NAME` of the weight, no two sharing memory."""
+    """Return the optimiser's state by `KEY.NAME` of the weight, no two sharing memory.
+
+    What it keeps for a group of weights, as Prodigy does its distance, is under `group.KEY`.
+    """
 
     def own(key: str, value: Any) -> Tensor:
         # The 8-bit form's weights all hold the same two tables; safetensors refuses that.
         return value.clone() if key in ("qmap1", "qmap2") else torch.as_tensor(value)
 
-    return {
+    state = {
         f"{key}.{name}": own(key, value)
         for name, weight in weights.items()
         for key, value in optimizer.state[weight].items()
+        if value is not None
     }
+    group = optimizer.param_groups[0]
+    kept = {k: v for k, v in group.items() if isinstance(v, int | float) or torch.is_tensor(v)}
+    return state | {f"group.{key}": torch.as_tensor(value) for key, value in kept.items()}
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, weights: dict[str, Any], tensors: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer, weights: dict[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Take over what `optimizer_tensors` returned."""
+    """Take over what `optimizer_tensors` returned, under `optimizer.`, a tensor at a time."""
     states: dict[int, dict[str, Any]] = {index: {} for index in range(len(weights))}
     places = {name: index for index, name in enumerate(weights)}
-    for both, value in tensors.items():
-        key, _, name = both.partition(".")
+    groups = optimizer.state_dict()["param_groups"]
+    for full in (name for name in tensors if name.startswith("optimizer.")):
+        key, _, name = full.removeprefix("optimizer.").partition(".")
+        value = tensors[full]
+        if key == "group":
+            before = groups[0][name]
+            groups[0][name] = value if torch.is_tensor(before) else type(before)(value.item())
+            continue
         weight = weights[name]
         if value.shape == weight.shape and value.is_floating_point():
             # The fused kernel walks weight and moments by address: their layouts must agree.
             value = torch.empty_like(weight, dtype=value.dtype).copy_(slice_like(value, weight))
-        eight_bit_step = key == "step" and not isinstance(optimizer, torch.optim.AdamW)
-        states[places[name]][key] = int(value) if eight_bit_step else value
-    groups = optimizer.state_dict()["param_groups"]
+        plain = isinstance(optimizer, torch.optim.AdamW | torch.optim.Adafactor)
+        states[places[name]][key] = int(value) if key == "step" and not plain else value
     optimizer.load_state_dict({"state": states, "param_groups": groups})

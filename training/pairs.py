@@ -9,7 +9,6 @@ Diffusion-DPO authors do. Nothing here imports torch, nor polars unless votes mu
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from arena.atomic import replacing
 from training import TrainingError
 from training.study_file import gap_estimators
 
@@ -40,6 +40,8 @@ SCHEMA = pa.schema(
 
 
 SIDES = ("image_a", "image_b")
+COUNTS = ("votes_a", "votes_b")
+COUNTED = "count_probability"  # (n + 1/2) / (N + 1) for n of a vote's N raters who chose the winner
 
 
 class PairsError(TrainingError):
@@ -63,7 +65,8 @@ def build_pairs(
     Raises PairsError for a vote without a gap, a gap that is not finite, or equal vote ids.
     """
     names = ("vote_id", "prompt", "image_a", "image_b", "model_a", "model_b", "outcome")
-    votes = pa.table({name: _text(votes[name]) for name in names})
+    counts = {name: votes[name] for name in COUNTS if set(COUNTS) <= set(votes.schema.names)}
+    votes = pa.table({name: _text(votes[name]) for name in names} | counts)
     gap_ids = _text(gaps["vote_id"])
     for where, ids in (("votes", votes["vote_id"]), ("gaps", gap_ids)):
         if pc.count_distinct(ids).as_py() < len(ids):
@@ -111,6 +114,11 @@ def build_pairs(
         "split": pa.array(split.tolist(), pa.string()),
     }
     table = pa.table(columns, schema=SCHEMA)
+    if counts:
+        a, b = (pc.cast(votes[name], pa.float64()) for name in COUNTS)
+        chosen = pc.if_else(a_won, a, b)
+        share = pc.divide(pc.add(chosen, 0.5), pc.add(pc.add(a, b), 1.0))
+        table = table.append_column(COUNTED, share)
     for name in gaps.schema.names:
         if name.endswith(("_gap", "_gap_sd", "_probability")):
             table = table.append_column(name, pc.cast(gaps[name], pa.float64()).take(rows))
@@ -130,10 +138,11 @@ def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Ta
     arena_section = dict(study.get("arena", {}))
     gap_section = dict(study.get("gap", {}))
     paths = [Path(source) for source in votes_section["sources"]]
+    told = ("format", "columns", "outcomes", "dimension")
     votes = read_votes(
         paths,
         images="ids" if "images" in votes_section else "resolved",
-        format=votes_section.get("format"),
+        **{key: votes_section[key] for key in told if key in votes_section},
         salt=os.environ.get(votes_section.get("rater_salt", "")),
     ).votes
     ratings = estimator(arena_section.pop("estimator", "trueskill"), **arena_section).fit(votes)
@@ -144,17 +153,8 @@ def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Ta
 
 def write_pairs(pairs: pa.Table, path: Path) -> None:
     """Write the table so that a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pq.write_table(pairs, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with replacing(path) as aside:
+        pq.write_table(pairs, aside)
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ class Pairs:
     loser: np.ndarray  # (n,) int64 into images
     gap: np.ndarray  # (n,) float32, divided by the training split's mean
     probability: np.ndarray  # (n,) float32 of the outcome voted, as the arena had it; NaN if none
+    counted: np.ndarray  # (n,) float32 the same by the vote's own counts; NaN if it has none
 
     def __len__(self) -> int:
         return len(self.vote_id)
@@ -205,13 +206,19 @@ class Pairs:
                 f"{len(ids)} votes have no probability from 0 to 1, which cdpo needs: {_some(ids)}"
             )
 
+    def labelled_by_counts(self) -> "Pairs":
+        """Give every pair the probability that its raters' own counts say."""
+        return replace(self, probability=self.counted)
+
     def unique_winners(self) -> "Pairs":
         """One row for each (prompt, winning image), at its first win: what `sft` learns from.
 
-        Without it an image would weigh by how often it was shown, which is not a preference.
+        Without it an image would weigh by how often it was shown, which is not a preference. A
+        winner stands in for its loser, which `sft` does not look at.
         """
         keys = np.stack([self.prompt, self.winner], axis=1)
-        return self.rows(np.sort(np.unique(keys, axis=0, return_index=True)[1]))
+        first = self.rows(np.sort(np.unique(keys, axis=0, return_index=True)[1]))
+        return replace(first, loser=first.winner)
 
 
 @dataclass(frozen=True)
@@ -258,6 +265,9 @@ def index_pairs(table: pa.Table, where: str, gap: str = "gap") -> TrainingSet:
     images = pa.chunked_array([*sides[0].chunks, *sides[1].chunks], pa.string())
     images = images.combine_chunks().dictionary_encode()
     gaps, probability = table[gap].to_numpy(), table[gap.removesuffix("gap") + "probability"]
+    counted = np.full(table.num_rows, np.nan)
+    if COUNTED in table.column_names:
+        counted = pc.fill_null(table[COUNTED], np.nan).to_numpy()
     mean_gap = gaps[train].mean()
     if mean_gap <= 0:
         raise PairsError(f"{where}: the mean gap is {mean_gap:g}; a margin needs it above zero")
@@ -269,6 +279,7 @@ def index_pairs(table: pa.Table, where: str, gap: str = "gap") -> TrainingSet:
         loser=index[table.num_rows :],
         gap=(gaps / mean_gap).astype(np.float32),
         probability=pc.fill_null(probability, np.nan).to_numpy().astype(np.float32),
+        counted=counted.astype(np.float32),
     )
     digest = hashlib.sha256()
     for text in (
@@ -280,7 +291,7 @@ def index_pairs(table: pa.Table, where: str, gap: str = "gap") -> TrainingSet:
     for array in (pairs.prompt, pairs.winner, pairs.loser, train):
         digest.update(array.tobytes())
     content = digest.hexdigest()
-    for array in (pairs.gap, pairs.probability):
+    for array in (pairs.gap, pairs.probability, pairs.counted):
         digest.update(array.tobytes())
     return TrainingSet(
         prompts=prompts.dictionary.to_pylist(),

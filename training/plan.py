@@ -15,14 +15,18 @@ from torch import Tensor
 
 from training.checkpoint import KEPT
 from training.config import DataConfig, PolicyConfig
-from training.families import Family, open_family
-from training.learner import DTYPES
+from training.families import Family, Texts, open_family
+from training.families.adapter import add_adapter
+from training.inputs import views_of
+from training.model import DTYPES
 from training.pairs import open_pairs
+from training.processes import refuse_uneven
 
 GIB = 2**30
 CARDS = {"RTX 4090": 165e12, "A100": 312e12, "H100, H200": 989e12}  # dense bf16, per second
 SHARE = 0.35  # of a card's speed, a usual model FLOP utilisation for diffusion models
 RESERVED = 1.5 * GIB  # CUDA's context, workspaces, fragmentation
+SIZES = (24, 48, 80)  # GB of memory that cards have
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,11 @@ def cost_of_an_image(family: Family, config: PolicyConfig) -> Cost:
     from torch.utils.flop_counter import FlopCounterMode
 
     dtype = DTYPES[config.precision]
-    model = family.empty_denoiser(dtype)
+    model = family.empty(family.trained, dtype)
     frozen = sum(p.numel() for p in model.parameters())
     if config.adaptation == "lora":
         with torch.device("meta"):
-            family.add_adapter(model, config)
+            add_adapter(family, model, config)
     else:
         model.requires_grad_(True)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -94,11 +98,9 @@ def cost_of_an_image(family: Family, config: PolicyConfig) -> Cost:
 
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing(checkpointed)
-    side = config.resolution // family.downscale
-    meta = {"device": "meta", "dtype": dtype}
-    latents = torch.zeros(1, family.latent_channels, side, side, **meta)  # type: ignore[call-overload]
-    texts = tuple(torch.zeros(1, *shape, **meta) for shape in family.text_shapes())  # type: ignore[call-overload]
-    times = torch.zeros(1, device="meta")
+    shape = family.latent_shape(config.resolution, config.resolution)
+    latents = torch.zeros(1, *shape, device="meta", dtype=dtype)
+    texts, times = meta_texts(family, dtype), torch.zeros(1, device="meta")
     kept, operations = _Kept(model), FlopCounterMode(display=False)
     plain = torch.nn.functional.scaled_dot_product_attention
 
@@ -116,105 +118,183 @@ def cost_of_an_image(family: Family, config: PolicyConfig) -> Cost:
     return Cost(weights, trained, total, operations.get_total_flops())
 
 
+def meta_texts(family: Family, dtype: torch.dtype) -> Texts:
+    """Embeddings of one prompt without values, as long as a long prompt's."""
+    shapes = family.text_shapes()
+    embeds = tuple(torch.zeros(1, *shape, device="meta", dtype=dtype) for shape in shapes)
+    if not family.ragged:
+        return Texts(embeds)
+    length = shapes[0][0]
+    place = "cpu" if family.asks_mask else "meta"  # attention is counted without it
+    return Texts(embeds, torch.ones(1, length, dtype=torch.bool, device=place), (length,))
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the encoders take: operations of an image and of a prompt, bytes of their weights."""
+
+    image: int
+    prompt: int
+    memory: int
+
+
+def cost_of_encoding(family: Family, resolution: int) -> Encoding:
+    """Count one image through the VAE, and the text encoders by their weights and tokens.
+
+    A text encoder takes two operations a weight and token; those of CLIP are kept in fp32.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    vae = family.empty("vae", torch.float32)
+    operations = FlopCounterMode(display=False)
+    with operations, torch.no_grad():
+        family.encoded(vae, torch.zeros(1, 3, resolution, resolution, device="meta"))
+    prompt = memory = 0
+    for name in (each for each in family.texts if each.startswith("text_encoder")):
+        weights = family.text_weights(name)
+        prompt += 2 * weights * max(shape[0] for shape in family.text_shapes() if len(shape) > 1)
+        memory += weights * (4 if str(family.index[name][1]).startswith("CLIP") else 2)
+    of_vae = sum(p.numel() for p in vae.parameters()) * 4
+    return Encoding(operations.get_total_flops(), prompt, max(memory, of_vae))
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a run will take.
 
-    memory, disk: bytes by what they are for. operations: of the whole run, in `passes` passes of
-    the denoiser an image's pair. known: the images and prompts were counted, and are no bound.
+    memory, disk: bytes by what they are for, memory of each process. operations: by what they are
+    for, in `passes` passes of the denoiser an image's pair. known: the images and prompts were
+    counted, and are no bound. encoding: bytes that the encoders take before the denoiser is loaded.
     """
 
     cost: Cost
     pipeline: str
     memory: dict[str, int]
     disk: dict[str, int]
-    operations: int
+    work: dict[str, int]
     passes: int
     known: bool
+    encoding: int
+    processes: int = 1
+
+    @property
+    def operations(self) -> int:
+        """Of the whole run."""
+        return sum(self.work.values())
 
     @property
     def hours(self) -> dict[str, float]:
-        """By card, at the assumed share of its speed."""
-        return {name: self.operations / (speed * SHARE) / 3600 for name, speed in CARDS.items()}
+        """By card, at the assumed share of its speed, the processes sharing the work evenly."""
+        each = self.operations / self.processes
+        return {name: each / (speed * SHARE) / 3600 for name, speed in CARDS.items()}
 
 
-def estimate(config: PolicyConfig, data: DataConfig) -> Estimate:
-    """Count what a run will take. Nothing is encoded, trained or written."""
-    family = open_family(config.base, weights=False)
+def estimate(config: PolicyConfig, data: DataConfig, processes: int = 1) -> Estimate:
+    """Count what a run will take. Nothing is encoded, trained or written.
+
+    Raises TrainingError where the processes cannot share a batch.
+    """
+    refuse_uneven(config.batch_size, processes)
+    family = open_family(config.base, revision=config.revision or None, weights=False)
     family.check_resolution(config.resolution)
-    cost = cost_of_an_image(family, config)
+    cost, encoding = cost_of_an_image(family, config), cost_of_encoding(family, config.resolution)
     half = DTYPES[config.precision].itemsize
-    lora = config.adaptation == "lora"
-    live = config.objective != "sft" and not config.reference_draws
-    optimizer = 2 if config.optimizer == "adamw_8bit" else 8
-    part = config.batch_size // config.accumulation
-    sides = 1 if config.objective == "sft" else 2
+    lora, sft = config.adaptation == "lora", config.objective == "sft"
+    live = not sft and not config.reference_draws
+    optimizer = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0.1, "prodigy": 16}[config.optimizer]
+    part = min(config.pairs_at_once, config.batch_size // processes)
+    sides = 1 if sft else 2
+    frozen = cost.weights - cost.trained if lora else 0
+    a_weight = 0.55 if config.quantization == "nf4" else half
     memory = {
-        "weights": (cost.weights - cost.trained) * half + cost.trained * 4 if lora
-        else cost.trained * 4,
+        "weights": frozen * a_weight + cost.trained * 4,
         "gradients and optimiser": cost.trained * (4 + optimizer),
+        "autocast's copies of the weights": 0 if lora or half == 4 else cost.trained * half,
         "running mean of the weights": cost.trained * 4 if config.ema_decay else 0,
-        "frozen reference": 0 if lora or not live else cost.weights * half,
+        "reference": 0 if not live and not config.reference_decay
+        else cost.trained * 4 if config.reference_decay
+        else 0 if lora else cost.weights * half,
+        "gradients on their way to the others": cost.trained * 4 if processes > 1 else 0,
         f"activations, {part} pairs at once": cost.kept * sides * part,
         "reserved (assumed)": int(RESERVED),
     }  # fmt: skip
+    if config.shard and processes > 1:
+        for name in ("weights", "reference", *(() if lora else OF_ALL_WEIGHTS)):
+            memory[name] /= processes
+        if not lora:
+            memory["gradients on their way to the others"] = 0
     backward = (1 if lora else 2) + (1 if config.gradient_checkpointing else 0)
     passes = sides * (1 + backward + (1 if live else 0))
-    step = cost.operations * passes * config.batch_size
     images, prompts, known = _counts(data, config)
-    row = family.latent_channels * (config.resolution // family.downscale) ** 2
+    views = len(views_of(config))
+    errors = 0
+    if config.reference_draws and not sft:
+        errors = min(config.steps * config.batch_size, images * config.reference_draws * views)
+    row = torch.Size(family.latent_shape(config.resolution, config.resolution)).numel()
     text = sum(torch.Size(shape).numel() for shape in family.text_shapes())
-    stored = 4 if config.precision == "fp32" else 2
+    stored = 4 if half == 4 else 2
     disk = {
-        f"latents of {images:,} images": images * row * stored * config.crops * (1 + config.mirror),
+        f"latents of {images:,} images": images * row * stored * views,
         f"embeddings of {prompts:,} prompts": prompts * text * stored,
-        f"{KEPT + 1} checkpoints": (KEPT + 1) * cost.trained * (12 + 4 * bool(config.ema_decay)),
+        f"{KEPT + 1} checkpoints": int((KEPT + 1) * cost.trained * (
+            4 + optimizer + 4 * bool(config.ema_decay) + 4 * bool(config.reference_decay))),
         "the policy": cost.trained * 4 * (2 if lora and family.trained == "unet" else 1),
+    }  # fmt: skip
+    work = {
+        "training": cost.operations * passes * config.batch_size * config.steps,
+        "the reference's errors": cost.operations * 2 * errors,
+        "encoding": images * views * encoding.image + prompts * encoding.prompt,
     }
-    return Estimate(cost, family.pipeline, memory, disk, step * config.steps, passes, known)
+    return Estimate(
+        cost, family.pipeline, {k: int(v) for k, v in memory.items()}, disk, work, passes, known,
+        encoding.memory, processes,
+    )  # fmt: skip
 
 
-def plan(config: PolicyConfig, data: DataConfig, out: Path) -> str:
+OF_ALL_WEIGHTS = (
+    *("gradients and optimiser", "autocast's copies of the weights"),
+    "running mean of the weights",
+)
+
+
+def plan(config: PolicyConfig, data: DataConfig, out: Path, processes: int = 1) -> str:
     """Return the plan of a run as a page of text. Nothing is encoded, trained or written."""
-    found = estimate(config, data)
-    cost = found.cost
+    found = estimate(config, data, processes)
+    cost, whole = found.cost, sum(found.memory.values())
+    share = config.batch_size // processes
+    most = max(whole, found.encoding + int(RESERVED))
     lines = [
         f"{config.name}: {config.objective}, {config.adaptation}, {found.pipeline} at "
         f"{config.resolution} px, {config.steps} steps of {config.batch_size} pairs, "
         f"{config.precision}",
+        f"{processes} processes of {share} pairs a step, "
+        f"{min(share, config.pairs_at_once)} at once",
         f"{cost.weights / 1e9:.3f} billion weights, {cost.trained / 1e6:.2f} million trained; "
         f"{cost.operations / 1e12:.3f} TFLOP an image forward",
         "",
         *_table("memory of the GPU, of each process", found.memory),
-        *_shared(found, config),
+        f"  {found.encoding / GIB:10.2f} GiB  before that, while encoding: the encoders' weights",
+        "  fits a card of " + ", ".join(
+            f"{size} GB: {'yes' if most < size * 1e9 else 'no'}" for size in SIZES
+        ),
         "",
         *_table(f"disk ({data.cache} and {out})", found.disk),
         *([] if found.known else ["  at most: the training set is not built yet"]),
         "",
-        f"time: {found.operations / 1e18:.3f} EFLOP in {found.passes} passes an image's pair, and "
-        f"at {SHARE:.0%} of a card's bf16 speed (assumed)",
-        *(f"  {hours:10.2f} h   one {name}" for name, hours in found.hours.items()),
-    ]
+        f"time: {found.operations / 1e18:.3f} EFLOP, training in {found.passes} passes an image's "
+        f"pair; at {SHARE:.0%} of a card's bf16 speed (assumed)",
+        *(f"  {n / found.operations:10.0%}     {name}" for name, n in found.work.items() if n),
+        *(f"  {hours:10.2f} h   {processes} x {name}" for name, hours in found.hours.items()),
+    ]  # fmt: skip
     return "\n".join(lines)
 
 
-def _shared(found: Estimate, config: PolicyConfig) -> list[str]:
-    """Say what of the memory several processes share, where they do."""
-    if not config.shard:
-        return []
-    names = ["weights", "frozen reference"]
-    if config.adaptation == "full":
-        names += ["gradients and optimiser", "running mean of the weights"]
-    size = sum(found.memory[name] for name in names) / GIB
-    return [f"  {size:10.2f} GiB  of it is shared out (train.shard): divide by the processes"]
-
-
 def _counts(data: DataConfig, config: PolicyConfig) -> tuple[int, int, bool]:
-    """Images and prompts of the training set if it is there; else the most there can be."""
+    """Images and prompts that the run shows if the training set is there; else the most."""
+    most = config.steps * config.batch_size
     if data.pairs.exists():
         pairs = open_pairs(data.pairs)
-        return len(pairs.images), len(pairs.prompts), True
-    most = config.steps * config.batch_size
+        return min(len(pairs.images), 2 * most), min(len(pairs.prompts), most), True
     return 2 * most, most, False
 
 

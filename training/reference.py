@@ -1,81 +1,118 @@
 """The reference's errors, computed once for all policies of a study.
 
 With `reference_draws = n` a pair's time and noise are one of n fixed ones, so the reference's two
-errors there are constants. They are kept under what decides them (base model, images, prompts,
-resolution, precision, seed; not the gaps) and each is computed when the first policy needs it, by
-the very code that a live reference runs. Every weight trained, a run then holds no frozen copy.
+errors are constants, one for each draw, view and whether the prompt was dropped. They are kept
+under what decides them (base model, pairs, resolution, precision, seed; not the gaps), and each is
+computed when the first policy needs it, by the very code that a live reference runs, before the
+policy has learnt anything: full fine-tuning then never holds a frozen copy.
 """
 
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
-from training.batches import Inputs
-from training.cache import write_atomically
-from training.config import PolicyConfig
+from arena.atomic import replacing
+from training.inputs import Inputs, Turns
 from training.learner import Learner
 from training.pairs import Pairs
-from training.processes import Processes
+from training.report import progress
 
 AT_ONCE = 4096  # errors between two writes of the file: what a kill can cost
 
 
 class ReferenceErrors:
-    """Errors (pairs, draws, 2) of the reference on winner and loser; NaN where not yet known."""
+    """Errors (pairs, states, 2) of the reference on winner and loser; NaN where not yet known.
+
+    A state is a draw, a view and whether the prompt is dropped.
+    """
 
     def __init__(
-        self, root: Path, config: PolicyConfig, shown: list[str], pairs: Pairs, inputs: Inputs
+        self,
+        root: Path,
+        decided_by: list[Any],
+        pairs: Pairs,
+        inputs: Inputs,
+        *,
+        draws: int,
+        views: int,
+        seed: int,
     ) -> None:
-        """`shown` are the digests of what the reference is shown and of the reference itself."""
-        self._pairs, self._inputs, self._seed = pairs, inputs, config.seed
-        self._draws = config.reference_draws
-        decided_by = [shown, config.resolution, config.precision, config.seed, self._draws]
-        decided_by += [config.mirror, config.crops, config.drop_prompts]
-        name = hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()
-        self.path = root / "reference" / f"{name}.safetensors"
-        self._errors = torch.full((len(pairs), self._draws, 2), torch.nan)
+        self._pairs, self._inputs, self._seed = pairs, inputs, seed
+        self._views, states = views, draws * views * 2
+        name = hashlib.sha256(json.dumps([*decided_by, draws, views, seed]).encode()).hexdigest()
+        self.path = root / "reference" / f"{name}.npy"
+        self._errors = np.full((len(pairs), states, 2), np.nan, dtype=np.float32)
+        self._shown = np.zeros(len(pairs), dtype=np.uint64)  # which images the errors are of
         if self.path.exists():
-            self._errors = load(self.path.read_bytes())["errors"]
+            self._errors = np.load(self.path)
+            self._shown = np.load(self.path.with_suffix(".shown.npy"))
 
-    def draw_of(self, positions: np.ndarray) -> np.ndarray:
-        """Which of a pair's draws its turn at `positions` of the run takes: one after the other."""
-        return positions // len(self._pairs) % self._draws
-
-    def at(self, rows: np.ndarray, draws: np.ndarray) -> Tensor:
-        """Errors (B, 2) of the pairs at `rows` with the draws `draws`, each (B,)."""
-        return self._errors[rows, draws]
+    def at(self, rows: np.ndarray, turns: Turns) -> Tensor:
+        """Errors (B, 2) of the pairs at `rows` in the states of `turns`."""
+        return torch.from_numpy(self._errors[rows, self._state(turns)])
 
     def compute(
-        self,
-        learner: Learner,
-        rows: np.ndarray,
-        draws: np.ndarray,
-        processes: Processes,
-        say: Callable[[str], None],
+        self, learner: Learner, rows: np.ndarray, turns: Turns, say: Callable[[str], None]
     ) -> None:
-        """Make sure that the errors at (rows, draws) are known; rank 0 writes them down."""
-        wanted = np.unique(rows * self._draws + draws)
-        flat = self._errors.view(-1, 2)
-        missing = wanted[flat[wanted].isnan().any(dim=1).numpy()]
-        say(f"reference: {len(wanted)} pairs and draws, {len(missing)} to compute, in {self.path}")
-        for start in range(0, len(missing), AT_ONCE):
-            some = missing[start : start + AT_ONCE]
-            found = torch.full((-(-len(some) // processes.count), 2), torch.nan)
-            for part in processes.turns(len(some), learner.part):
-                at = some[part] if len(part) else some[:1]  # with the others
-                taken, drawn = at // self._draws, at % self._draws
-                fixed = self._inputs.fixed_draws(self._pairs.vote_id[taken], drawn, self._seed)
-                batch = self._inputs.batch(self._pairs, taken, fixed, turns=drawn)
-                errors = learner.reference_errors(batch)
-                found[part // processes.count] = errors[: len(part)].cpu()
-            every = processes.gather(found.to(processes.device)).cpu()
-            every = every.view(processes.count, -1, 2).transpose(0, 1).reshape(-1, 2)
-            flat[some] = every[: len(some)]
-            if processes.rank == 0:
-                write_atomically(self.path, save({"errors": self._errors}))
+        """Make sure that the errors at (rows, turns) are known; rank 0 writes them down.
+
+        All processes take part. The policy must not have learnt yet.
+        """
+        processes, states = learner.processes, self._errors.shape[1]
+        unique = np.unique(rows)
+        shown = self._inputs.fingerprint(self._pairs, unique)
+        changed = unique[self._shown[unique] != shown]
+        self._errors[changed], self._shown[unique] = np.nan, shown
+        if processes.rank == 0 and (len(changed) or not self.path.exists()):
+            self._write()
+        wanted = np.unique(rows * states + self._state(turns))
+        missing = wanted[np.isnan(self._errors.reshape(-1, 2)[wanted]).any(axis=1)]
+        say(f"reference: {len(wanted)} errors, {len(missing)} to compute, in {self.path}")
+        with progress("reference", len(missing), silent=processes.rank > 0) as bar:
+            for start in range(0, len(missing), AT_ONCE):
+                some = missing[start : start + AT_ONCE]
+                self._errors.reshape(-1, 2)[some] = found = self._compute(learner, some)
+                if processes.rank == 0:
+                    file = np.load(self.path, mmap_mode="r+")
+                    file.reshape(-1, 2)[some] = found
+                    file.flush()
+                bar.update(len(some))
+
+    def _compute(self, learner: Learner, places: np.ndarray) -> np.ndarray:
+        """Return the errors (n, 2) at `places`, each process having computed its part."""
+        processes = learner.processes
+        found = torch.full((-(-len(places) // processes.count), 2), torch.nan)
+        for part in processes.turns(len(places), learner.config.pairs_at_once):
+            at = places[part] if len(part) else places[:1]  # with the others
+            rows, states = np.divmod(at, self._errors.shape[1])
+            turns = self._turns(states)
+            fixed = self._inputs.fixed_draws(self._pairs, rows, turns.draw, self._seed)
+            errors = torch.full((len(at), 2), torch.nan)
+            for members, batch in self._inputs.parts(self._pairs, rows, fixed, turns):
+                errors[members] = learner.reference_errors(batch).cpu()
+            found[part // processes.count] = errors[: len(part)]
+        every = processes.gather(found.to(processes.device)).cpu()
+        every = every.view(processes.count, -1, 2).transpose(0, 1).reshape(-1, 2)
+        return every[: len(places)].numpy()
+
+    def _write(self) -> None:
+        """Write all, the errors first: what they are of counts only once they are there."""
+        for path, array in (
+            (self.path, self._errors),
+            (self.path.with_suffix(".shown.npy"), self._shown),
+        ):
+            with replacing(path) as aside, aside.open("wb") as file:
+                np.save(file, array)
+
+    def _state(self, turns: Turns) -> np.ndarray:
+        return (turns.draw * self._views + turns.view) * 2 + turns.dropped
+
+    def _turns(self, states: np.ndarray) -> Turns:
+        both, dropped = np.divmod(states, 2)
+        return Turns(both // self._views, both % self._views, dropped.astype(bool))

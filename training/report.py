@@ -5,12 +5,16 @@ its own imports it and sends the lines; the loop never waits for it, and a serve
 reported once and costs no training.
 """
 
+import contextlib
 import importlib.util
 import os
 import queue
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 Line = dict[str, float]
 
@@ -56,3 +60,41 @@ class LiveMetrics:
                 client.log_batch(self._run_id, metrics=metrics)
         except Exception as error:
             print(f"no live metrics in MLflow: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+class Trackers:
+    """TensorBoard or Weights & Biases, through accelerate; a context manager over none or more."""
+
+    def __init__(self, names: tuple[str, ...], run: str, folder: Path) -> None:
+        self._names, self._run, self._folder = names, run, folder
+        self._open: list[Any] = []
+
+    def __enter__(self) -> "Trackers":
+        from accelerate import tracking
+
+        for name in self._names:
+            kind = tracking.LOGGER_TYPE_TO_CLASS[name]
+            where = {"logging_dir": self._folder} if kind.requires_logging_directory else {}
+            tracker = kind(self._run, **where)
+            if hasattr(tracker, "start"):
+                tracker.start()
+            self._open.append(tracker)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for tracker in self._open:
+            tracker.finish()
+
+    def __call__(self, line: Line) -> None:
+        """Log one line of metrics.jsonl."""
+        for tracker in self._open:
+            tracker.log({k: v for k, v in line.items() if k != "step"}, step=int(line["step"]))
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int, *, silent: bool = False) -> Iterator[Any]:
+    """Yield a progress bar on stderr, where a person looks at it."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=what, disable=silent or None, leave=False) as bar:
+        yield bar

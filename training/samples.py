@@ -5,60 +5,62 @@ from typing import Any
 
 import torch
 
-from training.cache import Rows
-from training.families import Family
+from training.config import Generation
+from training.families import Family, Texts
+from training.families.family import quiet
 
-IMAGES, STEPS, SEED = 4, 20, 0
+IMAGES = 4
 
 
 class Sampler:
-    """Draws images of some cached prompts with the policy; `empty` is the text of no prompt."""
+    """Draws images of some prompts with the policy, as the study's [generation] draws."""
 
     def __init__(
         self,
         family: Family,
-        texts: tuple[Rows, ...],
-        prompts: list[int],
-        empty: tuple[Rows, ...],
-        resolution: int,
-        *,
-        writes: bool = True,
+        texts: Texts,
+        unprompted: Texts,
+        generation: Generation,
+        shape: tuple[int, int],
     ) -> None:
-        """Where weights are shared out, every process must draw, and only one `writes`."""
-        self._writes = writes
-        self._family, self._resolution = family, resolution
-        names = ("prompt_embeds", "pooled_prompt_embeds")[: len(texts)]
-        self._given = {}
-        for name, rows, nothing in zip(names, texts, empty, strict=True):
-            some = torch.stack([rows.take(torch.tensor([p]).numpy())[0] for p in prompts])
-            self._given[name] = some
-            if family.guided:
-                without = nothing.take(torch.tensor([0]).numpy())
-                self._given[f"negative_{name}"] = without.expand_as(some)
+        """`texts` are the prompts', `unprompted` what the pipeline guides against."""
+        self._family, self._generation, self._shape = family, generation, shape
+        self._texts, self._unprompted = texts, unprompted
 
     @torch.no_grad()
-    def __call__(self, policy: Any, folder: Path, step: int) -> None:
-        """Write folder/STEP-I.png for each prompt, from one seed, so that steps compare."""
-        import diffusers
-
-        none = dict.fromkeys(self._family.texts)
-        pipeline = getattr(diffusers, self._family.pipeline).from_pretrained(
-            self._family.folder, **none, **{self._family.trained: policy}
-        )
-        pipeline.vae.to(policy.device)
-        pipeline.set_progress_bar_config(disable=True)
-        given = {k: v.to(policy.device, policy.dtype) for k, v in self._given.items()}
-        with torch.autocast(policy.device.type, policy.dtype, policy.dtype != torch.float32):
-            images = pipeline(
-                **given,
-                num_inference_steps=STEPS,
-                guidance_scale=self._family.guidance,
-                height=self._resolution,
-                width=self._resolution,
-                generator=torch.Generator("cpu").manual_seed(SEED),
+    def draw(self, policy: Any) -> list[Any]:
+        """Return an image of each prompt, from one seed, so that steps compare."""
+        family, given, device = self._family, self._generation, next(policy.parameters()).device
+        # Neither a safety checker nor another encoder: each would have to be moved to the device.
+        pipeline = family.assembled(("vae", "scheduler"), **{family.trained: policy})
+        pipeline.vae.to(device)
+        if hasattr(pipeline.vae, "enable_slicing"):
+            pipeline.vae.enable_slicing()
+        arguments = family.as_arguments(self._on(device, self._texts, policy.dtype))
+        if family.guided:
+            nothing = self._unprompted.repeated(len(self._texts.embeds[0]))
+            against = family.as_arguments(self._on(device, nothing, policy.dtype))
+            arguments |= {f"negative_{name}": value for name, value in against.items()}
+        height, width = self._shape
+        half = policy.dtype != torch.float32
+        with torch.autocast(device.type, policy.dtype, half), quiet():
+            return pipeline(
+                **arguments,
+                **{family.guidance_argument: given.guidance},
+                num_inference_steps=given.steps,
+                height=height,
+                width=width,
+                generator=torch.Generator("cpu").manual_seed(given.seed),
             ).images
-        if not self._writes:
-            return
-        folder.mkdir(exist_ok=True)
-        for i, image in enumerate(images):
-            image.save(folder / f"{step:08d}-{i}.png")
+
+    @staticmethod
+    def _on(device: torch.device, texts: Texts, dtype: torch.dtype) -> Texts:
+        mask = None if texts.mask is None else texts.mask.to(device)
+        return Texts(tuple(e.to(device, dtype) for e in texts.embeds), mask, texts.lengths)
+
+
+def write_images(images: list[Any], folder: Path, step: int) -> None:
+    """Write folder/STEP-I.png."""
+    folder.mkdir(exist_ok=True)
+    for i, image in enumerate(images):
+        image.save(folder / f"{step:08d}-{i}.png")

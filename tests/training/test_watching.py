@@ -1,18 +1,25 @@
 """What a run shows: quantiles, validation, stopping early, samples, and the policy's card."""
 
+import dataclasses
 import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from training.card import write_card
+from training.checkpoint import RunFolder
 from training.config import ConfigError
 from training.loop import train
 from training.pairs import open_pairs
 from training.study_file import data_config, policy_config, read_study
 from training.watching import Patience
 
-FULL = ["train.adaptation=full", "train.learning_rate=0.003", "train.batch_size=8"]
+FULL = ["train.adaptation=full", "train.learning_rate=0.0015", "train.batch_size=8"]
 
 
 def run(study, out, policy="arenapo", overrides=(), **options):
@@ -48,7 +55,8 @@ def test_validations_come_with_their_lines_and_agree_with_the_result(toy, tmp_pa
 
 def test_a_run_stops_after_validations_without_a_new_least_loss(toy, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.0, 9.0])
-    monkeypatch.setattr("training.loop.validate", lambda *_: {"held_out_loss": next(losses)})
+    held_out = lambda *_: {"held_out_loss": next(losses)}  # noqa: E731
+    monkeypatch.setattr("training.loop.Validation.__call__", held_out)
     options = ["train.validate_every=2", "train.patience=2", "train.steps=20"]
     said: list[str] = []
     result = run(toy.study, tmp_path, overrides=options, say=said.append)
@@ -65,9 +73,11 @@ def test_patience_is_remembered_by_the_run_that_continues(tmp_path):
     metrics = tmp_path / "metrics.jsonl"
     found = [{"step": 1, "held_out_loss": 1.0}, {"step": 2}, {"step": 3, "held_out_loss": 2.0}]
     metrics.write_text("".join(json.dumps(line) + "\n" for line in found))
-    assert Patience(2, metrics).is_over(3.0)
-    assert not Patience(2, tmp_path / "none").is_over(3.0)
-    assert not Patience(0, metrics).is_over(3.0)
+    none = tmp_path / "none"
+    for limit, file, over in ((2, metrics, True), (2, none, False), (0, metrics, False)):
+        patience = Patience(limit, file)
+        assert patience.improved_by({"held_out_loss": 3.0}) == (file != metrics)
+        assert patience.over == over
 
 
 def test_patience_without_validations_is_refused(toy):
@@ -84,7 +94,7 @@ def test_samples_show_the_same_prompts_as_the_policy_moves(name, toy, tiny_pipel
     if name != "sd":
         base = getattr(tiny_pipelines, f"save_{name}")(tmp_path / "base")
     study = toy.write_study(
-        tmp_path / "study.toml", base, sample_every=2, learning_rate=0.03, adaptation="full"
+        tmp_path / "study.toml", base, sample_every=2, learning_rate=0.003, adaptation="full"
     )
     run(study, tmp_path / "out")
     found = sorted(path.name for path in (tmp_path / "out" / "samples").iterdir())
@@ -102,7 +112,7 @@ def test_the_card_states_data_objective_parameters_and_scores(toy, tmp_path):
     fields = dict(re.findall(r"^(\w+): (.+)$", header, re.MULTILINE))
     assert fields["library_name"] == "diffusers"
     assert fields["license"] == "other"
-    assert "lora" in fields["tags"]
+    assert "- lora\n" in header
     assert "`arenapo`" in text
     assert "2605.06070" in text
     assert "| gamma | 0.75 |" in text
@@ -110,3 +120,93 @@ def test_the_card_states_data_objective_parameters_and_scores(toy, tmp_path):
     assert f"{result['pairs']} training pairs and {result['held_out_pairs']} held-out" in text
     assert 'load_lora_weights("FOLDER")' in text
     assert str(tmp_path) not in card
+
+
+def test_a_sample_that_fails_is_said_and_kills_nothing(toy, tmp_path, monkeypatch):
+    def fails(self, policy):
+        raise RuntimeError("Expected all tensors to be on the same device\nbut ...")
+
+    monkeypatch.setattr("training.samples.Sampler.draw", fails)
+    said: list[str] = []
+    result = run(toy.study, tmp_path, overrides=["train.sample_every=3"], say=said.append)
+    assert result["steps"] == 4
+    expected = "no samples at step {}: RuntimeError: Expected all tensors to be on the same device"
+    assert [text for text in said if "no samples" in text] == [expected.format(n) for n in (3, 4)]
+
+
+def test_a_checkpoint_is_written_before_a_sample_is_drawn(toy, tmp_path, monkeypatch):
+    there = []
+    checkpoints = tmp_path / "checkpoints"
+    monkeypatch.setattr(
+        "training.samples.Sampler.draw",
+        lambda *_: there.append(sorted(path.name for path in checkpoints.iterdir())) or [],
+    )
+    overrides = ["train.sample_every=1", "train.steps=2", "train.checkpoint_every=100"]
+    run(toy.study, tmp_path, overrides=overrides)
+    assert [names[-1] for names in there] == [f"step-{n:08d}.safetensors" for n in (1, 2)]
+
+
+def test_samples_are_drawn_as_the_study_draws_and_without_its_safety_checker(
+    toy, tiny_pipeline, tmp_path, monkeypatch
+):
+    """A checker in the folder would make the CPU the pipeline's device."""
+    import diffusers
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    shutil.copytree(tiny_pipeline, tmp_path / "base")
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "projection_dim": 4}
+    small |= {"num_attention_heads": 2}
+    config = CLIPConfig(vision_config={**small, "image_size": 32}, text_config=small)
+    StableDiffusionSafetyChecker(config).save_pretrained(tmp_path / "base" / "safety_checker")
+    index = json.loads((tmp_path / "base/model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (tmp_path / "base/model_index.json").write_text(json.dumps(index))
+    asked = []
+    call = diffusers.StableDiffusionPipeline.__call__
+
+    def noted(self, **options):
+        asked.append((self.safety_checker, self.vae.use_slicing, options))
+        return call(self, **options)
+
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "__call__", noted)
+    study = toy.write_study(tmp_path / "study.toml", tmp_path / "base", sample_every=4)
+    study.write_text(study.read_text() + "\n[generation]\nsteps = 3\nguidance = 2.5\nseed = 7\n")
+    run(study, tmp_path / "out")
+    ((checker, sliced, options),) = asked
+    assert checker is None
+    assert sliced
+    assert (options["num_inference_steps"], options["guidance_scale"]) == (3, 2.5)
+    assert options["generator"].initial_seed() == 7
+    assert len(list((tmp_path / "out/samples").iterdir())) == len(options["prompt_embeds"])
+
+
+def test_early_stopping_keeps_the_best_weights_and_not_the_last(toy, tmp_path, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0, 2.5])
+    held_out = lambda *_: {"held_out_loss": next(losses)}  # noqa: E731
+    monkeypatch.setattr("training.loop.Validation.__call__", held_out)
+    options = ["train.validate_every=1", "train.patience=2", "train.steps=9"]
+    options += ["train.checkpoint_every=1"]
+    kept: dict[str, dict] = {}
+    save = RunFolder.save_best
+    monkeypatch.setattr(
+        RunFolder, "save_best", lambda self, weights: (kept.update(weights), save(self, weights))
+    )
+    result = run(toy.study, tmp_path, overrides=options)
+    assert (result["steps"], result["held_out_loss"]) == (4, 1.0)
+    saved = load_file(tmp_path / "policy/pytorch_lora_weights.safetensors")
+    last = load_file(tmp_path / "checkpoints/step-00000004.safetensors")
+    name = next(name for name in kept if "lora_B" in name)
+    (layer,) = (v for k, v in saved.items() if k == f"unet.{name.replace('.default', '')}")
+    assert torch.equal(layer, kept[name])
+    assert not torch.equal(layer, last[f"weights.{name}"])
+
+
+def test_the_card_names_a_base_on_the_hub_as_the_hub_does(toy, tmp_path):
+    config = dataclasses.replace(policy_config(toy.study, "dpo"), base="owner/model")
+    origin = {"pairs": "0", "images": {"digest": "0"}, "base model": "0"}
+    result = {"pairs": 1, "held_out_pairs": 0, "steps": 1, "stopped_early": False}
+    write_card(tmp_path, config, SimpleNamespace(pipeline="FluxPipeline"), origin, result)
+    card = (tmp_path / "README.md").read_text()
+    assert 'FluxPipeline.from_pretrained("owner/model")' in card
+    assert "base_model: owner/model" in card

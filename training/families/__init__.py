@@ -1,40 +1,54 @@
 """Model families: what the loop needs to know of a diffusers pipeline, told from its folder.
 
-`pipeline.py` has what all families share (components, digests, LoRA, saving), `unet.py` Stable
-Diffusion 1.x, 2.x and XL (noise and velocity prediction under a discrete schedule), `flow.py`
-Stable Diffusion 3 and FLUX (flow matching), `text.py` their text encoders. What is done with the
-errors is `objective.py`'s, and when, `loop.py`'s.
+A family is a declaration of 15 to 35 lines (`stable_diffusion.py`, `packed.py`, `unpacked.py`)
+over what all share (`family.py`) and one of two forward processes (`process.py`). `adapter.py` puts
+LoRAs on them, `hub.py` fetches them. What is done with the errors is `objective.py`'s, and when,
+`loop.py`'s.
 """
 
 import json
 from pathlib import Path
 
-from training.families.flow import Flux, StableDiffusion3
-from training.families.pipeline import Family, ModelError
-from training.families.unet import StableDiffusion, StableDiffusionXL
+from training.families.family import Family, PromptEncoder, Texts
+from training.families.hub import fetched
+from training.families.packed import Chroma, Flux, Flux2, Flux2Klein, QwenImage
+from training.families.process import ModelError
+from training.families.stable_diffusion import (
+    StableDiffusion,
+    StableDiffusion3,
+    StableDiffusionXL,
+)
+from training.families.unpacked import Lumina2, Sana, ZImage
 
-__all__ = ["FAMILIES", "Family", "ModelError", "open_family"]
+__all__ = ["FAMILIES", "Family", "ModelError", "PromptEncoder", "Texts", "open_family"]
 
-FAMILIES: dict[str, type[Family]] = {
-    "StableDiffusionPipeline": StableDiffusion,
-    "StableDiffusionXLPipeline": StableDiffusionXL,
-    "StableDiffusion3Pipeline": StableDiffusion3,
-    "FluxPipeline": Flux,
-}
+KINDS: tuple[type[Family], ...] = (
+    *(StableDiffusion, StableDiffusionXL, StableDiffusion3),
+    *(Flux, Chroma, Flux2, Flux2Klein, QwenImage, ZImage, Sana, Lumina2),
+)
+FAMILIES: dict[str, type[Family]] = {kind.pipeline: kind for kind in KINDS}
 """By `_class_name` of model_index.json."""
 
 
-def open_family(base: str, *, weights: bool = True) -> Family:
+def open_family(
+    base: str, *, revision: str | None = None, weights: bool = True, memo: Path | None = None
+) -> Family:
     """Return the family of the pipeline at `base`, a folder or a name on the hub.
 
-    Without `weights` only configurations are fetched from the hub: enough for a plan. Raises
-    ModelError when there is no pipeline or its class is not among FAMILIES.
+    Without `weights` only configurations are fetched from the hub: enough for a plan. `memo` is a
+    folder in which digests of files are remembered. Raises ModelError when there is no pipeline or
+    its class is not among FAMILIES.
     """
     folder = Path(base)
+    if folder.is_file():
+        raise ModelError(
+            f"model.base: {base} is a single file: load it once with the pipeline's "
+            "from_single_file, save it with save_pretrained, and name that folder"
+        )
     if not folder.is_dir():
         if folder.is_absolute():
             raise ModelError(f"model.base: there is no folder {base}")
-        folder = _download(base, weights)
+        folder = fetched(base, revision, weights)
     index = folder / "model_index.json"
     try:
         pipeline = json.loads(index.read_text()).get("_class_name")
@@ -43,22 +57,4 @@ def open_family(base: str, *, weights: bool = True) -> Family:
     if pipeline not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise ModelError(f"model.base: {folder} is a {pipeline}; supported: {known}")
-    return FAMILIES[pipeline](folder)
-
-
-def _download(name: str, weights: bool) -> Path:
-    """Fetch a pipeline's configuration and safetensors from the hub (or its local cache)."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*/*config.json"]
-        if weights:
-            patterns += ["*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
-        return Path(
-            snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*.fp16.*", "*ema*"])
-        )
-    except Exception as error:
-        raise ModelError(
-            f"model.base: {name!r} is neither a folder here nor to be had from the hub: "
-            f"{type(error).__name__}"
-        ) from error
+    return FAMILIES[pipeline](folder, memo)

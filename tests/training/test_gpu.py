@@ -1,0 +1,98 @@
+"""What only a GPU shows; skipped without one: `pytest tests/training/test_gpu.py`.
+
+Nothing here has been run by its authors, who had no GPU.
+"""
+
+import json
+import shutil
+
+import pytest
+import tiny_pipelines
+import torch
+from several import train_in_two
+
+from training import TrainingError
+from training.loop import train
+from training.pairs import open_pairs
+from training.study_file import data_config, policy_config, read_study
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+def run(study, out, policy="arenapo", overrides=(), **options):
+    data = data_config(read_study(study, overrides))
+    config = policy_config(study, policy, overrides)
+    return train(config, data, open_pairs(data.pairs), out, **options)
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("adaptation", ["lora", "full"])
+@pytest.mark.parametrize("name", ["xl", "sd3", "flux", "qwen", "zimage", "sana"])
+def test_a_bf16_step_starts_where_its_reference_is(name, adaptation, toy, tmp_path):
+    base = getattr(tiny_pipelines, f"save_{name}")(tmp_path / "base")
+    options = {"precision": "bf16", "adaptation": adaptation, "log_every": 1, "sample_every": 2}
+    study = toy.write_study(tmp_path / "study.toml", base, steps=2, **options)
+    result = run(study, tmp_path / "out", overrides=[f"cache.root={tmp_path / 'cache'}"])
+    assert lines(tmp_path / "out")[0]["inside_p90"] == 0
+    assert result["peak_memory_gib"] < 4
+    assert list((tmp_path / "out" / "samples").iterdir())
+
+
+def test_a_sample_is_drawn_beside_a_safety_checker(toy, tiny_pipeline, tmp_path):
+    shutil.copytree(tiny_pipeline, tmp_path / "base")
+    study = toy.write_study(tmp_path / "study.toml", tmp_path / "base", sample_every=2)
+    said: list[str] = []
+    run(study, tmp_path / "out", say=said.append)
+    assert not [text for text in said if "no samples" in text]
+
+
+def test_the_8_bit_optimiser_takes_steps_and_resumes_to_the_bit(toy, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    overrides = ["train.optimizer=adamw_8bit", "train.adaptation=full"]
+    whole = run(toy.study, tmp_path / "whole", overrides=overrides)
+    run(toy.study, tmp_path / "parts", overrides=[*overrides, "train.steps=2"])
+    parts = run(toy.study, tmp_path / "parts", overrides=overrides, resume=True)
+    assert parts["held_out_loss"] == pytest.approx(whole["held_out_loss"], rel=1e-4)
+
+
+def test_a_base_in_4_bits_trains(toy, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    base = tiny_pipelines.save_flux(tmp_path / "base")
+    options = {"quantization": "nf4", "precision": "bf16"}
+    study = toy.write_study(tmp_path / "study.toml", base, **options)
+    assert run(study, tmp_path / "out")["steps"] == 4
+
+
+def test_compiled_steps_are_the_uncompiled_ones(toy, tmp_path):
+    base = tiny_pipelines.save_flux(tmp_path / "base")
+    study = toy.write_study(tmp_path / "study.toml", base, steps=2, log_every=1, beta_dpo=8.0)
+    for on in ("false", "true"):
+        run(study, tmp_path / on, overrides=[f"train.compile={on}"])
+    for plain, compiled in zip(lines(tmp_path / "false"), lines(tmp_path / "true"), strict=True):
+        assert compiled["loss"] == pytest.approx(plain["loss"], rel=1e-4)
+        assert compiled["grad_norm"] == pytest.approx(plain["grad_norm"], rel=1e-2)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU")
+def test_two_gpus_share_the_weights_of_one(toy, tiny_pipeline, tmp_path):
+    options = {"adaptation": "full", "shard": True, "beta_dpo": 8.0, "learning_rate": 1e-4}
+    study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
+    one = run(study, tmp_path / "one")
+    assert "2 x cuda" in train_in_two(study, tmp_path / "two")
+    two = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert two["held_out_loss"] == pytest.approx(one["held_out_loss"], rel=1e-3)
+
+
+def test_a_full_gpu_says_what_to_change(toy, tmp_path):
+    free, _ = torch.cuda.mem_get_info()
+    held = torch.empty(free - 2**27, dtype=torch.uint8, device="cuda")
+    overrides = ["train.batch_size=36", "train.pairs_at_once=36", "train.adaptation=full"]
+    try:
+        with pytest.raises(TrainingError, match="out of GPU memory while"):
+            run(toy.study, tmp_path, overrides=overrides)
+    finally:
+        del held
+        torch.cuda.empty_cache()

@@ -1,0 +1,421 @@
+"""What all families share: the parts of a pipeline on disk, its images, its prompts, saving.
+
+A family is a declaration: the pipeline's name, the part that is trained, what its `encode_prompt`
+returns, the forward process, and one call of the denoiser. Each component is loaded only when
+asked for, so a job whose latents and prompt embeddings are cached never reads the VAE or a text
+encoder.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from training.families.process import Discrete, Flow, ModelError
+
+WEIGHTS = (".safetensors", ".bin")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Embeddings of n prompts, as the pipeline's `encode_prompt` gives them."""
+
+    embeds: tuple[Tensor, ...]
+    """In the order of `Family.embeddings`: each (n, length, width) or (n, width)."""
+    mask: Tensor | None = None
+    """(n, length), true for tokens and false for padding; None where no prompt is padded."""
+    lengths: tuple[int, ...] = ()
+    """The mask's sums, on the host."""
+
+    def rows(self, rows: slice) -> "Texts":
+        """Return the prompts at `rows`."""
+        mask = None if self.mask is None else self.mask[rows]
+        return Texts(tuple(e[rows] for e in self.embeds), mask, self.lengths[rows])
+
+    def repeated(self, n: int) -> "Texts":
+        """Return the prompts n times, one after the other."""
+        mask = None if self.mask is None else torch.cat([self.mask] * n)
+        return Texts(tuple(torch.cat([e] * n) for e in self.embeds), mask, self.lengths * n)
+
+    def to(self, dtype: torch.dtype) -> "Texts":
+        """Return the embeddings in `dtype`."""
+        return Texts(tuple(e.to(dtype) for e in self.embeds), self.mask, self.lengths)
+
+
+@dataclass(frozen=True)
+class PromptEncoder:
+    """A pipeline's text encoders, loaded."""
+
+    encode: Callable[[Sequence[str]], list[tuple[Tensor, ...]]]
+    """n prompts -> n times the embeddings of one, in the order of `Family.embeddings`."""
+    unprompted: Callable[[], tuple[Tensor, ...]]
+    """What the pipeline guides against where no negative prompt is given."""
+    cut: Callable[[Sequence[str]], int]
+    """How many of n prompts are longer than what the encoder reads."""
+
+
+class Family(ABC):
+    """A pipeline in diffusers' layout, as the trainer sees it.
+
+    Times t (n,) are the forward process's own (whole steps, or sigma in (0, 1)); nothing outside a
+    family reads them.
+    """
+
+    pipeline: ClassVar[str]
+    """Name of diffusers' pipeline class."""
+    trained: ClassVar[str] = "transformer"
+    """The component that is trained."""
+    results: ClassVar[tuple[str, ...]]
+    """What `encode_prompt` returns, in order, by the names of the pipeline's own arguments."""
+    encoding: Mapping[str, Any] = MappingProxyType({})
+    """What `encode_prompt` is told besides."""
+    limit: tuple[str, int | None] = ("tokenizer", None)
+    """The tokenizer whose limit cuts a prompt, and the tokens it reads (None: the tokenizer's)."""
+    process_kind: ClassVar[type[Discrete] | type[Flow]] = Flow
+    patch: ClassVar[int] = 2
+    """Latent cells a side of one token of the denoiser."""
+    targets: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Layers that get additions where a study names none: the attention's projections."""
+    guidance_argument: ClassVar[str] = "guidance_scale"
+    """The pipeline's argument for the scale of classifier-free guidance."""
+    guidance: ClassVar[float] = 5.0
+    """That scale where a study names none; a distilled model is told it in training too."""
+    guided: bool = True
+    """Whether the pipeline guides, so against the text of no prompt."""
+    no_prompt: ClassVar[str] = ""
+    """The negative prompt of a pipeline whose `encode_prompt` makes none."""
+    asks_mask: ClassVar[bool] = False
+    """Whether the denoiser asks the mask for numbers, and so waits for the device each time."""
+    told_sizes: ClassVar[bool] = False
+    """Whether the denoiser is told of each image's size and crop."""
+
+    def __init__(self, folder: Path, memo: Path | None = None) -> None:
+        self.folder, self._memo = folder, memo
+        self.index = config_of(folder, "model_index.json")
+        self.config = config_of(folder / self.trained)
+        self.vae_config = config_of(folder / "vae")
+        scheduler = config_of(folder / "scheduler", "scheduler_config.json")
+        self.process = self.process_kind(folder, scheduler)
+        self._digests: dict[str, str] = {}
+
+    # What a family declares --------------------------------------------------------------------
+
+    @abstractmethod
+    def predict(
+        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
+    ) -> Tensor:
+        """Return noise or velocity (n, c, h, w) for noisy latents (n, c, h, w) at t (n,).
+
+        `sizes` (n, 6) are original height and width, the crop's top and left, target height and
+        width, in pixels, for a family that is told of them.
+        """
+
+    @abstractmethod
+    def text_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of one prompt's embeddings, of a long one where they differ."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return self.vae_config["latent_channels"]
+
+    @property
+    def downscale(self) -> int:
+        """Pixels a side of one latent cell."""
+        return 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+
+    def encoded(self, vae: Any, pixels: Tensor) -> Tensor:
+        """Return the latents of pixels (n, 3, h, w) in [-1, 1], as the denoiser knows them."""
+        shift = self.vae_config.get("shift_factor") or 0.0
+        return (vae.encode(pixels).latent_dist.mean - shift) * vae.config.scaling_factor
+
+    def layout(self, device: torch.device) -> torch.memory_format:
+        """Return the layout of the denoiser's weights and of what it is given."""
+        return torch.contiguous_format
+
+    # What follows from the declaration ---------------------------------------------------------
+
+    @property
+    def embeddings(self) -> tuple[str, ...]:
+        """Names of a prompt's tensors, as the pipeline's arguments."""
+        return tuple(name for name in self.results if name.endswith("prompt_embeds")
+                     and not name.startswith("negative"))  # fmt: skip
+
+    @property
+    def mask_name(self) -> str | None:
+        """The pipeline's argument for the mask of padded prompts, where it has one."""
+        return next((n for n in self.results if "mask" in n and "negative" not in n), None)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether prompts differ in length, and are padded to the longest of a batch."""
+        return self.mask_name is not None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Tokenizers and text encoders, which decide the prompt embeddings."""
+        return tuple(name for name in self.index if name.startswith(("tokenizer", "text_encoder"))
+                     and (self.folder / name).is_dir())  # fmt: skip
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """All that makes the base model what it is."""
+        return (self.trained, "vae", "scheduler", *self.texts)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape (c, h, w) of the latent of an image of so many pixels."""
+        return self.latent_channels, height // self.downscale, width // self.downscale
+
+    def tokens(self, shape: Sequence[int]) -> int:
+        """Tokens of a latent (..., h, w) in the denoiser."""
+        return shape[-2] * shape[-1] // self.patch**2
+
+    def check_resolution(self, resolution: int) -> None:
+        """Raise ModelError unless the model can draw images of this many pixels a side."""
+        if resolution % (self.downscale * self.patch):
+            raise ModelError(
+                f"model.resolution = {resolution}: {self.folder} needs a multiple of "
+                f"{self.downscale * self.patch}"
+            )
+
+    def class_of(self, component: str) -> Any:
+        """Return diffusers' class of a component, by the pipeline's own index."""
+        import diffusers
+
+        named = self.index.get(component)
+        if not isinstance(named, list) or not hasattr(diffusers, str(named[1])):
+            raise ModelError(f"model.base: {self.folder}/model_index.json names no {component}")
+        return getattr(diffusers, named[1])
+
+    def denoiser(
+        self, device: torch.device, dtype: torch.dtype = torch.float32, quantization: str = "none"
+    ) -> Any:
+        """Load the component that is trained, frozen; `nf4` keeps its weights in 4 bits."""
+        how = {}
+        if quantization == "nf4":
+            from diffusers import BitsAndBytesConfig
+
+            how["quantization_config"] = BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+            )
+        model = self._loaded(self.trained, dtype, **how)
+        if how:
+            return model.to(device).eval().requires_grad_(False)
+        return model.to(device, memory_format=self.layout(device)).eval().requires_grad_(False)
+
+    def empty(self, component: str, dtype: torch.dtype) -> Any:
+        """Return a component without values, on the `meta` device: its shapes alone, frozen."""
+        kind = self.class_of(component)
+        with torch.device("meta"), quiet():
+            model = kind.from_config(kind.load_config(self.folder / component))
+        return torch.nn.Module.to(model, dtype).eval().requires_grad_(False)
+
+    def text_weights(self, component: str) -> int:
+        """Count the weights of a text encoder from its configuration."""
+        import transformers
+
+        kind = getattr(transformers, self.index[component][1])
+        config = transformers.AutoConfig.from_pretrained(self.folder / component)
+        with torch.device("meta"), quiet():
+            return sum(p.numel() for p in kind._from_config(config).parameters())
+
+    def image_encoder(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Load the VAE; return pixels (n, 3, h, w) in [-1, 1] -> latents (n, c, h/f, w/f).
+
+        A latent is the posterior's mean, not a sample: the posterior's spread is far below the
+        noise of every timestep that matters, a mean can be computed once and named by its image,
+        and no two runs disagree on it. It is computed in fp32, in which no VAE overflows.
+        """
+        vae = self._loaded("vae", torch.float32).to(device).eval()
+
+        @torch.no_grad()
+        def encode(pixels: Tensor) -> Tensor:
+            return self.encoded(vae, pixels.to(device))
+
+        return encode
+
+    def prompt_encoder(self, device: torch.device, *, offload: bool = False) -> PromptEncoder:
+        """Load tokenizers and text encoders, as the pipeline's own `encode_prompt` uses them.
+
+        On a GPU all but CLIP are in bf16: T5's 4.8 billion weights would take 19 GB in fp32.
+        """
+        half = torch.bfloat16 if device.type == "cuda" else torch.float32
+        clip = {n for n in self.texts if str(self.index[n][1]).startswith("CLIP")}
+        dtypes = {n: torch.float32 if n in clip else half for n in self.texts}
+        pipe = self.assembled(self.texts, dtype={**dtypes, "default": half})
+        if offload and device.type == "cuda":
+            pipe.enable_sequential_cpu_offload(device=device)
+        else:
+            pipe.to(device)
+
+        if self.trained == "transformer":  # SD3 without T5 asks for the width of what is missing
+            pipe.transformer = SimpleNamespace(config=SimpleNamespace(**self.config))
+
+        def run(prompts: Sequence[str], **how: Any) -> dict[str, Any]:
+            how = {**self.encoding, **how}
+            with torch.no_grad(), quiet():
+                found = pipe.encode_prompt(prompt=list(prompts), device=device, **how)
+            return dict(zip(self.results, found, strict=True))
+
+        def encode(prompts: Sequence[str]) -> list[tuple[Tensor, ...]]:
+            return self._unpadded(run(prompts))
+
+        def unprompted() -> tuple[Tensor, ...]:
+            if "do_classifier_free_guidance" not in self.encoding:
+                return encode([self.no_prompt])[0]
+            found = run([""], do_classifier_free_guidance=True)
+            own = {k.removeprefix("negative_"): v for k, v in found.items() if "negative" in k}
+            return self._unpadded(own)[0]
+
+        name, most = self.limit
+        tokenizer = getattr(pipe, name)
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+        most = most or tokenizer.model_max_length
+
+        def cut(prompts: Sequence[str]) -> int:
+            with quiet():
+                return sum(len(ids) > most for ids in tokenizer(list(prompts)).input_ids)
+
+        return PromptEncoder(encode, unprompted, cut)
+
+    def _unpadded(self, found: dict[str, Any]) -> list[tuple[Tensor, ...]]:
+        """Return each prompt's tensors, its padding left out where the family has a mask."""
+        embeds = [found[name] for name in self.embeddings]
+        rows = [tuple(each[i] for each in embeds) for i in range(len(embeds[0]))]
+        mask = found.get(self.mask_name) if self.mask_name else None
+        if mask is not None:
+            rows = [(row[0][keep.bool()], *row[1:]) for row, keep in zip(rows, mask, strict=True)]
+        return rows
+
+    def as_arguments(self, texts: Texts) -> dict[str, Any]:
+        """Return embeddings as arguments of the pipeline's call."""
+        named: dict[str, Any] = dict(zip(self.embeddings, texts.embeds, strict=True))
+        if self.mask_name and texts.mask is not None:
+            named[self.mask_name] = texts.mask
+        return named
+
+    def assembled(self, loads: Sequence[str], *, dtype: Any = None, **parts: Any) -> Any:
+        """Return the pipeline with the components `loads` from disk, `parts` as they are, no other.
+
+        Without its other components it checks no image for safety and encodes what it can.
+        """
+        import diffusers
+
+        kind = getattr(diffusers, self.pipeline)
+        absent = {name: None for name, value in self.index.items()
+                  if isinstance(value, list) and name not in loads}  # fmt: skip
+        try:
+            with quiet():
+                pipe = kind.from_pretrained(
+                    self.folder, **{**absent, **parts}, dtype=dtype, local_files_only=True
+                )
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            raise ModelError(
+                f"model.base: {self.folder} does not load as {self.pipeline}: {error}"
+            ) from error
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def _loaded(self, component: str, dtype: torch.dtype, **how: Any) -> Any:
+        """Load one component in `dtype`, its failures as one sentence."""
+        kind, folder = self.class_of(component), self.folder / component
+        try:
+            with quiet():
+                return kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **how)
+        except (OSError, ValueError, RuntimeError) as error:
+            if any(folder.glob("*.fp16.*")):
+                raise ModelError(
+                    f"model.base: {folder} holds weights of the variant fp16 only: load the "
+                    'pipeline once with variant="fp16", save it with save_pretrained, and name '
+                    "that folder"
+                ) from error
+            raise ModelError(
+                f"model.base: {folder} does not load as {kind.__name__}: {error}"
+            ) from error
+
+    # What it is on disk ------------------------------------------------------------------------
+
+    def digest(self, *components: str) -> str:
+        """SHA-256 over the files of some components: equal exactly where these are equal."""
+        for component in components:
+            if component not in self._digests:
+                paths = files_of(self.folder / component)
+                files = [f"{path.name} {file_digest(path, self._memo)}" for path in paths]
+                self._digests[component] = "\n".join([component, *files])
+        text = "\n".join(self._digests[component] for component in components)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save_pipeline(self, denoiser: Any, folder: Path) -> None:
+        """Write a whole pipeline: the trained part beside copies of the base's other ones."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in self.index:
+            if name != self.trained and (self.folder / name).is_dir():
+                (folder / name).mkdir()
+                for path in files_of(self.folder / name):
+                    shutil.copyfile(path, folder / name / path.name)
+        shutil.copyfile(self.folder / "model_index.json", folder / "model_index.json")
+        denoiser.to(memory_format=torch.contiguous_format).save_pretrained(folder / self.trained)
+
+
+def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """Read a component's configuration."""
+    path = folder / name
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelError(f"model.base: {path} cannot be read: {error}") from error
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Configuration, vocabulary and weights of a component, without fp16 or other variants.
+
+    Weights in .bin count only where there are none in safetensors, as diffusers loads them.
+    """
+    kept = (".json", ".txt", ".model", ".jinja", *WEIGHTS)
+    files = [path for path in sorted(folder.glob("*")) if path.suffix in kept]
+    plain = [path for path in files if not (path.suffix in WEIGHTS and "." in path.stem)]
+    safe = any(path.suffix == ".safetensors" for path in plain)
+    return [path for path in plain if not (safe and path.suffix == ".bin")]
+
+
+def file_digest(path: Path, memo: Path | None) -> str:
+    """SHA-256 of a file; with a folder `memo` it is computed once for each state of the file."""
+    state = path.stat()
+    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    note = memo / hashlib.sha256(key.encode()).hexdigest() if memo else None
+    if note and note.exists():
+        return note.read_text()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if note:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(digest)
+    return digest
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Within, diffusers and transformers show no progress bars and log errors only."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    kinds = (of_diffusers, of_transformers)
+    levels = [kind.get_verbosity() for kind in kinds]
+    for kind in kinds:
+        kind.set_verbosity_error()
+        kind.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for kind, level in zip(kinds, levels, strict=True):
+            kind.set_verbosity(level)
+            kind.enable_progress_bar()
