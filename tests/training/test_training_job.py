@@ -126,7 +126,7 @@ def test_bad_input_is_one_sentence_and_exit_1(policy, options, message, toy, tmp
 def test_a_plan_is_printed_and_nothing_is_done(toy, tmp_path):
     result = job(toy.study, "arenapo", tmp_path / "out", "--plan")
     assert result.returncode == 0, result.stderr
-    for part in ("GiB  activations, 4 pairs at once", "embeddings of 12 prompts", "one A100"):
+    for part in ("GiB  activations, 4 pairs at once", "embeddings of 12 prompts", "1 x A100"):
         assert part in result.stdout
     assert not (tmp_path / "out").exists()
     gone = ["--plan", "--set", f"model.base={tmp_path}/gone"]
