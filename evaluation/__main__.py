@@ -42,7 +42,8 @@ def stop(signum: int, frame: object) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args = parser(words).parse_args(words)
     signal.signal(signal.SIGTERM, stop)
     try:
         if "DAGSTER_PIPES_CONTEXT" in os.environ and devices.first():

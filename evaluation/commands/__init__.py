@@ -8,6 +8,7 @@ Heavy libraries are imported where they are used, so `--help` answers at once.
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -33,11 +34,11 @@ def command(name: str) -> ModuleType:
     return importlib.import_module(f"evaluation.commands.{name}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line; of the command that the words begin with, only that one is read."""
     root = Parser(prog="python -m evaluation", description="Generate, score and compare policies.")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in NAMES:
+    for name in words[:1] if words and words[0] in NAMES else NAMES:
         module = command(name)
         first, _, rest = (module.__doc__ or "").partition("\n\n")
         one = commands.add_parser(
