@@ -18,7 +18,6 @@ from pipelines.planning import UP_TO_DATE, steps_of
 from pipelines.promotion import promote
 from pipelines.retention import clean
 
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 
 
