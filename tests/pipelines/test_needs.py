@@ -34,7 +34,9 @@ def test_everything_that_is_missing_is_named_with_what_to_do(write_study, monkey
     for old, (new, what, said) in changes.items():
         study = write_study(lambda text, old=old, new=new: text.replace(old, new, 1))
         found = missing(study)
-        assert set(found) == {what}, found
+        # The judge of this study is the scorer, so that it misses the same weights.
+        assert what in found
+        assert set(found) <= {what, "ksort.judge"}, found
         assert said in found[what]
         with pytest.raises(ValueError, match=re.escape(what)):
             require(study, print)
