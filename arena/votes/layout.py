@@ -97,3 +97,8 @@ def is_path(name: str) -> bool:
     if re.match(r"^[a-z][a-z0-9+.-]*://", name) or "::" in name or len(name) > 4096:
         return False
     return "/" in name or "\\" in name or bool(PICTURE.search(name))
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a value where it is a list, an empty one for anything else."""
+    return value if isinstance(value, list) else []

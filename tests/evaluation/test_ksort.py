@@ -11,7 +11,7 @@ from ksort_worlds import PerfectJudge, RandomJudge, make_world, write_dataset, w
 from PIL import Image
 from scipy.stats import spearmanr
 
-from arena.votes import kwise
+from arena.votes.formats import kwise
 from evaluation import ksort_dataset
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError

@@ -8,7 +8,7 @@ any name (`preference.responses`).
 from collections.abc import Iterator
 from typing import Any
 
-from arena.votes.layout import Format, Found, Record, first
+from arena.votes.layout import Format, Found, Record, first, listed
 from arena.votes.text_tables import as_text
 
 RESPONSES, USERS, STATUS = ".responses", ".responses.users", ".responses.status"
@@ -35,7 +35,7 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
             "prompt": images.get("prompt") or record.get("prompt"),
             "prompt_id": record.get("id"),
         }
-        users, statuses = (record.get(question + end) or [] for end in (USERS, STATUS))
+        users, statuses = (listed(record.get(question + end)) for end in (USERS, STATUS))
         for k, response in enumerate(responses):
             if k < len(statuses) and statuses[k] not in (None, "submitted"):
                 found.skip(f"responses that were {statuses[k]}")

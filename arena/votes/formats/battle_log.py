@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from arena.votes.layout import Format, Found, Record
+from arena.votes.layout import Format, Found, Record, listed
 
 VOTES = ("leftvote", "rightvote", "tievote", "bothbad_vote")
 
@@ -22,9 +22,9 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
             found.skip("events that are no votes")
             continue
         states = event.get("states")
-        states = [each if isinstance(each, dict) else {} for each in _listed(states)]
+        states = [each if isinstance(each, dict) else {} for each in listed(states)]
         hidden = [_bare(state.get("model_name")) for state in states]
-        public = [_bare(name) for name in _listed(event.get("models"))]
+        public = [_bare(name) for name in listed(event.get("models"))]
         names = public if any(public) else hidden
         if len(names) != 2:
             found.fault(row, "models", f"{len(names)} models where two are compared")
@@ -43,10 +43,6 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
                     "anonymous": not any(public),
                 },
             )
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 def _bare(name: Any) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from arena.votes.formats.tables import IMAGES, MODELS
-from arena.votes.layout import Format, Found, Record, first
+from arena.votes.layout import Format, Found, Record, first, listed
 
 SIDES = MODELS | IMAGES
 # What a task is about, which is no answer whatever it says.
@@ -53,7 +53,7 @@ def _of_task(row: int, task: dict[str, Any], found: Found) -> Iterator[Record]:
         if not isinstance(annotation, dict) or annotation.get("was_cancelled"):
             found.skip("annotations that were cancelled")
             continue
-        results = [each for each in annotation.get("result") or [] if isinstance(each, dict)]
+        results = [each for each in listed(annotation.get("result")) if isinstance(each, dict)]
         told: dict[str, Any] = first(one for one in results if _answer(one)) or {}
         images = [name.strip() for name in str(told.get("to_name") or "").split(",")]
         yield (
@@ -73,7 +73,7 @@ def _answer(result: dict[str, Any]) -> Any:
     """Return what a pairwise result, or a choice beside it, says."""
     value = result.get("value")
     value = value if isinstance(value, dict) else {}
-    return value.get("selected") or first(value.get("choices") or ())
+    return value.get("selected") or first(listed(value.get("choices")))
 
 
 def _sides(data: dict[str, Any], images: Any) -> dict[str, Any]:
