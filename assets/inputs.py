@@ -46,7 +46,10 @@ def recipe(study: Study, name: str) -> str:
         return combined_hash(base_model(study), "as it is")
     lake = Lake(study.lake)
     pairs = lake.table("training_set")
-    data = table_version(pairs, pair_columns(study, config)) if pairs.exists() else "no pairs"
+    try:
+        data = table_version(pairs, pair_columns(study, config))
+    except (FileNotFoundError, KeyError):
+        data = "no pairs with its gap yet"
     return combined_hash(base_model(study), settings(config), data, images(lake))
 
 

@@ -93,7 +93,12 @@ def ratings_stage(study: Study, chain: Chain) -> list[Any]:
         """Ratings from the first votes predict the last ones better than the outcomes' shares."""
         made = estimator(study.arena.estimator, **study.arena.parameters)
         comparisons = Comparisons.of(lake.read("votes"), lake.read("rankings"))
-        later = evaluate(comparisons, {"arena": made}, blocks=1, first=1.0 - HELD_OUT_SHARE)
+        try:
+            later = evaluate(comparisons, {"arena": made}, blocks=1, first=1.0 - HELD_OUT_SHARE)
+        except ValueError as error:  # too few votes: said, and no reason to stop
+            return dg.AssetCheckResult(
+                passed=False, severity=dg.AssetCheckSeverity.WARN, description=str(error)
+            )
         frozen = later.overall().filter(prediction="frozen")
         loss = dict(frozen.select("method", "log_loss").iter_rows())
         baseline = min(loss[name] for name in BASELINES)

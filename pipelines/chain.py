@@ -107,7 +107,7 @@ STAGES = (
         inputs=("generations[policy]", "generations[baseline]", "yardsticks"),
         reads=("scorecard.scorers", "study.baseline"),
         leaves=("judgments/{policy}/scores.parquet",),
-        checks=("every_image_is_scored",),
+        checks=("every_image_is_scored", "light_and_diversity_are_kept"),
     ),
     Stage(
         "ksort_rating",

@@ -122,7 +122,7 @@ class Reader:
                     parts.append(votes.drop("row"))
         ballots = stacked(parts, {"outcome": pl.Enum(OUTCOMES)})
         if len(keys) > 1:
-            ballots = self._kept(ballots, pl.concat(keys))
+            ballots = self._kept(ballots, pl.concat(keys)).drop("row", "file")
         ranked = with_ids(self._without_repeats(self._joined(rankings, RANKINGS)))
         return ballots, ranked.select(*RANKINGS)
 

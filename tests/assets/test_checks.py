@@ -27,12 +27,15 @@ from assets.lake import Lake
 from assets.policy import check_preference, check_weights
 from assets.ratings import BEFORE, ratings_stage
 from assets.report import COLUMNS, check_better, report_stage
-from assets.scorecard import check_scores
+from assets.scorecard import check_drift, check_scores
 from assets.study import read_study
 from assets.summary import summary_stage
 from assets.tracking import Tracking
 from assets.training_set import training_set_stage
 from assets.votes import votes_stage
+from evaluation.drift import drifts
+from evaluation.scores import scores_of
+from evaluation.statistics import compare
 from pipelines.chain import chain_of
 from pipelines.definitions import build_definitions
 
@@ -148,6 +151,29 @@ def test_raters_agree_with_the_arena(study, lake):
     assert not failed.passed
     assert failed.metadata["raters_like_a_coin"].value == 1
     assert "rater 3" in failed.metadata["look_at"].value
+
+
+def test_light_and_diversity_are_kept():
+    scores = pl.DataFrame(
+        {
+            "policy": ["base"] * 40 + ["dpo"] * 40,
+            "prompt": [f"prompt {i}" for i in range(40)] * 2,
+            "miniature": [0.5] * 40 + [0.6] * 40,
+            "brightness": [0.5] * 80,
+        }
+    )
+    dark = scores.with_columns(brightness=pl.Series([0.5] * 40 + [0.3] * 40))
+    lost = dark.with_columns(miniature=pl.lit(0.5))
+
+    def kept(table):
+        found = drifts(scores_of(table, ["miniature"]), "base")
+        return check_drift(compare(table, "base", "miniature")["dpo"], found)
+
+    assert kept(scores).passed
+    assert kept(lost).passed
+    failed = kept(dark)
+    assert not failed.passed
+    assert failed.metadata["fallen"].value == "brightness"
 
 
 def test_every_check_of_the_definitions_is_made_to_fail_here(study):

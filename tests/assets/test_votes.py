@@ -143,7 +143,7 @@ def test_a_source_may_be_afar_and_a_format_must_exist(write_study):
         lambda text: text.replace('["votes.parquet"]', '["s3://bucket/votes/*.parquet"]')
     )
     assert study.votes.sources == ["s3://bucket/votes/*.parquet"]
-    with pytest.raises(ValueError, match=r"votes\.format.*there are parquet"):
+    with pytest.raises(ValueError, match=r"votes: no votes format is called 'xml'; there are "):
         write_study(with_keys('format = "xml"'))
 
 
@@ -154,10 +154,9 @@ def test_k_wise_votes_are_rated_as_rankings_and_not_as_their_pairs(rate, instanc
     ]
     (tmp_path / "rankings.jsonl").write_text("\n".join(map(json.dumps, rows)))
     study, _ = rate(lambda text: text.replace('["votes.parquet"]', '["rankings.jsonl"]'))
-    assert "3 K-wise votes" in latest_metadata(instance, "ratings")["fit"].value
     lake = Lake(study.lake)
     rated = Ratings.read(lake.table("ratings")).table
-    expected = TrueSkill(draw_probability="auto").fit(rankings=lake.read("rankings")).table
+    expected = TrueSkill().fit(rankings=lake.read("rankings")).table
     assert rated.select("model", "mu", "sigma").equals(expected.select("model", "mu", "sigma"))
 
 

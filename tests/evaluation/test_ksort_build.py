@@ -193,7 +193,7 @@ def test_pairwise_votes_are_rankings_of_two(tmp_path):
     found, _ = read_rankings(tmp_path / "votes.csv")
     assert [one.ranks for one in found] == [(0, 1), (1, 0), (0, 0)]
     assert found[2].models == ("a", "c")
-    frame.with_columns(outcome=pl.Series(["a", "left", "b"])).write_csv(tmp_path / "votes.csv")
+    frame.with_columns(outcome=pl.Series(["a", "perhaps", "b"])).write_csv(tmp_path / "votes.csv")
     found, notes = read_rankings(tmp_path / "votes.csv")
     assert len(found) == 2
     assert notes == [f"{tmp_path / 'votes.csv'}: row 2: outcome not a, b or tie"]

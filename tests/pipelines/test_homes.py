@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def command(*words, cwd, **environment):
     kept = {key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"}
     return subprocess.run(
-        [sys.executable, "-m", "pipelines", *map(str, words)],
+        [sys.executable, "-P", "-m", "pipelines", *map(str, words)],
         cwd=cwd,
         env={**kept, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,

@@ -84,7 +84,7 @@ def test_few_votes_say_that_nothing_was_measured(votes, tmp_path):
 
 def test_a_model_without_a_rating_and_no_votes_at_all_are_refused(votes, tmp_path):
     ratings = estimator("thurstone").fit(votes.filter(~pl.col("model_a").str.contains("lone")))
-    with pytest.raises(UnratedModelError, match=r"'lone_.' has no rating"):
+    with pytest.raises(UnratedModelError, match=r"'lone_1', 'lone_2' have no rating"):
         write_report(votes, ratings, tmp_path)
     with pytest.raises(ValueError, match="no usable votes"):
         write_report(votes.head(0), ratings, tmp_path)
