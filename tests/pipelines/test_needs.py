@@ -77,7 +77,7 @@ def test_a_study_without_ksort_and_with_a_size_runs_to_the_report(write_chain, i
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("miniature=./scorer", "pickscor=./scorer", "unknown scorer 'pickscor=./scorer'"),
+        ("miniature=./scorer", "pickscor=./scorer", "unknown scorer 'pickscor="),
         ('"scorer:miniature"', '"human:me"', "ksort.judge = 'human:me'"),
         ("[ksort]", "[ksort]\norders = 7", "ksort.orders = 7"),
         ("steps = 2", "steps = 2\nsize = 4", "generation.size = 4"),

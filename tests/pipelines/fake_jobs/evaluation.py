@@ -53,7 +53,7 @@ def generate() -> str:
 def score() -> str:
     table = pl.concat(pl.read_parquet(path) for path in options.images)
     scores = [
-        fake["quality"][policy] + float(noise(policy, prompt).normal(scale=0.1))
+        fake["quality"].get(policy, 0.5) + float(noise(policy, prompt).normal(scale=0.1))
         for policy, prompt in table.select("policy", "prompt").iter_rows()
     ]
     table.with_columns(miniature=pl.Series(scores)).write_parquet(options.out)
