@@ -36,6 +36,7 @@ def steps(study):
     return (study.path.parent / "steps.log").read_text().splitlines()
 
 
+@pytest.mark.long
 def test_a_person_presses_the_buttons(write_chain, tmp_path):
     study = write_chain()
     other = second_study(study)
