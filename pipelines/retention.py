@@ -180,4 +180,4 @@ def needed_runs(study: Study, chain: Chain, instance: dg.DagsterInstance) -> set
     for name in (*SOURCES, RECIPE):
         seen = instance.fetch_observations(dg.AssetRecordsFilter(study.key(name)), limit=1).records
         kept |= {record.run_id for record in seen}
-    return kept
+    return kept - {""}  # what was observed outside of any run
