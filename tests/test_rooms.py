@@ -64,12 +64,7 @@ def test_the_method_knows_no_orchestrator(room):
         assert name in DOORS or not reached & ORCHESTRATION, name
 
 
-CIRCULAR = pytest.mark.xfail(reason="training.families and its parts import each other")
-
-
-@pytest.mark.parametrize(
-    "room", [pytest.param(room, marks=CIRCULAR if room == "training" else ()) for room in ROOMS]
-)
+@pytest.mark.parametrize("room", ROOMS)
 def test_no_room_has_a_circle(room):
     paths = modules(room)
     edges = {
