@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 
 from assets.lake import Lake
 
-MOST_RECORDS = 50
 
 
 def described(

@@ -25,7 +25,6 @@ class Found:
     broken: (row, column, reason, value). skipped: reason -> how many rows hold no vote, by right.
     """
 
-    dimension: str | None = None
     broken: Broken = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     repeated: int = 0

@@ -240,7 +240,7 @@ class Reader:
     def _gathered(self, table: Table, layout: Format, said: FileReading) -> Iterator[Part]:
         """Read a format that gathers votes from records."""
         assert layout.records is not None
-        found = Found(self.options.dimension)
+        found = Found()
         records = table.records(layout.also(table.columns))
         for some in batched(layout.records(records, found), ROWS):
             pairs = [(row, record) for row, record in some if "ranks" not in record]
