@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 from assets.lake import Lake
 
 
-
 def described(
     lake: Lake, name: str, lineage: Mapping[str, Sequence[tuple[dg.AssetKey, str]]] | None = None
 ) -> dict[str, Any]:
