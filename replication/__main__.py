@@ -1,25 +1,27 @@
-"""Run and report the study; see python -m studies --help, and each command's own."""
+"""Run the replication study and write its page; `python -m replication --help` says how."""
 
 import argparse
 import sys
 import time
 from pathlib import Path
 
-DOCS = Path("docs/study")
+DOCS = Path("docs/replication")
 
 
 def main() -> None:
     """Read the options and do what they ask; progress on stderr, what was written on stdout."""
     parser = argparse.ArgumentParser(
-        prog="python -m studies",
+        prog="python -m replication",
         description="Does the arena's gap help? Runs are kept and never done twice.",
-        epilog="example: python -m studies run --worlds close-6 --seeds 20 && "
-        "python -m studies report",
+        epilog="example: python -m replication run --worlds close-6 --seeds 20 && "
+        "python -m replication report",
     )
     parser.add_argument(
         "--docs", type=Path, default=DOCS, help="where the tables are (%(default)s)"
     )
-    parser.add_argument("--cache", type=Path, default=Path("lake/study"), help="(%(default)s)")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("lake/replication"), help="(%(default)s)"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about, seeds in (
         ("tune", "try every gamma and beta_dpo on the tuning seeds", 5),
@@ -33,7 +35,6 @@ def main() -> None:
         )  # fmt: skip
         command.add_argument("--seeds", type=int, default=seeds, help="how many (%(default)s)")
         command.add_argument("--workers", type=int, default=2, help="(%(default)s)")
-        command.add_argument("--mlflow", metavar="URI", help="also log every run to this store")
         command.add_argument(
             "--at", nargs=2, type=float, metavar=("GAMMA", "BETA_DPO"),
             help="every policy at this one setting",
@@ -58,47 +59,34 @@ def main() -> None:
     command = commands.add_parser("gaps", help=about, description=about)
     command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
     command.add_argument("--worlds", nargs="+", help="these alone, the others as they are")
-    about = "which part of the vote graph makes the joint gap true, without training"
-    command = commands.add_parser("graph", help=about, description=about)
-    command.add_argument("--seeds", type=int, default=5, help="drawings of a world (%(default)s)")
-    command.add_argument(
-        "--worlds", nargs="+", default=["close-1", "close-1.5", "close-3", "close-6"],
-        help="(%(default)s)",
-    )  # fmt: skip
-    about = "what a step of each objective costs, in time of the processor and in memory"
+    about = "processor time and memory of a training step with each objective"
     command = commands.add_parser("cost", help=about, description=about)
     command.add_argument("--turns", type=int, default=3, help="(%(default)s)")
-    about = "write the tables of study.md and its figures from the parquet files"
+    about = "write the tables and figures of docs/replication.md from the parquet files"
     commands.add_parser("report", help=about, description=about)
     options = parser.parse_args()
     try:
         _do(options)
     except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f"studies: {error}") from error
+        raise SystemExit(f"replication: {error}") from error
 
 
 def _do(options: argparse.Namespace) -> None:
     if options.command == "report":
-        from studies.report import write_report
+        from replication.report import write_report
 
         for path in write_report(options.docs):
             print(path)
     elif options.command == "gaps":
-        from studies.gaps import every_truth
+        from replication.gaps import every_truth
 
         path = options.docs / "gaps.parquet"
         _known_worlds(options.worlds or [])
         options.docs.mkdir(parents=True, exist_ok=True)
         every_truth(options.seeds, options.cache, path, options.worlds).write_parquet(path)
         print(path)
-    elif options.command == "graph":
-        from studies.graph import every_part
-
-        _known_worlds(options.worlds)
-        every_part(options.worlds, options.seeds).write_parquet(options.docs / "graph.parquet")
-        print(options.docs / "graph.parquet")
     elif options.command == "cost":
-        from studies.cost import every_cost
+        from replication.cost import every_cost
 
         every_cost(options.turns, options.cache).write_parquet(options.docs / "cost.parquet")
         print(options.docs / "cost.parquet")
@@ -109,7 +97,7 @@ def _do(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     import polars as pl
 
-    from studies.matrix import (
+    from replication.matrix import (
         BETWEEN,
         MAIN,
         MORE,
@@ -121,7 +109,7 @@ def _run(options: argparse.Namespace) -> None:
         run_all,
         tuning_runs,
     )
-    from studies.runs import FIRST_SEED, scale_of
+    from replication.runs import FIRST_SEED, scale_of
 
     _known_worlds(options.worlds)
     between = tuple(policy for ladder in BETWEEN for policy in ladder)
@@ -168,15 +156,11 @@ def _run(options: argparse.Namespace) -> None:
     found = run_all(runs, scale, options.cache, options.workers, _say)
     options.docs.mkdir(parents=True, exist_ok=True)
     merge(results, found).write_parquet(path)
-    if options.mlflow:
-        from studies.tracking import log_runs
-
-        log_runs(found, options.mlflow, options.command)
     print(path)
 
 
 def _known_worlds(names: list[str]) -> None:
-    from studies.world import WORLDS
+    from replication.world import WORLDS
 
     unknown = [name for name in names if name not in WORLDS]
     if unknown:

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from arena.schema import VOTES
-from studies.gaps import GAPS, all_gaps
-from studies.world import CLOSE, FEW, WORLDS, World, hold_arena
+from replication.gaps import GAPS, all_gaps
+from replication.world import CLOSE, FEW, WORLDS, World, hold_arena
 
 
 @pytest.mark.parametrize("votes", [1.0, 6.0])

@@ -13,7 +13,7 @@ import polars as pl
 from arena.gaps.joint import joint_gaps
 from arena.gaps.pairwise import capability_gaps, pairwise_gaps
 from arena.ratings.table import estimator
-from studies.world import WORLDS, Arena, World, hold_arena
+from replication.world import WORLDS, Arena, World, hold_arena
 from training.pairs import build_pairs, write_pairs
 
 # clipped: the capability gap cut at 0 where the weaker model won. The oracle's column is the true

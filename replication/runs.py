@@ -20,9 +20,9 @@ import numpy as np
 import polars as pl
 
 from examples.miniature.judge import Judge
-from studies.base import MINIATURE, base_model, judge
-from studies.gaps import pairs_of
-from studies.world import WORLDS
+from replication.base import MINIATURE, base_model, judge
+from replication.gaps import pairs_of
+from replication.world import WORLDS
 from training.config import DataConfig, ObjectiveName, PolicyConfig
 from training.loop import train
 from training.pairs import TrainingSet, open_pairs

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from studies.matrix import SCHEMA
-from studies.runs import LEARNING_RATE, STEPS
+from replication.matrix import SCHEMA
+from replication.runs import LEARNING_RATE, STEPS
 
 
 def table(*rows: tuple) -> pl.DataFrame:

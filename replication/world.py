@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import polars as pl
 
-from studies.base import MINIATURE
+from replication.base import MINIATURE
 
 PROMPTS = 120
 # Mean qualities from 3.0 to 3.8 of 5, where all 14 models go from 1.2 to 4.1.

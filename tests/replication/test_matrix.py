@@ -7,11 +7,11 @@ import polars as pl
 import pytest
 from tidy import spread, table
 
-from studies import matrix
-from studies.base import MINIATURE, base_model
-from studies.comparisons import DPO, JOINT
-from studies.gaps import PAIRS, all_gaps
-from studies.matrix import (
+from replication import matrix
+from replication.base import MINIATURE, base_model
+from replication.contrasts import DPO, JOINT
+from replication.gaps import PAIRS, all_gaps
+from replication.matrix import (
     MAIN,
     SCHEMA,
     best,
@@ -22,8 +22,8 @@ from studies.matrix import (
     run_all,
     tuning_runs,
 )  # fmt: skip
-from studies.runs import STEPS, Run, Scale, execute, prompts_of
-from studies.world import WORLDS, hold_arena
+from replication.runs import STEPS, Run, Scale, execute, prompts_of
+from replication.world import WORLDS, hold_arena
 from training.pairs import build_pairs, write_pairs
 
 TOY = Scale(batch_size=2, sampling_steps=2, pretraining_steps=2, judge_steps=2)
@@ -136,7 +136,7 @@ def test_runs_at_several_spreads_differ_in_it_alone_and_count_for_no_tuning() ->
 
 
 def test_a_run_spreads_its_gaps(tmp_path: Path) -> None:
-    from studies.runs import prepared
+    from replication.runs import prepared
 
     (run,) = equal_runs("far-3", [JOINT], [0], 1.0, 250.0, (3.0,), "spread")
     arena = hold_arena(WORLDS["far-3"], 0, prompts=4)
@@ -148,7 +148,7 @@ def test_a_run_spreads_its_gaps(tmp_path: Path) -> None:
 
 
 def test_the_miniatures_runs_are_those_of_its_own_study(tmp_path: Path) -> None:
-    from studies.runs import prepared, scale_of
+    from replication.runs import prepared, scale_of
     from training.study_file import policy_config
 
     (run,) = equal_runs("miniature", [DPO], [0], 1.0, 500.0)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import polars as pl
 
-from studies.base import base_model, judge
-from studies.runs import LEARNING_RATE, STEPS, Gap, Run, Scale, execute, length_of
+from replication.base import base_model, judge
+from replication.runs import LEARNING_RATE, STEPS, Gap, Run, Scale, execute, length_of
 from training.config import ObjectiveName
 
 # The gammas tried with each beta_dpo: a larger one saturates sooner, so it takes a larger margin.

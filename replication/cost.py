@@ -15,9 +15,9 @@ from pathlib import Path
 
 import polars as pl
 
-from studies.base import base_model
-from studies.matrix import Policy
-from studies.runs import Run, Scale, prepared
+from replication.base import base_model
+from replication.matrix import Policy
+from replication.runs import Run, Scale, prepared
 from training.loop import train
 
 WORLD, SEED, GAMMA, BETA = "close-3", 1000, 4.0, 500.0
@@ -41,7 +41,7 @@ def every_cost(turns: int, cache: Path) -> pl.DataFrame:
     rows = []
     for turn in range(turns):
         for policy in POLICIES:
-            command = [sys.executable, "-m", "studies.cost", policy.objective, policy.gap]
+            command = [sys.executable, "-m", "replication.cost", policy.objective, policy.gap]
             done = subprocess.run(
                 [*command, str(cache)], capture_output=True, text=True, check=True
             )
