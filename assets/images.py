@@ -13,6 +13,7 @@ import polars as pl
 from arena.votes.images import faults
 from assets.content import file_hash, frame_version
 from assets.lake import Lake
+from assets.lineage import SUCH_AS
 from assets.pictures import markdown
 from assets.stage import Chain
 from assets.study import Study
@@ -66,11 +67,14 @@ def images_stage(study: Study, chain: Chain) -> list[Any]:
         return dg.AssetCheckResult(
             passed=broken.is_empty(),
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{broken.height} of {found.height} cannot be used, such as "
-            f"{'; '.join(said)}; their votes do not train"
+            description=f"{broken.height} of {found.height} cannot be used: no training on them"
             if said
             else None,
-            metadata={"images": found.height, "unusable": broken.height},
+            metadata={
+                "images": found.height,
+                "unusable": broken.height,
+                SUCH_AS: "; ".join(said) or "none",
+            },
         )
 
     return [images, every_image_can_be_used]

@@ -180,9 +180,14 @@ class KSort(Section):
 
 
 class Jobs(Section):
-    """launch: a prefix of each job's command, such as ["srun", "--gpus=8"]."""
+    """launch: a prefix of each job's command, such as ["srun", "--gpus=8"].
+
+    environment: names of variables that the jobs and `alerts.command` see besides those of
+    `assets.environment`, such as ["MODULEPATH", "WANDB_*"].
+    """
 
     launch: list[str] = Field(default_factory=list)
+    environment: list[str] = Field(default_factory=list)
 
 
 class Automation(Section):
