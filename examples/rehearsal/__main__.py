@@ -18,12 +18,13 @@ def main() -> int:
     parser.add_argument("study", type=Path, help="a study's TOML")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an own folder")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (0)")
+    parser.add_argument("--policies", nargs="+", default=(), help="only these; by default all")
     options = parser.parse_args()
 
     from examples.rehearsal.study import rehearse
 
     try:
-        print(rehearse(options.study, options.out, options.seed))
+        print(rehearse(options.study, options.out, options.seed, options.policies))
     except (ValueError, OSError) as error:
         print(f"rehearsal: {error}", file=sys.stderr)
         return 1

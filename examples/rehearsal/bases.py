@@ -16,6 +16,7 @@ LETTERS = string.ascii_lowercase + string.digits + ",.!?-'"
 
 
 def clip_tokenizer() -> Any:
+    """Return a CLIP tokenizer that spells words."""
     from transformers import CLIPTokenizer
 
     tokens = ["<|startoftext|>", "<|endoftext|>", *LETTERS, *(f"{x}</w>" for x in LETTERS)]
@@ -24,6 +25,7 @@ def clip_tokenizer() -> Any:
 
 
 def clip_encoder(width: int, *, projected: bool) -> Any:
+    """Return a CLIP text encoder."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
@@ -35,6 +37,7 @@ def clip_encoder(width: int, *, projected: bool) -> Any:
 
 
 def t5(width: int) -> tuple[Any, Any]:
+    """Return T5's tokenizer and encoder."""
     from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("▁", -2.0)]
@@ -47,6 +50,7 @@ def t5(width: int) -> tuple[Any, Any]:
 
 
 def vae(channels: int, **config: object) -> Any:
+    """Return a VAE of three levels, so 4 pixels a side of a latent cell."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -59,6 +63,7 @@ def vae(channels: int, **config: object) -> Any:
 
 
 def save_sd(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) -> Path:
+    """Save a Stable Diffusion of 100 kB."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
     torch.manual_seed(seed)
@@ -80,6 +85,7 @@ def save_sd(folder: Path, *, prediction_type: str = "epsilon", seed: int = 0) ->
 
 
 def save_xl(folder: Path, trained_vae: Any = None) -> Path:
+    """Save an SDXL."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
     torch.manual_seed(1)
@@ -104,6 +110,7 @@ def save_xl(folder: Path, trained_vae: Any = None) -> Path:
 
 
 def save_sd3(folder: Path, trained_vae: Any = None, *, with_t5: bool = True) -> Path:
+    """Save a Stable Diffusion 3."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
         SD3Transformer2DModel,
@@ -131,6 +138,7 @@ def save_sd3(folder: Path, trained_vae: Any = None, *, with_t5: bool = True) -> 
 
 
 def save_flux(folder: Path, trained_vae: Any = None) -> Path:
+    """Save a FLUX.1 dev."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     torch.manual_seed(3)
@@ -172,6 +180,7 @@ def qwen_tokenizer() -> Any:
 
 
 def qwen3(width: int, layers: int) -> Any:
+    """Return a Qwen3."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     return Qwen3ForCausalLM(Qwen3Config(
@@ -182,6 +191,7 @@ def qwen3(width: int, layers: int) -> Any:
 
 
 def save_qwen(folder: Path, trained_vae: Any = None) -> Path:
+    """Save a Qwen-Image."""
     from diffusers import (
         AutoencoderKLQwenImage,
         FlowMatchEulerDiscreteScheduler,
@@ -223,6 +233,7 @@ def save_qwen(folder: Path, trained_vae: Any = None) -> Path:
 
 
 def save_zimage(folder: Path, trained_vae: Any = None) -> Path:
+    """Save a Z-Image."""
     from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 
     torch.manual_seed(8)

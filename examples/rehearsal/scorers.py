@@ -2,7 +2,8 @@
 
 | scorer | what its folder holds, and where that is from |
 |---|---|
-| clip, pickscore | a CLIPModel in transformers' layout: openai/clip-vit-large-patch14, yuvalkirstain/PickScore_v1 |
+| clip | a CLIPModel in transformers' layout: openai/clip-vit-large-patch14 |
+| pickscore | the same: yuvalkirstain/PickScore_v1 |
 | hps_v2, hps_v2.1 | HPS_v2_compressed.pt, HPS_v2.1_compressed.pt in open_clip's keys: xswu/HPSv2 |
 | imagereward | ImageReward.pt in the keys of its BLIP: THUDM/ImageReward |
 | aesthetic | aesthetic-model.pth: trl-lib/ddpo-aesthetic-predictor |

@@ -7,7 +7,7 @@ the hub lies in `hub/<owner>/<name>`. Nothing else of the study changes but SIZE
 import json
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,11 @@ FAMILIES: tuple[tuple[str, Callable[..., Path]], ...] = (
 )
 
 
-def rehearse(study: Path, out: Path, seed: int = 0) -> Path:
+def rehearse(study: Path, out: Path, seed: int = 0, policies: Sequence[str] = ()) -> Path:
     """Write the stand-ins and DIR/<name>.toml; return the latter's path.
 
-    Raises ValueError for a study that cannot be read or that names what has no stand-in.
+    policies: the only ones that are kept; all of them by default. Raises ValueError for a study
+    that cannot be read or that names what has no stand-in.
     """
     try:
         raw = tomllib.loads(study.read_text())
@@ -56,7 +57,8 @@ def rehearse(study: Path, out: Path, seed: int = 0) -> Path:
         for key, value in values.items():
             if key in raw.get(section, {}) or (section, key) in ALWAYS:
                 raw.setdefault(section, {})[key] = value
-    for entry in raw.get("policy", []):  # which may override any key of [train]
+    raw["policy"] = kept(raw, policies)
+    for entry in raw["policy"]:  # which may override any key of [train]
         entry |= {key: value for key, value in SIZES["train"].items() if key in entry}
     raw["lake"] = {**raw.get("lake", {}), "root": inside(raw.get("lake", {}).get("root", "lake"))}
     tracking = raw.get("tracking", {})
@@ -73,10 +75,19 @@ def rehearse(study: Path, out: Path, seed: int = 0) -> Path:
         make_ksort(out / raw["ksort"]["dataset"], seed)
     path = out / f"{raw['study'].get('name', study.stem)}.toml"
     path.write_text(
-        f"# {study.name}, rehearsed on stand-ins: python -m examples.rehearsal {study} --out {out}\n"
+        f"# Rehearsed on stand-ins: python -m examples.rehearsal {study} --out {out}\n"
         + as_toml(raw)
     )
     return path
+
+
+def kept(raw: dict[str, Any], policies: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the study's policies, or some of them. Raises ValueError for a name it has not."""
+    found = {entry.get("name"): entry for entry in raw.get("policy", [])}
+    for name in policies:
+        if name not in found:
+            raise ValueError(f"no policy is called {name!r}; there are {', '.join(found)}")
+    return [entry for name, entry in found.items() if not policies or name in policies]
 
 
 def inside(place: str) -> str:
@@ -108,7 +119,7 @@ def write_source(section: dict[str, Any], made: votes.World, place: Path) -> Non
     name = f"{section.get('format', '')} {place}".lower()
     folder, pattern = (place.parent, place.name) if place.suffix else (place, "")
     if re.search(r"pick-?_?a-?_?pic", name):
-        shards = [f"train-{k:05d}-of-00003-{0xb66ac786bf6fb553 + k:x}.parquet" for k in range(3)]
+        shards = [f"train-{k:05d}-of-00003-{0xB66AC786BF6FB553 + k:x}.parquet" for k in range(3)]
         votes.write_pickapic(made, folder, [pattern] if pattern and "*" not in pattern else shards)
         return
     file = folder / (pattern.replace("*", "0001") if pattern else "votes.csv")

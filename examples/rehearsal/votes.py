@@ -150,7 +150,9 @@ def write_hpd_v3(made: World, file: Path, number: int = 0) -> None:
     file.write_text(json.dumps(records))
 
 
-def write_table(made: World, file: Path, columns: Mapping[str, str], words: Mapping[str, str]) -> None:
+def write_table(
+    made: World, file: Path, columns: Mapping[str, str], words: Mapping[str, str]
+) -> None:
     """Write an own table: the study's names of columns, its words for outcomes, images beside it.
 
     columns: a vote's column -> the table's; words: the table's word -> a, b or tie.
@@ -161,7 +163,7 @@ def write_table(made: World, file: Path, columns: Mapping[str, str], words: Mapp
         pl.format("annotator{}@example.org", "rater").alias("rater"),
         *(pl.format("images/{}.jpg", name).alias(name) for name in ("image_a", "image_b")),
     )
-    table = table.rename({ours: theirs for ours, theirs in columns.items() if ours in table.columns})
+    table = table.rename(dict(columns), strict=False)
     write_images(made, file.parent / "images", ".jpg")
     if file.suffix == ".parquet":
         table.write_parquet(file)
