@@ -181,7 +181,7 @@ def test_check_finds_too_little_disk_and_memory(made, monkeypatch):
     ("changes", "what", "said"),
     [
         ([('"outcome" = "choice"', '"outcome" = "verdict"')], "votes", "verdict"),
-        ([('"image_a" = "left_image", ', "")], "votes to train on", "[votes.columns]"),
+        ([('"image_a" = "left_image"', '"image_a" = "picture"')], "votes", "no column picture"),
         ([("own_votes/*.csv", "absent/*.csv")], "votes.sources", "absent"),
         ([("most_rejected = 0.05", 'rater_salt = "NO_SALT"')], "votes.rater_salt", "NO_SALT"),
         ([("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd")], "model.base", "hub/sd"),
@@ -194,6 +194,19 @@ def test_check_finds_what_was_planted_in_the_votes(made, tmp_path, changes, what
     assert set(found) <= {what, "votes"}
 
 
+def test_check_finds_votes_that_cannot_train(made, tmp_path):
+    shutil.copytree(made["own_votes"].parent, tmp_path / "x")
+    columns = (
+        f'"image_{side}" = "{name}_image", ' for side, name in (("a", "left"), ("b", "right"))
+    )
+    path = text_with(tmp_path / "x" / "own_votes.toml", *((each, "") for each in columns))
+    (file,) = (tmp_path / "x/data/own_votes").glob("*.csv")
+    pl.read_csv(file).drop("left_image", "right_image").write_csv(file)
+    found = missing(path)
+    assert set(found) == {"votes to train on"}
+    assert "[votes.columns]" in found["votes to train on"]
+
+
 def test_check_finds_votes_whose_images_did_not_come(made, tmp_path):
     shutil.copytree(made["flux_hpdv3"].parent, tmp_path / "x")
     shutil.rmtree(tmp_path / "x/data/hpdv3/images")
@@ -203,20 +216,17 @@ def test_check_finds_votes_whose_images_did_not_come(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("change", "says"),
     [
-        ('base = "stable', 'base = "someone/else-', "has no stand-in"),
-        ('"pickscore", "clip"', '"hps_v3"', "the scorer hps_v3 has no stand-in"),
-        ("[study]", "[study", "own.toml"),
+        (("stable-diffusion-v1-5/stable-diffusion-v1-5", "else/none"), "has no stand-in"),
+        (('"pickscore", "clip"', '"pickscore", "hps_v3"'), "the scorer hps_v3 has no stand-in"),
+        (("[study]", "[study"), "own.toml"),
     ],
 )
-def test_what_has_no_stand_in_is_said_in_a_sentence(tmp_path, old, new, says):
+def test_what_has_no_stand_in_is_said_in_a_sentence(tmp_path, change, says):
     study = tmp_path / "own.toml"
-    study.write_text(study_of("own_votes").read_text().replace(old, new).replace(
-        "stable-diffusion-v1-5", "x" if old.startswith("base") else "stable-diffusion-v1-5"
-    ))  # fmt: skip
-    if old == '"pickscore", "clip"':
-        study.write_text(study.read_text().replace('headline = "pickscore"', 'headline = "hps_v3"'))
+    study.write_text(study_of("own_votes").read_text())
+    text_with(study, change)
     done = subprocess.run(
         [sys.executable, "-m", "examples.rehearsal", study, "--out", tmp_path / "out"],
         cwd=ROOT, capture_output=True, text=True, check=False,
