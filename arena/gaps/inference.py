@@ -75,23 +75,19 @@ class Inference:
         return np.stack([mean, variance, own / variance], 1), noise
 
     def run(
-        self,
-        settings: Settings,
-        sweeps: int = SWEEPS,
-        tolerance: float = TOLERANCE,
-        slopes: bool = False,
+        self, settings: Settings, sweeps: int = SWEEPS, tolerance: float = TOLERANCE
     ) -> Posterior:
         """Sweep every component until its posterior moves less than `tolerance`.
 
         sweeps: the most that a component may take; a change above the tolerance in the result says
-        that they were not enough. slopes: whether those of the evidence are wanted.
+        that they were not enough.
         """
         graph = self.graph
         prior, noise = self.prior(settings)
         every = Component(
             True, prior, self.mean, self.ends, graph.count, noise, self.message
         )
-        until = Until(float(settings.epsilon), sweeps, float(tolerance), slopes)
+        until = Until(float(settings.epsilon), sweeps, float(tolerance))
         begins = np.stack([graph.variable_start, graph.factor_start], 1)
         result, variance = np.zeros((len(graph.ends), 7)), np.empty(len(graph.model))
 

@@ -69,7 +69,7 @@ class Evidence:
         """
         s = self.settings(point)
         run, m = self.inference, len(s.mu)
-        posterior = run.run(s, sweeps, tolerance, slopes=True)
+        posterior = run.run(s, sweeps, tolerance)
         found = posterior.factors
         mean, variance, share = run.prior(s)[0].T
         off = posterior.mean - mean

@@ -25,8 +25,7 @@ import numpy as np
 
 from arena.compiled import compiled
 from arena.gaps.solving import NOBODY, NU, SIGNS, TAU, TOLD, Component, along, solve
-from arena.gaps.truncated_vote import evidence as vote_evidence
-from arena.gaps.truncated_vote import log_mass, log_votes, tilted
+from arena.gaps.truncated_vote import log_mass, log_votes_and_slopes, tilted
 
 # Ordinary graphs are done in this many sweeps of whole steps. After them:
 FREE = 6
@@ -53,12 +52,11 @@ class Result(NamedTuple):
 
 
 class Until(NamedTuple):
-    """The draw margin, when to stop, and whether the evidence's slopes are wanted."""
+    """The draw margin, and when to stop."""
 
     epsilon: float
     sweeps: int
     tolerance: float
-    slopes: bool
 
 
 @compiled
@@ -186,11 +184,9 @@ def _read_off(
             for k in range(4):
                 if ends[f, k] != NOBODY:
                     log_det += math.log(own[k] * precision[ends[f, k]])
-        count, noise, in_noise, in_epsilon = one.count[f], one.noise[f], 0.0, 0.0
-        if until.slopes:
-            log_z, in_noise, in_epsilon = vote_evidence(c, V, count, until.epsilon, noise)
-        else:
-            log_z = log_votes(c, V, count, until.epsilon, noise)
+        log_z, in_noise, in_epsilon = log_votes_and_slopes(
+            c, V, one.count[f], until.epsilon, one.noise[f]
+        )
         total += log_z - log_mass(c, V, tau, nu) + 0.5 * nu * d
         s, t = prior[a, 2], prior[b, 2]
         rest = s * (1.0 - s) * prior[a, 1] + t * (1.0 - t) * prior[b, 1]

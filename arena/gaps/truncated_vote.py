@@ -124,10 +124,10 @@ def log_one_of_them(
 
 
 @compiled
-def evidence(
+def log_votes_and_slopes(
     mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
 ) -> tuple[float, float, float]:
-    """Return log p(the factor's votes) and its slopes in the noise and in epsilon."""
+    """Return `log_votes` and its slopes in the noise and in epsilon."""
     if count[0] + count[1] + count[2] != 1:
         d, weight, total = _density(mean, variance, count, epsilon, noise)
         in_noise = in_epsilon = 0.0

@@ -74,7 +74,7 @@ class Comparisons:
                 raise ValueError("give the votes as a table to rate them together with rankings")
             return votes
         table = as_frame(votes) if votes is not None else pl.DataFrame(schema=_NAMES)
-        _refuse_faults(table)
+        refuse_faults(table)
         # Joined even with no rows, the names of all votes would turn from codes to texts and back.
         if rankings is not None and len(pairs := pairs_of(as_frame(rankings))):
             if "ranking" in table.columns:
@@ -171,7 +171,7 @@ class Comparisons:
 _NAMES = dict.fromkeys(REQUIRED, pl.String)
 
 
-def _refuse_faults(table: pl.DataFrame) -> None:
+def refuse_faults(table: pl.DataFrame) -> None:
     """Raise ValueError for a votes table that cannot be rated, naming column and row."""
     for name in REQUIRED:
         if name not in table.columns:
@@ -269,24 +269,13 @@ def groups(compared: np.ndarray) -> np.ndarray:
     Returns (M,) int64 labels; 0 is the component with the most comparisons.
     """
     m = len(compared)
-    linked = (compared + compared.T) > 0
-    label = np.full(m, -1, np.int64)
-    weights: list[float] = []
-    for start in range(m):
-        if label[start] >= 0:
-            continue
-        frontier = [start]
-        label[start] = len(weights)
-        while frontier:
-            here = frontier.pop()
-            for there in np.flatnonzero(linked[here] & (label < 0)):
-                label[there] = len(weights)
-                frontier.append(int(there))
-        weights.append(float(compared[label == len(weights)].sum()))
-    largest_first = np.argsort(-np.array(weights), kind="stable")
-    rank = np.empty(len(weights), np.int64)
-    rank[largest_first] = np.arange(len(weights))
-    return rank[label] if m else label
+    linked = (compared + compared.T > 0) | np.eye(m, dtype=bool)
+    label, new = np.full(m, -1), np.arange(m)
+    while (new != label).any():  # every model takes the least label that it is linked to
+        label, new = new, np.where(linked, new, m).min(1, initial=m)
+    _, label = np.unique(label, return_inverse=True)
+    weight = np.bincount(label, compared.sum(1))
+    return np.argsort(np.argsort(-weight, kind="stable"))[label]
 
 
 def in_time_order(votes: pl.DataFrame) -> pl.DataFrame:

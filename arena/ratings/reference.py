@@ -38,8 +38,8 @@ class Agreement:
         for model, place, there, against in self.models.iter_rows():
             if against:
                 lines.append(
-                    f"  {printable(model)}: place {place} here, {there} there; surely the other way round "
-                    f"with {against} model" + ("s" if against > 1 else "")
+                    f"  {printable(model)}: place {place} here, {there} there; surely the other "
+                    f"way round with {against} model" + ("s" if against > 1 else "")
                 )
         if not self.disagree:
             lines.append("  no two models are surely the other way round")

@@ -128,7 +128,8 @@ def _gaps(votes: pl.DataFrame, ratings: Ratings) -> tuple[dict[str, pl.DataFrame
         "converged" if found.converged else f"did NOT converge (last change {found.change:.2g})"
     )
     lacking = f" Votes without both images, which have no joint gap: {found.without:,}."
+    lacking *= bool(found.without)
     return gaps, (
         f"The joint inference {arrived} in {found.sweeps} sweeps; an image's own spread is "
-        f"{found.settings.rho:.0%} of the variance of one performance.{lacking * bool(found.without)}"
+        f"{found.settings.rho:.0%} of the variance of one performance.{lacking}"
     )
