@@ -38,7 +38,8 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
         users, statuses = (listed(record.get(question + end)) for end in (USERS, STATUS))
         for k, response in enumerate(responses):
             if k < len(statuses) and statuses[k] not in (None, "submitted"):
-                found.skip(f"responses that were {statuses[k]}")
+                known = statuses[k] in ("discarded", "draft", "pending")
+                found.skip(f"responses that were {statuses[k] if known else 'not submitted'}")
             else:
                 yield (
                     row,
