@@ -34,6 +34,7 @@ KNOWN = {
 CLASH = "another vote has this vote_id"
 CLAIMED = "another file has this vote_id for another vote; both count, this one under its content's"
 OUTSIDE = "leads out of the folder of its votes; the vote has no such image then"
+OTHERS = "votes in other dimensions"
 FILE: dict[str, Any] = {"row": pl.Int64, "file": pl.Int32}
 TEXTS: dict[str, Any] = dict.fromkeys(("model_a", "model_b", "outcome"), pl.String)
 NO_VOTES = pl.DataFrame(schema=FILE | VOTES)
@@ -233,6 +234,11 @@ class Reader:
                 frame = frame.rename({n: ours for n, ours in renamed.items() if n in frame.columns})
                 if layout.frame is not None:
                     frame = layout.frame(frame, options.dimension)
+                elif options.dimension is not None and "dimension" in frame.columns:
+                    asked = frame["dimension"].cast(pl.String).str.strip_chars()
+                    others = frame.height - (asked == options.dimension).sum()
+                    frame = frame.filter(asked == options.dimension)
+                    said.skipped[OTHERS] = said.skipped.get(OTHERS, 0) + others
                 known = [n for n in frame.columns if n in VOTES or n in ("row", "count")]
                 said.derived = [n for n in known if n not in names and n != "row"]
                 said.rows += frame.height
