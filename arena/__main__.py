@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from arena.escape import printable
 from arena.ratings.table import ESTIMATORS
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except (ValueError, KeyError, OSError) as error:
-        print(f"arena: {error}", file=sys.stderr)
+        print(f"arena: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from arena.votes.images import faults, shards
+from arena.votes.images import Images, shards
 from assets.content import combined_hash, file_hash, frame_version
 from assets.lake import Lake
 from assets.lineage import SUCH_AS
@@ -134,10 +134,11 @@ def decoded(study: Study, names: list[str]) -> dict[str, str]:
         return {}
     network = study.training_set.network
     if study.votes.images:
-        return faults(names, [study.votes.images], network=network)
+        return Images([study.votes.images], network=network).faults(names)
     # The votes tell a path from the study's folder, where the training job works too.
     whole = {str(as_path(study.path.parent, name) or name): name for name in names}
-    return {whole[path]: said for path, said in faults(list(whole), network=network).items()}
+    found = Images(network=network).faults(whole)
+    return {whole[path]: said for path, said in found.items()}
 
 
 def changed_on_disk(study: Study, lake: Lake) -> str | None:

@@ -275,10 +275,10 @@ def _tell_of_another_vae(folder: Path, say: Say) -> None:
 def _contents(images: Iterable[str], source: Path | None) -> Iterator[tuple[str, bytes]]:
     """Yield (image, bytes) of every wanted image, in the source's order."""
     from arena.votes.image_fault import ImageFault
-    from arena.votes.images import contents
+    from arena.votes.images import Images
 
     try:
-        for image, content in contents(list(images), [source] if source else []):
+        for image, content in Images([source] if source else []).contents(images):
             if isinstance(content, ImageFault):
                 where = f"votes.images: {source} lacks it: " if source else ""
                 raise ImageError(f"{where}image {image!r}: {content}")

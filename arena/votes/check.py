@@ -22,7 +22,7 @@ from arena.votes.times import LAST_YEAR, in_utc
 CONTROL = r"[\x00-\x1f\x7f]"
 
 # How spreadsheets, databases and libraries write that there is no value.
-NOTHING = ("", "nan", "null", "none", "\\n", "na", "n/a", "<na>", "nat")
+NOTHING = ("", "nan", "null", "none", "\\n", "na", "n/a", "#n/a", "<na>", "nat")
 
 IDS = ("vote_id", "prompt_id", "rater", "image_a", "image_b")
 COUNTS = ("votes_a", "votes_b", "votes_tie", "count")

@@ -11,9 +11,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from arena.votes.faults import Broken, VotesError
-from arena.votes.limits import MOST_EXPANSION, MOST_ROWS_PER_BYTE, UNSUSPECTED, UNSUSPECTED_ROWS
+from arena.votes.limits import (
+    MOST_EXPANSION,
+    MOST_ROWS_PER_BYTE,
+    UNSUSPECTED,
+    UNSUSPECTED_COLUMNS,
+    UNSUSPECTED_ROWS,
+)
 
 ROWS = 1 << 20  # in one frame
+SHORT = 64  # bytes of a text that may stand in every row
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 
 
@@ -27,7 +34,7 @@ class Columnar:
         self.broken: Broken = []
         size = path.stat().st_size
         # What the columns may hold, and how many values a column may have.
-        self.bound = max(UNSUSPECTED << 3, MOST_EXPANSION * size)
+        self.bound = max(UNSUSPECTED_COLUMNS, MOST_EXPANSION * size)
         self.most_values = max(UNSUSPECTED_ROWS, MOST_ROWS_PER_BYTE * size)
         self.fields = {field.name: field.type for field in self._schema()}
         self.columns = list(self.fields)
@@ -156,8 +163,8 @@ def _decoded_size(column: pa.Array) -> int:
     if not _is_string(column.type.value_type):
         return int(column.nbytes)
     longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
-    if longest * len(column) < UNSUSPECTED:
-        return int(longest * len(column))
+    if longest <= SHORT:
+        return int(column.nbytes)
     return int(pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0)
 
 

@@ -16,7 +16,8 @@ import polars as pl
 from arena.votes.columnar import ARROW_FILE, ARROW_STREAM, PARQUET, Arrow, Parquet
 from arena.votes.faults import Broken, VotesError
 from arena.votes.limits import MOST_COLUMNS
-from arena.votes.packed import HEAD, Bounded, opened
+from arena.votes.packed import Bounded, opened
+from arena.votes.regular import AHEAD
 from arena.votes.samples import Samples
 from arena.votes.text_tables import Csv, Json
 
@@ -66,7 +67,7 @@ class Table(Protocol):
 def open_table(path: Path) -> Table:
     """Return a file's rows. Raises VotesError where it is no table, saying what it is instead."""
     stream = opened(path)
-    start = stream.peek(HEAD)
+    start = stream.peek(AHEAD)
     lowered = start.lstrip()[:32].lower()
     for magic, what in NO_TABLES.items():
         if start.startswith(magic) or lowered.startswith(magic.lower()):

@@ -15,8 +15,9 @@ from arena.votes.containers import open_table
 from arena.votes.faults import UNREADABLE, sentence
 from arena.votes.limits import MOST_TEXT
 from arena.votes.packed import opened
-from arena.votes.samples import Samples, is_image, members
+from arena.votes.samples import Samples
 from arena.votes.sources import File
+from arena.votes.tar_members import is_image, members
 
 
 def repeated(files: Sequence[File]) -> dict[int, int]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import tarfile
 import zipfile
 import zlib
@@ -60,7 +61,7 @@ def sentence(error: BaseException, name: str) -> VotesError:
         said = f"cannot be read ({line(error)}); it may be cut off: deliver it again"
     else:
         said = f"cannot be read ({type(error).__name__}); it may be cut off: deliver it again"
-    return VotesError(f"{name}: {said}")
+    return VotesError(printable(f"{name}: {said}"))
 
 
 def line(error: BaseException) -> str:
@@ -92,5 +93,7 @@ def named(columns: Sequence[str], known: Container[str]) -> str:
     """Return a file's column names for a sentence; where none is known, they may be data."""
     if not any(name.lower() in known for name in columns):
         return f"{len(columns)} columns, none of them known; is its header line missing?"
-    more = f" and {len(columns) - 16} more" if len(columns) > 16 else ""
-    return printable(", ".join(columns[:16]) + more)
+    # A prompt or an address is no name of a column.
+    names = [name for name in columns if re.fullmatch(r"[\w .()#?-]{1,40}", name)][:16]
+    more = f" and {len(columns) - len(names)} more" if len(columns) > len(names) else ""
+    return printable(", ".join(names) + more)

@@ -17,10 +17,9 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from arena.votes.image_fault import MOST_BYTES, ImageFault
+from arena.votes.image_fault import ImageFault
+from arena.votes.limits import MOST_BYTES, REDIRECTS, SECONDS
 
-SECONDS = 20  # for one request from its connection to its last byte
-REDIRECTS = 3
 MOVED = (301, 302, 303, 307, 308)
 # Addresses that hold an IPv4 one in their last 32 bits: mapped, and translated (NAT64).
 EMBEDDING = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))

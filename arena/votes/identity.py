@@ -6,6 +6,7 @@ library, because gaps are joined to votes by it: BLAKE2b over the columns' texts
 """
 
 from hashlib import blake2b
+from itertools import count
 
 import polars as pl
 
@@ -69,9 +70,8 @@ def with_ids(table: pl.DataFrame) -> pl.DataFrame:
     again = pl.when(number > 1).then(pl.format(".{}", number)).otherwise(pl.lit(""))
     made = named.select(pl.concat_str("digest", again)).to_series()
     place = (nameless.cum_sum().cast(pl.Int64) - 1).clip(0)
-    return table.with_columns(
-        vote_id=pl.when(nameless).then(made.gather(place)).otherwise("vote_id")
-    )
+    given = unclaimed(table["vote_id"], made) if len(made) < table.height else table["vote_id"]
+    return table.with_columns(vote_id=pl.when(nameless).then(made.gather(place)).otherwise(given))
 
 
 def keys_of(table: pl.DataFrame, file: int) -> pl.DataFrame:
@@ -87,17 +87,38 @@ def keys_of(table: pl.DataFrame, file: int) -> pl.DataFrame:
     )
 
 
-def repeats(keys: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
-    """Return (same, clash), (n,) each: votes that came before, and those whose vote_id only did.
+def repeats(keys: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Series]:
+    """Return (same, clash, claimed), (n,) each, of votes that come after another.
 
-    Equal rows under one vote_id are one vote, and so are equal rows with a time in different files,
-    as many of them as the file with the most has. Different rows under one vote_id clash, and the
-    first stays. Rows with neither an id nor a time are different votes.
+    same: equal rows under one vote_id are one vote, and so are equal rows with a time in different
+    files, as many of them as the file with the most has. clash: a file has another row under this
+    vote_id already, and the first stays. claimed: another file has it, which need not be the one
+    that made it: both stay. Rows with neither an id nor a time are different votes.
     """
     given, timed = pl.col("id").is_not_null(), pl.col("timed") & pl.col("id").is_null()
     several = keys["file"].n_unique() > 1 and keys.select(timed.any()).item()
     number = pl.int_range(pl.len()).over("text", "file") if several else pl.lit(0)
     came = timed & ~pl.struct("text", number.alias("number"), given).is_first_distinct()
     same = (given & ~pl.struct("id", "text").is_first_distinct()) | (came if several else False)
-    found = keys.select(same=same, other=given & ~pl.col("id").is_first_distinct())
-    return found["same"], found["other"] & ~found["same"]
+    other = given & ~pl.col("id").is_first_distinct()
+    beside = given & ~pl.struct("id", "file").is_first_distinct()
+    found = keys.select(same=same, other=other, beside=beside)
+    clash = found["beside"] & ~found["same"]
+    return found["same"], clash, found["other"] & ~found["same"] & ~clash
+
+
+def unclaimed(given: pl.Series, made: pl.Series) -> pl.Series:
+    """Return the ids that were given, with `~k` after each that equals one of those made.
+
+    Anybody can compute an id that will be made, and give it to a vote of their own.
+    """
+    claims = given.is_in(made.implode()).fill_null(False)
+    if not claims.any():
+        return given
+    taken = {*given.drop_nulls(), *made}
+    free = (k for k in count(1))
+    names = [
+        next(name for k in free if (name := f"{each}~{k}") not in taken) if claim else each
+        for each, claim in zip(given, claims, strict=True)
+    ]
+    return pl.Series(given.name, names, dtype=pl.String)

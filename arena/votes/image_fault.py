@@ -1,7 +1,10 @@
-"""What can be wrong with one image, and how large one may be."""
+"""What can be wrong with one image."""
 
-MOST_BYTES = 1 << 26
+from arena.escape import printable
 
 
 class ImageFault(ValueError):
     """An image that cannot be trained on, and why; its votes stay in the arena."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(printable(said))

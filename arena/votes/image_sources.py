@@ -15,7 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arena.votes.image_fault import MOST_BYTES, ImageFault
+from arena.votes.image_fault import ImageFault
+from arena.votes.limits import MOST_BYTES, MOST_TEXT
+from arena.votes.regular import regular
+from arena.votes.tar_members import members, sample_of
 
 # Where a parquet keeps an image's name and where its bytes.
 COLUMNS = (("image", "bytes"), ("image_0_uid", "jpg_0"), ("image_1_uid", "jpg_1"))
@@ -25,7 +28,7 @@ KEPT = 1 << 28  # bytes of row groups in memory
 def open_source(path: Path, kept: "RowGroups") -> "ParquetSource | TarSource":
     """Open and index a source. Raises ValueError for one that cannot be read."""
     try:
-        with path.open("rb") as stream:
+        with regular(path) as stream:
             kept_in_parquet = stream.read(4) == b"PAR1"
         return ParquetSource(path, kept) if kept_in_parquet else TarSource(path)
     except (pa.ArrowException, tarfile.TarError, EOFError, OSError) as error:
@@ -101,13 +104,13 @@ class TarSource:
     def __init__(self, path: Path):
         self.path = path
         with tarfile.open(path, "r:") as archive:
-            members = [member for member in archive.getmembers() if member.isfile()]
-            uids = _uids(archive, members)
+            inside = list(members(archive))
+            uids = _uids(archive, inside)
         self.places: dict[str, Any] = {}
-        for member in members:
+        for member in inside:
             place = (member.offset_data, member.size)
             self.places[f"{path.name}::{member.name}"] = place
-            sample, column = _sample(member.name)
+            sample, column = sample_of(member.name)
             if column in ("jpg_0", "jpg_1") and (uid := uids.get((sample, column[-1]))):
                 self.places.setdefault(uid, place)
         self.stream = path.open("rb")
@@ -120,27 +123,20 @@ class TarSource:
         return os.pread(self.stream.fileno(), size, offset)
 
 
-def _uids(archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> dict[tuple[str, str], str]:
+def _uids(archive: tarfile.TarFile, inside: list[tarfile.TarInfo]) -> dict[tuple[str, str], str]:
     """Return (sample, 0 or 1) -> uid, from the members that tell it."""
     found: dict[tuple[str, str], str] = {}
-    for member in members:
-        sample, column = _sample(member.name)
+    for member in inside:
+        sample, column = sample_of(member.name)
         if column not in ("json", "image_0_uid", "image_1_uid"):
             continue
         stream = archive.extractfile(member)
-        text = (stream.read(MOST_BYTES) if stream else b"").decode("utf-8", "replace").strip()
+        text = (stream.read(MOST_TEXT) if stream else b"").decode("utf-8", "replace").strip()
         try:
             record = json.loads(text) if column == "json" else {column: text}
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # the votes' reader has rejected this sample
         for side in "01" if isinstance(record, dict) else "":
             if uid := record.get(f"image_{side}_uid"):
                 found[sample, side] = str(uid)
     return found
-
-
-def _sample(member: str) -> tuple[str, str]:
-    """Return (sample, column) of a webdataset member."""
-    folder, _, name = member.rpartition("/")
-    key, _, extension = name.partition(".")
-    return f"{folder}/{key}", extension.split(".")[0]

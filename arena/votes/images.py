@@ -12,11 +12,9 @@ statistics never come here: the votes of a broken image stay in the arena and le
 """
 
 import io
-import os
-import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena.votes.fetching import fetch
-from arena.votes.image_fault import MOST_BYTES, ImageFault
+from arena.votes.image_fault import ImageFault
 from arena.votes.image_sources import ParquetSource, RowGroups, TarSource, open_source
+from arena.votes.limits import MOST_BYTES, MOST_PIXELS
+from arena.votes.regular import regular
 
 if TYPE_CHECKING:
     from PIL import Image
 
-MOST_PIXELS = 1 << 26  # 8192 x 8192
 # Raster formats that Pillow decodes by itself: PostScript, for one, would run another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 TOGETHER = 64  # images read or decoded at a time
@@ -44,10 +43,11 @@ Content = bytes | ImageFault
 class Images:
     """Images by name, from any thread. Every source is opened and indexed once, at its first use.
 
-    sources: parquets, uncompressed tars and folders of them, searched first and in this order.
-    root: the folder that relative paths are told from, the working folder by default. network:
-    whether URLs are fetched.
-    Raises ValueError, at the first use, for a source that cannot be read.
+    sources: parquets, uncompressed tars and folders of them, searched first and in this order. root:
+    the folder that relative paths are told from; with it a path must lead into it, or into a folder
+    among the sources, because strangers write the names. Without it names are trusted, and told
+    from the working folder. network: whether URLs are fetched. Raises ValueError, at the first use,
+    for a source that cannot be read.
     """
 
     def __init__(
@@ -57,8 +57,11 @@ class Images:
         *,
         network: bool = False,
     ):
-        self.paths = [file for source in sources for file in shards(Path(source))]
+        given = [Path(source) for source in sources]
+        self.paths = [file for source in given for file in shards(source)]
         self.root = Path(root or ".")
+        within = [self.root, *(path for path in given if path.is_dir())]
+        self._within = [path.resolve() for path in within] if root is not None else []
         self.network = network
         self._lock = threading.Lock()
         self._sources: list[ParquetSource | TarSource] | None = None
@@ -78,9 +81,9 @@ class Images:
             return fetch(name)
         container, _, member = name.partition("::")
         try:
-            if member and (self.root / container).is_file():
-                return self._member(self.root / container, member)
-            return _file(self.root / name)
+            if member and self._placed(container).is_file():
+                return self._member(self._placed(container), member)
+            return _file(self._placed(name))
         except (OSError, ValueError) as error:
             if isinstance(error, ImageFault):
                 raise
@@ -113,6 +116,13 @@ class Images:
         for batch, told in _in_threads(_fault, self.contents(names)):
             found.update({name: said for (name, _), said in zip(batch, told, strict=True) if said})
         return found
+
+    def _placed(self, name: str) -> Path:
+        """Return the path of a file. Raises ImageFault for one where names may not lead."""
+        path = self.root / name
+        if self._within and not any(path.resolve().is_relative_to(each) for each in self._within):
+            raise ImageFault(f"a path that leads out of {self.root}")
+        return path
 
     def _content(self, name: str) -> Content:
         try:
@@ -180,20 +190,6 @@ def decoded(content: bytes) -> "Image.Image":
         raise ImageFault(f"cannot be decoded ({said})") from None
 
 
-def contents(
-    names: Sequence[str], sources: Sequence[Path] = (), *, network: bool = False
-) -> Iterator[tuple[str, Content]]:
-    """Yield every name once with its bytes or its fault: `Images.contents`."""
-    return Images(sources, network=network).contents(names)
-
-
-def faults(
-    names: Sequence[str], sources: Sequence[Path] = (), *, network: bool = False
-) -> dict[str, str]:
-    """Return what is wrong by name: `Images.faults`."""
-    return Images(sources, network=network).faults(names)
-
-
 def _as_rgb(picture: "Image.Image") -> "Image.Image":
     from PIL import Image
 
@@ -243,13 +239,9 @@ def _in_threads(work: Any, items: Iterable[Any]) -> Iterator[tuple[list[Any], li
 
 
 def _file(path: Path) -> bytes:
-    """Return a regular file's bytes; a pipe would be waited for, a device has no end."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as file:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise ImageFault("not a regular file")
-        content = file.read(MOST_BYTES + 1) if about.st_size <= MOST_BYTES else None
-    if content is None or len(content) > MOST_BYTES:
+    """Return a regular file's bytes."""
+    with regular(path) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
         raise ImageFault(f"more than {MOST_BYTES:,} bytes")
     return content

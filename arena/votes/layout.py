@@ -104,7 +104,13 @@ def plan_of(
     known = {*there, *given}
     asked = formats.values() if name is None and "outcome" not in given else ()
     for one in asked:
-        if known.isdisjoint(one.lacks) and any(_has_all(known, sign) for sign in one.signs):
+        if known.isdisjoint(one.lacks) and any(
+            all(
+                not known.isdisjoint(part.split("|")) or ("*" in part and names_like(known, part))
+                for part in sign.split()
+            )
+            for sign in one.signs
+        ):
             name = one.name
             break
     layout = formats[name or "table"]
@@ -132,14 +138,6 @@ def plan_of(
         elif "*" in pattern:
             also += [there[short] for short in names_like(there, pattern)]
     return Plan(layout, found, columns if layout.also == ALL else also, spelled)
-
-
-def _has_all(known: set[str], sign: str) -> bool:
-    """Tell whether the names in a sign are known: each, either of `a|b`, or one like `a*`."""
-    for part in sign.split():
-        if known.isdisjoint(part.split("|")) and not ("*" in part and names_like(known, part)):
-            return False
-    return True
 
 
 def first(values: Iterable[Any]) -> Any:

@@ -6,8 +6,9 @@ pixels, seconds and redirects for images. What is within them takes time and mem
 
 # Votes files.
 MOST_EXPANSION = 100  # text packs by ten to thirty; what unpacks a hundredfold is a bomb,
-UNSUSPECTED = 1 << 25  # except below this many bytes
-MOST_ROWS_PER_BYTE, UNSUSPECTED_ROWS = 100, 1 << 22  # of parquet and Arrow, which pack equal rows
+UNSUSPECTED = 1 << 23  # except below this many bytes
+UNSUSPECTED_COLUMNS = 1 << 28  # bytes of the columns of parquet and Arrow, which pack equal rows
+MOST_ROWS_PER_BYTE, UNSUSPECTED_ROWS = 100, 1 << 22  # of parquet and Arrow
 MOST_COLUMNS = 10_000
 MOST_MODELS = 10_000  # different names in all files together
 LONGEST_NAME = 500  # bytes of a model's name: a longer one had its quotes wrong

@@ -9,25 +9,36 @@ from arena.schema import OUTCOMES
 from arena.votes.coding import categories, coded, recoded
 
 # As `plain` spells them.
+THINGS = ("", "model", "image", "option", "response", "output")
 WORDS = {
-    **dict.fromkeys(("a", "modela", "imagea", "model1", "image1", "left", "leftvote"), "a"),
-    **dict.fromkeys(("b", "modelb", "imageb", "model2", "image2", "right", "rightvote"), "b"),
+    **dict.fromkeys([*(f"{each}a" for each in THINGS), "model1", "image1", "left"], "a"),
+    **dict.fromkeys([*(f"{each}b" for each in THINGS), "model2", "image2", "right"], "b"),
+    **dict.fromkeys(("a>b", "a>>b", "b<a", "b<<a"), "a"),
+    **dict.fromkeys(("b>a", "b>>a", "a<b", "a<<b"), "b"),
     **dict.fromkeys(
         (
-            *("tie", "tievote", "tiebothbad", "tiebothgood", "bothbad", "bothbadvote", "bothgood"),
-            *("bothgoodvote", "both", "neither", "equal", "draw", "same"),
+            *("tie", "tiebothbad", "tiebothgood", "bothbad", "bothgood", "both", "neither"),
+            *("equal", "draw", "same", "tied", "bothequal", "nopreference", "a=b"),
         ),
         "tie",
     ),
 }
+# What may follow: "A is better", "model_a wins", leftvote.
+ENDING = re.compile(r"(isbetter|better|wins?|won|vote)$")
 NO_WORDS: Mapping[str, str] = {}
 SIDES = ("model_a", "model_b", "image_a", "image_b")
 
 
 def plain(word: str) -> str:
-    """Return an outcome's word without case, blanks, _ and brackets; 1.0 is 1."""
-    bare = re.sub(r"[\s_()]+", "", word.lower())
+    """Return an outcome's word without case, blanks, _, - and brackets; 1.0 is 1."""
+    bare = re.sub(r"[\s_()\[\]]+|(?<=[a-z])-(?=[a-z])", "", word.lower())
     return re.sub(r"^(-?\d+)\.0+$", r"\1", bare) or word.strip()
+
+
+def meaning(word: str) -> str | None:
+    """Return a, b or tie for an outcome's word as `plain` spells it, None for an unknown one."""
+    said = word.replace("bothare", "both")
+    return WORDS.get(said) or WORDS.get(ENDING.sub("", said))
 
 
 def outcome_of(
@@ -38,9 +49,9 @@ def outcome_of(
     columns: models and images (n,), whose names may stand for a side. outcomes: further words.
     """
     given = coded(given)
-    words = {**WORDS, **outcomes}
     texts = categories(given)
-    meant = pl.Series([words.get(plain(name)) for name in texts], dtype=pl.String)
+    spelled = [plain(name) for name in texts]
+    meant = pl.Series([outcomes.get(s) or meaning(s) for s in spelled], dtype=pl.String)
     outcome = recoded(given, meant, pl.Enum(OUTCOMES)).alias("outcome")
     # A word that is settled means the same in every row, whatever the models are called.
     settled = {*OUTCOMES, *(name for name in texts if plain(name) in outcomes)}

@@ -3,8 +3,6 @@
 import bz2
 import io
 import lzma
-import os
-import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ import pyarrow as pa
 
 from arena.votes.faults import VotesError, line
 from arena.votes.limits import MOST_EXPANSION, UNSUSPECTED
-
-HEAD = 1 << 16
+from arena.votes.regular import AHEAD, NoRegularFile, regular
 
 PACKINGS = {
     b"\x1f\x8b": "gzip",
@@ -23,8 +20,6 @@ PACKINGS = {
     b"\xfd7zXZ": "xz",
     b"PK\x03\x04": "zip",
 }
-# What the kernel writes there has no end, or waits.
-NO_DISKS = tuple(os.stat(path).st_dev for path in ("/proc", "/sys") if os.path.exists(path))  # noqa: PTH110, PTH116
 
 
 class Bounded(io.RawIOBase):
@@ -55,23 +50,19 @@ class Bounded(io.RawIOBase):
         super().close()
 
 
-def opened(path: Path, *, unpack: bool = True) -> io.BufferedReader:
+def opened(path: Path) -> io.BufferedReader:
     """Open a regular file's bytes, unpacked where it begins as a packed one does.
 
-    A pipe is never waited for, and a device never read. Raises VotesError where there is no regular
-    file to read; a packed stream that is cut off raises OSError or EOFError later.
+    Raises VotesError where there is no regular file to read; a packed stream that is cut off raises
+    OSError or EOFError later.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        stream = regular(path)
+    except NoRegularFile as error:
+        raise VotesError(f"is {error}; check the path") from None
     except OSError as error:
         raise VotesError(f"cannot be read ({line(error).lower()}); check the path") from None
-    about = os.fstat(handle)
-    if not stat.S_ISREG(about.st_mode) or about.st_dev in NO_DISKS:
-        os.close(handle)
-        what = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
-        raise VotesError(f"is {what}; check the path")
-    stream = open(handle, "rb", HEAD)  # noqa: PTH123, SIM115
-    start = stream.peek(HEAD) if unpack else b""
+    start = stream.peek(AHEAD)
     packing: str | None = None
     inner: Any
     for magic, kind in PACKINGS.items():
@@ -85,8 +76,8 @@ def opened(path: Path, *, unpack: bool = True) -> io.BufferedReader:
         inner = (bz2 if packing == "bz2" else lzma).open(stream)
     else:
         inner = pa.input_stream(stream, packing)
-    bound = max(UNSUSPECTED, MOST_EXPANSION * about.st_size)
-    return io.BufferedReader(Bounded(inner, bound), HEAD)
+    bound = max(UNSUSPECTED, MOST_EXPANSION * path.stat().st_size)
+    return io.BufferedReader(Bounded(inner, bound), AHEAD)
 
 
 def _only_member(stream: io.BufferedReader) -> Any:

@@ -20,20 +20,29 @@ def with_images_placed(
 
     beside: the folder of the file. folder: the one that all files are in: a relative path counts
     from there, so that equal paths of different folders stay different. See `Options.images`.
+    Where they are resolved, a path that leads out of the allowed folders becomes null.
     """
     prefix = os.path.relpath(beside, folder)
-    if options.images != "resolved" and prefix == ".":
+    resolved = options.images == "resolved"
+    if not resolved and prefix == ".":
         return votes
+    from_here = () if options.images_from is None else (options.images_from,)
+    roots = [path.resolve() for path in (beside, *from_here, *options.image_roots)]
 
-    def place(name: str) -> str:
+    def place(name: str) -> str | None:
         if not is_path(name):
             return name
         path = beside / name
-        if options.images == "resolved" and _is_file(path):
-            whole = str(path.resolve())
-            if options.images_from is None or Path(name).is_absolute():
-                return whole
-            return os.path.relpath(whole, options.images_from)
+        try:
+            whole = path.resolve()
+            if resolved and not any(whole.is_relative_to(root) for root in roots):
+                return None
+            if resolved and path.is_file():
+                if options.images_from is None or Path(name).is_absolute():
+                    return str(whole)
+                return os.path.relpath(whole, options.images_from)
+        except (OSError, ValueError, RuntimeError):  # a text that cannot be a path
+            return name
         return name if Path(name).is_absolute() or prefix == "." else f"{prefix}/{name}"
 
     for column in [name for name in IMAGES if name in votes.columns]:
@@ -54,10 +63,3 @@ def hashed_raters(table: pl.DataFrame, salt: str) -> pl.DataFrame:
         for name in table["rater"].drop_nulls().unique()
     }
     return table.with_columns(pl.col("rater").replace(digest)) if digest else table
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text that cannot be a path
-        return False

@@ -61,18 +61,23 @@ def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
     first = np.concatenate([two[k][0] for k in sizes])
     second = np.concatenate([two[k][1] for k in sizes])
     which = np.repeat(np.arange(len(sizes)), sizes * (sizes - 1) // 2)
-    pairs = rankings[which].with_columns(i=pl.Series(first), j=pl.Series(second))
-    a, b = pl.col("ranks").list.get(pl.col("i")), pl.col("ranks").list.get(pl.col("j"))
-    outcome = (
-        pl.when(a < b).then(pl.lit("a")).when(a > b).then(pl.lit("b")).otherwise(pl.lit("tie"))
+    # Single items are gathered: a whole list beside each of its pairs would be K^3 of them.
+    starts = (np.cumsum(sizes) - sizes)[which]
+    lists = {name: rankings[name].explode() for name in ("models", "images", "ranks")}
+    a, b = (
+        {name: items.gather(starts + place) for name, items in lists.items()}
+        for place in (first, second)
     )
+    rank_a, rank_b = a["ranks"], b["ranks"]
+    outcome = pl.when(rank_a < rank_b).then(pl.lit("a")).when(rank_a > rank_b).then(pl.lit("b"))
+    pairs = rankings.drop(*lists)[which].with_columns(i=pl.Series(first), j=pl.Series(second))
     made = {
         "vote_id": pl.format("{}#{}-{}", "vote_id", "i", "j"),
-        "model_a": pl.col("models").list.get(pl.col("i")),
-        "model_b": pl.col("models").list.get(pl.col("j")),
-        "image_a": pl.col("images").list.get(pl.col("i")),
-        "image_b": pl.col("images").list.get(pl.col("j")),
-        "outcome": outcome,
+        "model_a": a["models"],
+        "model_b": b["models"],
+        "image_a": a["images"],
+        "image_b": b["images"],
+        "outcome": outcome.otherwise(pl.lit("tie")),
         "ranking": pl.col("vote_id"),
     }
     absent = {

@@ -18,6 +18,7 @@ import polars as pl
 
 from arena.schema import RANKINGS, VOTES
 from arena.votes.check import NONE
+from arena.votes.identity import unclaimed
 from arena.votes.rankings import pairs_of
 from arena.votes.reader import Reader, merged
 from arena.votes.reading import AS_THEY_ARE, Options, Reading
@@ -52,7 +53,9 @@ def with_pairs(votes: pl.DataFrame, rankings: pl.DataFrame, numbers: pl.Series) 
     """
     sizes = rankings["ranks"].list.len()
     of_pairs = rankings.select(pl.col("file").repeat_by(sizes * (sizes - 1) // 2).explode())
-    votes = pl.concat([votes, pairs_of(rankings.drop("file"))])
+    pairs = pairs_of(rankings.drop("file"))
+    votes = votes.with_columns(unclaimed(votes["vote_id"], pairs["vote_id"]))
+    votes = pl.concat([votes, pairs])
     order = pl.concat([numbers, of_pairs.to_series()])
     return votes.with_columns(file=order).sort("file", maintain_order=True).drop("file")
 

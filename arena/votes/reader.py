@@ -32,6 +32,9 @@ KNOWN = {
     name for one in FORMATS.values() for names in one.columns.values() for name in names
 } | VOTES.keys()
 CLASH = "another vote has this vote_id"
+CLAIMED = "another file has this vote_id for another vote; both count, this one under its content's"
+OUTSIDE = "leads out of the folder of its votes; the vote has no such image then"
+OTHERS = "votes in other dimensions"
 FILE: dict[str, Any] = {"row": pl.Int64, "file": pl.Int32}
 TEXTS: dict[str, Any] = dict.fromkeys(("model_a", "model_b", "outcome"), pl.String)
 NO_VOTES = pl.DataFrame(schema=FILE | VOTES)
@@ -157,17 +160,22 @@ class Reader:
 
     def _kept(self, table: pl.DataFrame, keys: pl.DataFrame) -> pl.DataFrame:
         """Return the rows that came first; the keys are theirs, in order."""
-        same, clash = repeats(keys)
+        same, clash, claimed = repeats(keys)
         table = table.with_columns(keys["file"])
         for number, rows in self._by_file(table.filter(same)):
             self.files[number].duplicates += rows
             self.files[number].accepted -= rows
-        clashing = table.filter(clash)
-        for number, rows in self._by_file(clashing):
-            self.files[number].rejected += rows
-            self.files[number].accepted -= rows
-            rejected = [(row, "vote_id", CLASH, None) for row in _rows(clashing, number)]
-            self.rejected.append(rejections(rejected, self.files[number].name))
+        for reason, which in ((CLASH, table.filter(clash)), (CLAIMED, table.filter(claimed))):
+            for number, rows in self._by_file(which):
+                said = self.files[number]
+                noted = [(row, "vote_id", reason, None) for row in _rows(which, number)]
+                if reason == CLASH:
+                    said.accepted -= rows
+                    self._note(said, rejections(noted))
+                else:
+                    self._note(said, NONE, rejections(noted))
+        if claimed.any() and "vote_id" in table.columns:
+            table = table.with_columns(vote_id=pl.when(~claimed).then("vote_id"))
         return table.filter(~(same | clash))
 
     @staticmethod
@@ -181,8 +189,14 @@ class Reader:
             return table
         placed = [table.clear()]
         for part in table.partition_by("file", maintain_order=True):
-            beside = self.sources[part["file"][0]].path.parent.absolute()
+            number = part["file"][0]
+            beside = self.sources[number].path.parent.absolute()
             placed.append(with_images_placed(part, beside, self.folder, self.options))
+            for name in [n for n in ("image_a", "image_b") if n in part.columns]:
+                lost = part["row"].filter(placed[-1][name].is_null() & part[name].is_not_null())
+                if len(lost):
+                    outside = rejections([(row, name, OUTSIDE, None) for row in lost])
+                    self._note(self.files[number], NONE, outside)
         return pl.concat(placed)
 
     def parts(self, number: int, only: Sequence[str] | None = None) -> Iterator[Part]:
@@ -220,6 +234,11 @@ class Reader:
                 frame = frame.rename({n: ours for n, ours in renamed.items() if n in frame.columns})
                 if layout.frame is not None:
                     frame = layout.frame(frame, options.dimension)
+                elif options.dimension is not None and "dimension" in frame.columns:
+                    asked = frame["dimension"].cast(pl.String).str.strip_chars()
+                    others = frame.height - (asked == options.dimension).sum()
+                    frame = frame.filter(asked == options.dimension)
+                    said.skipped[OTHERS] = said.skipped.get(OTHERS, 0) + others
                 known = [n for n in frame.columns if n in VOTES or n in ("row", "count")]
                 said.derived = [n for n in known if n not in names and n != "row"]
                 said.rows += frame.height
@@ -287,10 +306,8 @@ class Reader:
         for rows, noted in ((rejected, self.rejected), (doubts, self.doubts)):
             rows = rows.with_columns(file=pl.lit(said.name))
             if self.options.salt is not None:
-                # A row that could not be split may hold its rater anywhere.
-                may = ["", "json", "rater", said.columns.get("rater", "")]
-                hidden = pl.col("column").is_in(may)
-                rows = rows.with_columns(value=pl.when(~hidden).then("value"))
+                # One comma too many, and the rater stands in any column.
+                rows = rows.with_columns(value=pl.lit(None, pl.String))
             noted.append(rows)
 
 

@@ -1,6 +1,6 @@
 """What is asked of a reader of votes, and what it returns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,8 @@ class Options:
     images: what a path in image_a or image_b becomes. "as written" leaves it, and tells equal paths
     of different folders apart; "resolved" makes one that names a file beside the votes file
     absolute, or relative to `images_from`, so that no table holds a path of this machine; "ids"
-    says that they are names in a table of images, and no paths.
+    says that they are names in a table of images, and no paths. image_roots: resolved paths lead
+    into the votes file's folder, into `images_from` or into one of these; others become null.
     """
 
     format: str | None = None
@@ -31,6 +32,7 @@ class Options:
     salt: str | None = None
     images: str = "as written"
     images_from: Path | None = None
+    image_roots: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         if self.format is not None and self.format not in FORMATS:

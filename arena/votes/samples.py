@@ -13,8 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from arena.votes.faults import Broken, VotesError, shown
+from arena.votes.faults import Broken, shown
 from arena.votes.limits import MOST_COLUMNS, MOST_TEXT
+from arena.votes.tar_members import is_image, members, sample_of
 from arena.votes.text_tables import ROWS, batched, frame_of
 
 
@@ -81,24 +82,3 @@ class Samples:
         del coded
         for rows in batched(self.records(columns), ROWS):
             yield frame_of(rows, [name for name in columns if name in self.columns])
-
-
-def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a tar. Raises VotesError for a size that would lead backwards for ever."""
-    for member in archive:
-        if member.size < 0 or member.issparse():
-            raise VotesError(f"a member of {member.size:,} bytes; pack it again")
-        if member.isfile():
-            yield member
-
-
-def is_image(member: str) -> bool:
-    """Tell whether a member of a tar is one of the two images."""
-    return sample_of(member)[1] in ("jpg_0", "jpg_1")
-
-
-def sample_of(member: str) -> tuple[str, str]:
-    """Return (sample, column) of a member's name."""
-    folder, _, name = member.rpartition("/")
-    key, _, extension = name.partition(".")
-    return f"{folder}/{key}", extension.split(".")[0]

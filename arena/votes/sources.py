@@ -4,6 +4,7 @@ Of a remote table only columns without images are fetched; the images' bytes sta
 """
 
 import glob
+import itertools
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -81,16 +82,26 @@ def expanded(source: Path) -> list[Path]:
     """Return the files that a path names: itself, a folder's, or those that match a pattern."""
     if source.is_dir():
         inside = sorted(path for path in source.rglob("*") if _is_votes(path.relative_to(source)))
-        files = [path for path in inside if path.is_file()]
+        files = [path for path in inside if _is_within(path, source)]
         if not files:
-            raise VotesError(f"{source}: the folder holds no votes file ({', '.join(SUFFIXES)})")
+            raise VotesError(
+                f"{source}: the folder holds no votes file ({', '.join(SUFFIXES)}); links that "
+                "lead out of it are none"
+            )
         return files
     if glob.has_magic(str(source)) and not source.exists():
+        start = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), source.parts))
         matching = sorted(Path(each) for each in glob.glob(str(source), recursive=True))  # noqa: PTH207
-        if not matching:
+        files = [path for path in matching if _is_within(path, start)]
+        if not files:
             raise VotesError(f"{source}: no file matches this pattern; check the path")
-        return [path for path in matching if path.is_file()]
+        return files
     return [source]
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Tell whether a regular file lies in a folder, wherever a link leads."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def _is_votes(path: Path) -> bool:

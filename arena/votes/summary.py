@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 import polars as pl
 
+from arena.escape import printable
 from arena.schema import UNNAMED, VOTES
 from arena.votes.layout import is_path
 from arena.votes.reading import FileReading, Reading, commonest
@@ -42,7 +43,7 @@ def notes(reading: Reading) -> list[str]:
             f"{_count(reading.doubts.height, 'value')} could not be read, most of all "
             f"{commonest(reading.doubts, 1)}; the votes stay"
         )
-    return said
+    return list(map(printable, said))
 
 
 def describe(reading: Reading) -> str:
@@ -53,11 +54,10 @@ def describe(reading: Reading) -> str:
         f"{reading.rejected.height:,} rejected + {_count(reading.duplicates, 'exact duplicate')}"
     )
     lines += _each("rejected", reading.rejected) + _each("not read", reading.doubts)
-    if reading.votes.is_empty():
-        return "\n".join(lines)
-    for part in (_votes, _models, _raters, _images, _times):
-        lines += part(reading)
-    return "\n".join(lines)
+    if not reading.votes.is_empty():
+        for part in (_votes, _models, _raters, _images, _times):
+            lines += part(reading)
+    return "\n".join(map(printable, lines))
 
 
 def _file(file: FileReading) -> Iterator[str]:

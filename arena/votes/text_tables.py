@@ -23,6 +23,8 @@ UNCLOSED = "a quote before it is never closed"
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 # How JSON wraps one text: the hub's images, and MongoDB's times and ids.
 WRAPPED = ("path", "src", "$date", "$oid", "$numberLong")
+# Under which key people put the list of their votes.
+LISTS = ("votes", "data", "records", "battles", "items")
 DELIMITERS = ",;\t|"
 END = "\ue000 the file ends here"  # in a letter that no text has
 
@@ -220,7 +222,7 @@ def _unnested(document: Any) -> list[Any]:
     """Return the rows of one JSON object, else the object itself.
 
     The hub's viewer has `rows` of `row`; pandas has orientations: split, table, index and columns;
-    GenAI-Bench has an object of prompts, each with its `models`; others wrap a list under one key.
+    GenAI-Bench has an object of prompts, each with its `models`; others wrap a list under a key.
     """
     if not isinstance(document, dict):
         return [document]
@@ -230,9 +232,12 @@ def _unnested(document: Any) -> list[Any]:
     if isinstance(data, list) and isinstance(names, list):
         return [dict(zip(names, row, strict=False)) for row in data]
     inner = list(document.values())
-    listed = data if "schema" in document else inner[0] if len(inner) == 1 else None
-    if isinstance(listed, list) and all(isinstance(each, dict) for each in listed):
-        return listed
+    if document.keys() >= {"model_a", "model_b"} and all(isinstance(v, list) for v in inner):
+        return [dict(zip(document, row, strict=False)) for row in zip(*inner, strict=False)]
+    listed = [document.get(key) for key in LISTS] + (inner if len(inner) == 1 else [])
+    for each in listed:
+        if isinstance(each, list) and all(isinstance(item, dict) for item in each):
+            return each
     if not inner or not all(isinstance(each, dict) and each for each in inner):
         return [document]
     if all("models" in each for each in inner):

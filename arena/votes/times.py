@@ -13,7 +13,11 @@ FIRST, END = datetime(1900, 1, 1, tzinfo=UTC), datetime(LAST_YEAR, 1, 1, tzinfo=
 # years 1973 to 5138 in seconds are below 10^11.
 SECONDS, MILLISECONDS, MICROSECONDS = 1e11, 1e14, 1e17
 
-PATTERNS = ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M%z")
+# The last two are ISO 8601 without marks, and RFC 2822 as mail and web servers write it.
+PATTERNS = (
+    *("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M%z", "%Y%m%dT%H%M%S%z"),
+    "%a, %d %b %Y %H:%M:%S%z",
+)
 
 
 def in_utc(column: pl.Series) -> pl.Series:
@@ -62,11 +66,13 @@ def _spelled(text: pl.Series) -> pl.Series:
     if number.null_count() == bare.null_count():
         return _since_1970(number)
     one = (
-        bare.str.replace(r"^(\d{4})/(\d\d)/(\d\d)", "${1}-${2}-${3}")
-        .str.replace(r"^(\d{4}-\d\d-\d\d)$", "${1}T00:00")
-        .str.replace(r"^(\d{4}-\d\d-\d\d)\s+", "${1}T")
+        bare.str.replace(r"^(\d{4})/(\d\d?)/(\d\d?)", "${1}-${2}-${3}")
+        .str.replace(r"^(\d{4}-\d\d?-\d\d?)$", "${1}T00:00")
+        .str.replace(r"^(\d{4}-\d\d?-\d\d?)\s+", "${1}T")
+        .str.replace(r"(:\d\d),(\d)", "${1}.${2}")
+        .str.replace(r"(?i)([+-]\d\d:?\d\d)\s*(z|utc|gmt)$", "${1}")
         .str.replace(r"(?i)\s*(z|utc|gmt)$", "+0000")
-        .str.replace(r"(T\d\d:\d\d.*)\s*([+-]\d\d)(?::?(\d\d))?$", "${1}${2}${3}")
+        .str.replace(r"(T\d\d?:\d\d.*)\s*([+-]\d\d)(?::?(\d\d))?$", "${1}${2}${3}")
         .str.replace(r"([+-]\d\d)$", "${1}00")
         .str.replace(r"(T[\d:.]+)$", "${1}+0000")
     )

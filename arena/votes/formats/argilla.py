@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from arena.votes.layout import ALL, Format, Found, Record, first, listed
+from arena.votes.outcomes import meaning, plain
 from arena.votes.text_tables import as_text
 
 RESPONSES, USERS, STATUS = ".responses", ".responses.users", ".responses.status"
 
 
 def _question(record: dict[str, Any]) -> str:
-    return str(first(name for name in record if name.endswith(RESPONSES))).removesuffix(RESPONSES)
+    """Return the name of the question that asks which is better, of several in a record."""
+    asked = [name for name in record if name.endswith(RESPONSES)]
+    told = (n for n in asked if any(meaning(plain(str(each))) for each in listed(record[n])))
+    return str(first(told) or first(asked)).removesuffix(RESPONSES)
 
 
 def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
@@ -38,7 +42,8 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
         users, statuses = (listed(record.get(question + end)) for end in (USERS, STATUS))
         for k, response in enumerate(responses):
             if k < len(statuses) and statuses[k] not in (None, "submitted"):
-                found.skip(f"responses that were {statuses[k]}")
+                known = statuses[k] in ("discarded", "draft", "pending")
+                found.skip(f"responses that were {statuses[k] if known else 'not submitted'}")
             else:
                 yield (
                     row,

@@ -17,8 +17,14 @@ from arena.votes.layout import ALL, Format, Found, Record
 
 
 def _v3(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
-    """Read the two counts; image_a is the preferred one where there are none."""
+    """Read the two counts; image_a is the preferred one where there are none.
+
+    Pairs from Pick-a-Pic and ImageReward name no model, and those from HPD v2 call it hpdv2.
+    """
     del dimension
+    for name in ("model_a", "model_b"):
+        told = pl.col(name) if name in rows.columns else pl.lit(None, pl.String)
+        rows = rows.with_columns(told.fill_null(UNNAMED).replace("hpdv2", UNNAMED).alias(name))
     rows = rows.with_columns(outcome=pl.lit("a"))
     if "choice_dist" not in rows.columns:
         return rows
@@ -43,7 +49,7 @@ HPD_V3 = Format(
         "image_b": ("path2",),
     },
     also=["choice_dist"],
-    needs=("model_a", "model_b", "image_a", "image_b"),
+    needs=("image_a", "image_b"),
     frame=_v3,
 )
 

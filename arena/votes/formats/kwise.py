@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from arena import schema
 from arena.votes.layout import ALL, Format, Found, Record
 
 # Names that K-Sort's votes and its leaderboard spell differently.
@@ -11,7 +12,9 @@ ALIASES = {"LCM": "LCM-v1.5", "Dreamshaper-xl-turbo": "Dreamshaper-xl"}
 
 def _as_they_are(records: Iterator[Record], found: Found) -> Iterator[Record]:
     del found
-    yield from ((row, {"ranks": None} | record) for row, record in records)
+    # How many rows a ranking was gathered from is ours to say, and no file's.
+    names = [name for name in schema.RANKINGS if name != "rows"]
+    yield from ((row, {name: record.get(name) for name in names}) for row, record in records)
 
 
 RANKINGS = Format(

@@ -12,11 +12,13 @@ from arena.votes.layout import Format
 MODELS = {
     "model_a": (
         *("model_a", "model_1", "model1", "left_model", "model_left", "model_0"),
-        *("modela", "a_model", "model_a_name", "model_l"),
+        *("modela", "a_model", "model_a_name", "model_l", "model_a_id"),
+        *("generator_a", "system_a", "player_a"),
     ),
     "model_b": (
         *("model_b", "model_2", "model2", "right_model", "model_right", "model_1"),
-        *("modelb", "b_model", "model_b_name", "model_r"),
+        *("modelb", "b_model", "model_b_name", "model_r", "model_b_id"),
+        *("generator_b", "system_b", "player_b"),
     ),
 }
 IMAGES = {
@@ -33,7 +35,7 @@ OUTCOMES = ("outcome", "winner", "choice", "vote", "preference", "preferred")
 COLUMNS = {
     **MODELS,
     **IMAGES,
-    "outcome": OUTCOMES,
+    "outcome": (*OUTCOMES, "preferred_model", "winning_model", "result", "verdict", "label"),
     "vote_id": ("vote_id",),
     "source": ("source",),
     "prompt_id": ("prompt_id", "question_id"),
@@ -44,11 +46,11 @@ COLUMNS = {
     ),
     "created_at": ("created_at", "timestamp", "tstamp", "time", "date", "datetime"),
     "split": ("split",),
-    "dimension": ("dimension",),
-    "votes_a": ("votes_a",),
-    "votes_b": ("votes_b",),
-    "votes_tie": ("votes_tie",),
-    "count": ("count",),
+    "dimension": ("dimension", "criterion", "aspect"),
+    "votes_a": ("votes_a", "wins_a"),
+    "votes_b": ("votes_b", "wins_b"),
+    "votes_tie": ("votes_tie", "ties"),
+    "count": ("count", "n_votes", "num_votes"),
     "anonymous": ("anonymous", "anony"),
 }
 
@@ -77,7 +79,7 @@ def majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
 COUNTED = Format(
     "counted",
     "design.md, section 3: votes_a and votes_b without an outcome",
-    ["votes_a votes_b"],
+    ["votes_a votes_b", "wins_a wins_b"],
     {name: names for name, names in COLUMNS.items() if name != "outcome"},
     needs=("model_a", "model_b", "votes_a", "votes_b"),
     lacks=OUTCOMES,

@@ -87,12 +87,16 @@ def test_equal_rows_under_one_vote_id_are_one_vote_over_all_files(tmp_path):
     assert (reading.accepted, reading.duplicates) == (8, 3)
 
 
-def test_other_rows_under_one_vote_id_are_rejected_over_all_files(tmp_path):
+def test_other_rows_under_one_vote_id_are_rejected_in_one_file_and_kept_in_two(tmp_path):
     votes = make_votes(6)
     clash = votes[:1].with_columns(prompt=pl.lit("other"))
-    reading = read(tmp_path, "json", votes, clash)
-    assert (reading.accepted, reading.rejected.height) == (6, 1)
-    assert reading.rejected["column"].to_list() == ["vote_id"]
+    reading = read(tmp_path, "json", pl.concat([votes, clash]))
+    assert (reading.accepted, reading.rejected["column"].to_list()) == (6, ["vote_id"])
+    # Whose id it is cannot be told from two files: a stranger's must not cost the others theirs.
+    reading = read(tmp_path, "json", clash, votes)
+    assert (reading.accepted, reading.rejected.height) == (7, 0)
+    assert "another file has this vote_id" in reading.doubts["reason"].item()
+    assert reading.votes["vote_id"].to_list()[::2] == ["v0", "v1", "v3", "v5"]
 
 
 def test_two_that_differ_in_the_last_column_only_are_two(tmp_path):

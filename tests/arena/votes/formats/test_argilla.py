@@ -33,6 +33,12 @@ def test_every_submitted_response_is_a_vote(read_records):
     }
 
 
+def test_of_several_questions_the_one_about_the_better_image_is_read(read_records):
+    first = {"style.responses": ["photo"], "style.responses.users": ["u"]}
+    reading = read_records(first | {"style.responses.status": ["submitted"]} | RECORD)
+    assert reading.votes["outcome"].to_list() == ["a", "tie"]
+
+
 def test_images_with_their_bytes_are_named_by_path(tmp_path):
     images = {f"image_{k}": {"bytes": b"\xff", "path": f"{k}.jpg"} for k in (1, 2)}
     path = tmp_path / "records.parquet"
