@@ -6,6 +6,8 @@ vocabulary of letters. With a `trained_vae` the transformers are a little larger
 trained to something.
 """
 
+import json
+import shutil
 import string
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,22 @@ def vae(channels: int, **config: object) -> Any:
         layers_per_block=1, latent_channels=channels, norm_num_groups=4, sample_size=32,
         scaling_factor=0.5, **config,
     )  # fmt: skip
+
+
+def with_safety_checker(pipeline: Path, folder: Path) -> Path:
+    """Copy a Stable Diffusion pipeline, with a safety checker in it as in the published ones."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    shutil.copytree(pipeline, folder)
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "projection_dim": 4}
+    small |= {"num_attention_heads": 2}
+    config = CLIPConfig(vision_config={**small, "image_size": 32}, text_config=small)
+    StableDiffusionSafetyChecker(config).save_pretrained(folder / "safety_checker")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
 
 
 def save_xl(folder: Path, trained_vae: Any = None) -> Path:
