@@ -52,7 +52,10 @@ def load(named: Named, **more: Any) -> Scorer:
             return loader(*source, **fixed, **more)
         entry = offered().get(named.kind)
         found: Any = entry.load() if entry is not None else own_object(named.kind)
-        return found(*source) if inspect.isclass(found) else FunctionScorer(found)
+        if not inspect.isclass(found):
+            return FunctionScorer(found)
+        made: Any = found
+        return made(*source)
     except ImportError as error:
         raise EvaluationError(
             f"{named.label}: needs the package {error.name}, which is not installed here"
