@@ -149,7 +149,7 @@ def image_grid(images: Mapping[str, Path], prompts: int = 6, *, limit: int | Non
         for axes, key in zip(axes_of_policy, (shared[place] for place in places), strict=True):
             text, image = table[key]
             if axes in grid[0]:
-                lines = textwrap.wrap(text, 20, max_lines=4, placeholder=" …")
+                lines = textwrap.wrap(text[:100], 20, max_lines=4, placeholder=" …")
                 title = "\n".join(map(unformatted, lines))
                 axes.set_title(title, fontsize=6, color=GREY, loc="left")
             show_image(axes, Path(image))

@@ -60,5 +60,8 @@ def load(named: Named, **more: Any) -> Scorer:
         raise EvaluationError(
             f"{named.label}: needs the package {error.name}, which is not installed here"
         ) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise EvaluationError(f"{named.label}: cannot be loaded: {error}") from error
+    except EvaluationError:
+        raise
+    except Exception as error:  # the libraries raise whatever a strange file makes of them
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EvaluationError(f"{named.label}: cannot be loaded: {said}") from error
