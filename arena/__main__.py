@@ -274,7 +274,7 @@ def run_gaps(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """Write the pairs and print how many there are."""
-    from arena.export import export_pairs
+    from arena.export import export_pairs, files_with_images
     from arena.gaps.table import gaps_by
     from arena.ratings.table import Ratings
     from arena.votes.images import Images
@@ -283,7 +283,8 @@ def run_export(options: argparse.Namespace) -> None:
     reading = read_votes(options.votes, _options(options))
     _say(reading)
     gaps, _ = gaps_by([options.estimator], reading.votes, Ratings.read(options.ratings))
-    images = Images(options.images, reading.folder, network=options.network)
+    sources = [*options.images, *files_with_images(reading)]
+    images = Images(sources, reading.folder, network=options.network)
     print(export_pairs(reading.votes, gaps, options.to, options.out, images))
 
 

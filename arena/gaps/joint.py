@@ -140,15 +140,8 @@ def joint_gaps(
         change=posterior.change,
         dense=float(graph.dense[graph.component()].mean()) if len(graph.ends) else 0.0,
         without=int((~places.shown).sum()),
-        two_models=_with_two_models(frame),
+        two_models=places.twice,
     )
-
-
-def _with_two_models(votes: pl.DataFrame) -> int:
-    """Count the images that come with more than one model."""
-    sides = [votes.select(image=f"image_{side}", model=f"model_{side}") for side in "ab"]
-    seen = pl.concat(sides).filter(pl.col("image").is_not_null()).unique()
-    return seen.height - seen["image"].n_unique()
 
 
 def expected_distance(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:

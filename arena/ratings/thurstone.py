@@ -154,7 +154,7 @@ def likely_draw_probability(
     The share of ties is not it: most models are not equal, and tie less often. Above 0 and below 1
     whatever the votes are, as if half a tie and half a win were seen besides.
     """
-    total = wins.sum() + ties.sum() / 2.0
+    total = float(wins.sum() + ties.sum() / 2.0)
     *_, epsilon = posterior(wins, ties, 0.0, sigma, beta, None)
     least = 0.5 / (total + 1.0)
     return min(max(draw_probability(epsilon, beta), least), 1.0 - least)

@@ -5,7 +5,7 @@ vote_id. A value of another column that cannot be read becomes null, and is note
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -13,12 +13,12 @@ import polars as pl
 from arena.schema import OUTCOMES, REJECTED, REQUIRED, VOTES
 from arena.votes.coding import EXACT, as_texts, categories, coded, recoded
 from arena.votes.faults import SHOWN, VotesError
+from arena.votes.limits import LONGEST_NAME, MOST_MODELS, MOST_VOTES
 from arena.votes.outcomes import NO_WORDS, outcome_of
 from arena.votes.text_tables import as_text
 from arena.votes.times import LAST_YEAR, in_utc
 
-# No model's name is longer, and none is spread over lines: a quote went wrong there.
-LONGEST = 500
+# No model's name is spread over lines: a quote went wrong there.
 CONTROL = r"[\x00-\x1f\x7f]"
 
 # How spreadsheets, databases and libraries write that there is no value.
@@ -26,7 +26,7 @@ NOTHING = ("", "nan", "null", "none", "\\n", "na", "n/a", "<na>", "nat")
 
 IDS = ("vote_id", "prompt_id", "rater", "image_a", "image_b")
 COUNTS = ("votes_a", "votes_b", "votes_tie", "count")
-MOST_VOTES = 10**9  # in one row; more is a mistake, or somebody's wish
+NONE = pl.DataFrame(schema=REJECTED)
 
 UNCLEAR = "may be a side, and is the other model's name; say which by --outcomes"
 LOST_DIGITS = "a float above 2^53 has lost digits; export ids as text or as whole numbers"
@@ -46,14 +46,15 @@ class Checked:
     doubts: pl.DataFrame
 
 
+@dataclass
 class _Rows:
     """The rows of one frame while they are checked, and what is wrong with them so far."""
 
-    def __init__(self, rows: pl.DataFrame, names: Mapping[str, str]) -> None:
-        self.rows, self.names = rows, names
-        self.bad = np.zeros(rows.height, bool)
-        self.rejected: list[pl.DataFrame] = []
-        self.doubts: list[pl.DataFrame] = []
+    rows: pl.DataFrame
+    names: Mapping[str, str]
+    bad: np.ndarray
+    rejected: list[pl.DataFrame] = field(default_factory=list)
+    doubts: list[pl.DataFrame] = field(default_factory=list)
 
     def _said(self, name: str, reason: str, where: np.ndarray) -> pl.DataFrame:
         value = pl.lit(None, pl.String)
@@ -67,17 +68,17 @@ class _Rows:
             value.alias("value"),
         )
 
-    def reject(self, name: str, reason: str, where: np.ndarray) -> None:
+    def reject(self, name: str, reason: str, where: pl.Series) -> None:
         """Reject the rows where `where` (n,) holds; a row is rejected for its first fault."""
-        fresh = where & ~self.bad
+        fresh = where.fill_null(False).to_numpy() & ~self.bad
         if fresh.any():
             self.rejected.append(self._said(name, reason, fresh))
-            self.bad |= fresh
+            self.bad = self.bad | fresh
 
-    def doubt(self, name: str, reason: str, where: np.ndarray) -> None:
+    def doubt(self, name: str, reason: str, where: pl.Series) -> None:
         """Note values that cannot be read."""
         if where.any():
-            self.doubts.append(self._said(name, reason, where))
+            self.doubts.append(self._said(name, reason, where.fill_null(False).to_numpy()))
 
 
 def check(
@@ -87,58 +88,64 @@ def check(
 
     rows: `row` and columns of `schema.VOTES` of any type, and `count`. names: what the file calls a
     column, for what is said of it. outcomes: further words for a, b and tie, by `plain`.
-    Raises VotesError where models or outcome hold neither text nor numbers.
+    Raises VotesError where models or outcome hold neither text nor numbers, or are too many.
     """
-    rows, unreadable = _flat(rows, names)
-    found = _Rows(rows, names)
-    for name, where in unreadable.items():
-        found.doubt(name, "bytes, not text", where)
+    found = _Rows(rows, names, np.zeros(rows.height, bool))
+    for name, kind in rows.schema.items():
+        if kind.is_nested() or kind == pl.Binary:
+            rows = _flat(found, name)
     columns: dict[str, pl.Series] = {}
     for name, kind in VOTES.items():
         if name not in rows.columns:
             continue
         given = rows[name]
         if name in ("model_a", "model_b"):
-            columns[name] = _models(found, name, given)
+            if not isinstance(given.dtype, pl.Enum):
+                given = coded(given)
+            texts: pl.Series = given.dtype.categories  # type: ignore[attr-defined]
+            if len(texts) > MOST_MODELS:
+                raise VotesError(f"{len(texts):,} models, more than {MOST_MODELS:,}")
+            usable = (texts == texts.str.strip_chars()) & (texts.str.len_bytes() <= LONGEST_NAME)
+            usable &= ~texts.str.contains(CONTROL) & ~texts.str.to_lowercase().is_in(NOTHING)
+            clean = usable.all() and not given.null_count()
+            columns[name] = given if clean else _models(found, name, given)
         elif name == "created_at":
             columns[name] = in_utc(given)
-            wrong = (columns[name].is_null() & ~_absent(given)).to_numpy()
+            wrong = columns[name].is_null() & ~_absent(given)
             found.doubt(name, f"not a time before {LAST_YEAR}; the vote has none then", wrong)
         elif name in IDS:
             columns[name] = _ids(found, name, given)
         elif name not in ("outcome", *COUNTS):
             columns[name] = _text(given) if kind == pl.String else _flag(given)
-    absent = pl.Series([None], dtype=pl.String).new_from_index(0, rows.height)
-    given = rows.get_column("outcome", default=absent)
-    columns["outcome"], unclear = outcome_of(given, columns, outcomes)
-    found.reject("outcome", UNCLEAR, unclear.to_numpy())
-    told = "not a, b or tie" + ("" if not outcomes else f", nor one of {', '.join(outcomes)}")
-    found.reject("outcome", told, columns["outcome"].is_null().to_numpy())
-    columns |= _counts(found, rows, columns["outcome"])
-    there = {name: columns[name] for name in VOTES if name in columns}
-    votes = pl.DataFrame({"row": rows["row"].cast(pl.Int64)} | there)
+    given = rows.get_column("outcome", default=pl.Series([None] * rows.height, dtype=pl.String))
+    if isinstance(given.dtype, pl.Enum | pl.String):
+        columns["outcome"] = given.cast(pl.Enum(OUTCOMES), strict=False)
+    if "outcome" not in columns or columns["outcome"].null_count():
+        columns["outcome"], unclear = outcome_of(given, columns, outcomes)
+        found.reject("outcome", UNCLEAR, unclear)
+        told = "not a, b or tie" + ("" if not outcomes else f", nor one of {', '.join(outcomes)}")
+        found.reject("outcome", told, columns["outcome"].is_null())
+    if not rows.schema.keys().isdisjoint(COUNTS):
+        columns |= _counts(found, rows, columns["outcome"])
+    columns = {"row": rows["row"].cast(pl.Int64)} | {n: columns[n] for n in VOTES if n in columns}
+    votes = pl.DataFrame(columns)
     if found.bad.any():
         votes = votes.filter(pl.Series(~found.bad))
-    empty = pl.DataFrame(schema=REJECTED)
-    return Checked(votes, pl.concat([empty, *found.rejected]), pl.concat([empty, *found.doubts]))
+    return Checked(votes, pl.concat([NONE, *found.rejected]), pl.concat([NONE, *found.doubts]))
 
 
-def _flat(
-    rows: pl.DataFrame, names: Mapping[str, str]
-) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
-    """Return (the rows with nested values as JSON, column -> where it holds bytes)."""
-    unreadable = {}
-    for name, kind in rows.schema.items():
-        if not kind.is_nested() and kind != pl.Binary:
-            continue
-        if name in REQUIRED:
-            called = names.get(name, name)
-            raise VotesError(f"column {called} holds {kind}; it must hold text or numbers")
-        if kind == pl.Binary:
-            unreadable[name] = rows[name].is_not_null().to_numpy()
-        texts = [None if kind == pl.Binary else as_text(value) for value in rows[name].to_list()]
-        rows = rows.with_columns(pl.Series(name, texts, dtype=pl.String))
-    return rows, unreadable
+def _flat(found: _Rows, name: str) -> pl.DataFrame:
+    """Return the rows with a column's nested values as JSON; bytes are no text, and null."""
+    column = found.rows[name]
+    if name in REQUIRED:
+        called = found.names.get(name, name)
+        raise VotesError(f"column {called} holds {column.dtype}; it must hold text or numbers")
+    is_bytes = column.dtype == pl.Binary
+    texts = [None if is_bytes else as_text(value) for value in column.to_list()]
+    found.rows = found.rows.with_columns(pl.Series(name, texts, dtype=pl.String))
+    if is_bytes:
+        found.doubt(name, "bytes, not text", column.is_not_null())
+    return found.rows
 
 
 def _absent(column: pl.Series) -> pl.Series:
@@ -191,42 +198,36 @@ def _ids(found: _Rows, name: str, column: pl.Series) -> pl.Series:
             whole = as_texts(number)
             text = pl.select(pl.when(spelled).then(whole).otherwise(text)).to_series()
     if lost.any():
-        (found.reject if name == "vote_id" else found.doubt)(name, LOST_DIGITS, lost.to_numpy())
+        (found.reject if name == "vote_id" else found.doubt)(name, LOST_DIGITS, lost)
         text = pl.select(pl.when(~lost).then(text)).to_series()
     return text
 
 
 def _models(found: _Rows, name: str, column: pl.Series) -> pl.Series:
     """Return names of models, trimmed; empty, long and broken ones reject their rows."""
-    column = coded(column)
     names = categories(column)
     bare = names.str.strip_chars()
     faults = {
         "empty": _absent(bare),
-        f"longer than {LONGEST} bytes": bare.str.len_bytes() > LONGEST,
+        f"longer than {LONGEST_NAME} bytes": bare.str.len_bytes() > LONGEST_NAME,
         "holds a control character": bare.str.contains(CONTROL),
     }
-    wrong = {reason: where for reason, where in faults.items() if where.any()}
-    for reason, where in wrong.items():
-        texts = names.filter(where).implode()
-        found.reject(name, reason, column.is_in(texts).fill_null(False).to_numpy())
-    found.reject(name, "empty", column.is_null().to_numpy())
+    for reason, where in faults.items():
+        found.reject(name, reason, column.is_in(names.filter(where).implode()))
+    found.reject(name, "empty", column.is_null())
     unusable = pl.select(pl.any_horizontal(pl.lit(False), *faults.values())).to_series()
-    clean = pl.select(pl.when(~unusable).then(bare)).to_series()
-    return recoded(column, clean)
+    return recoded(column, pl.select(pl.when(~unusable).then(bare)).to_series())
 
 
 def _counts(found: _Rows, rows: pl.DataFrame, outcome: pl.Series) -> dict[str, pl.Series]:
     """Return votes_a, votes_b and votes_tie: null in a row that is one vote."""
     there = [name for name in COUNTS if name in rows.columns]
-    if not there:
-        return {}
     empty = pl.Series([None], dtype=pl.Int64).new_from_index(0, rows.height)
     sides = dict.fromkeys(COUNTS[:3], empty)
     numbers = {name: _whole(found, name, rows[name]) for name in there}
     if "count" in numbers:
         several = numbers["count"]
-        found.reject("count", "0 votes", (several == 0).fill_null(False).to_numpy())
+        found.reject("count", "0 votes", several == 0)
         for name, side in zip(COUNTS[:3], OUTCOMES, strict=True):
             mine = pl.when(outcome == side).then(several).otherwise(0)
             sides[name] = pl.select(pl.when(several > 1).then(mine)).to_series()
@@ -235,11 +236,11 @@ def _counts(found: _Rows, rows: pl.DataFrame, outcome: pl.Series) -> dict[str, p
         each = {name: numbers.get(name, empty) for name in COUNTS[:3]}
         known = pl.select(pl.any_horizontal(numbers[name].is_not_null() for name in given))
         total = pl.select(pl.sum_horizontal(*each.values())).to_series()
-        found.reject(given[0], "0 votes", (known.to_series() & (total == 0)).to_numpy())
+        found.reject(given[0], "0 votes", known.to_series() & (total == 0))
         a, b = (each[name].fill_null(0) for name in COUNTS[:2])
         against = ((outcome == "a") & (b > a)) | ((outcome == "b") & (a > b))
         against = (against & known.to_series()).fill_null(False)
-        found.doubt("outcome", "the counts say otherwise; they are left out", against.to_numpy())
+        found.doubt("outcome", "the counts say otherwise; they are left out", against)
         kept = known.to_series() & ~against
         for name in COUNTS[:3]:
             counted = pl.when(kept).then(each[name].fill_null(0)).otherwise(sides[name])
@@ -251,6 +252,6 @@ def _whole(found: _Rows, name: str, column: pl.Series) -> pl.Series:
     """Return a count, null where it is none."""
     number = column.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
     good = ((number == number.round()) & number.is_between(0, MOST_VOTES)).fill_null(False)
-    wrong = (~good & ~_absent(column)).to_numpy()
+    wrong = ~good & ~_absent(column)
     found.doubt(name, f"not a whole number from 0 to {MOST_VOTES:,}; one vote then", wrong)
     return pl.select(pl.when(good).then(number.cast(pl.Int64, strict=False))).to_series()

@@ -7,9 +7,11 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from arena.votes.faults import Broken, saying
+from arena.votes.faults import Broken, VotesError
+from arena.votes.limits import MOST_EXPANSION, MOST_ROWS_PER_BYTE, UNSUSPECTED, UNSUSPECTED_ROWS
 
 ROWS = 1 << 20  # in one frame
 PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
@@ -21,7 +23,12 @@ class Columnar:
     kind = ""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.broken = path, Broken()
+        self.path = path
+        self.broken: Broken = []
+        size = path.stat().st_size
+        # What the columns may hold, and how many values a column may have.
+        self.bound = max(UNSUSPECTED << 3, MOST_EXPANSION * size)
+        self.most_values = max(UNSUSPECTED_ROWS, MOST_ROWS_PER_BYTE * size)
         self.fields = {field.name: field.type for field in self._schema()}
         self.columns = list(self.fields)
 
@@ -32,15 +39,22 @@ class Columnar:
         raise NotImplementedError
 
     def _read(self, columns: Sequence[str], coded: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        there = [name for name in columns if name in self.columns]
+        there = [name for name in columns if name in self.fields]
         few = [name for name in coded if _is_string(self.fields.get(name))]
-        with saying(self.path), ThreadPoolExecutor(1) as ahead:
+        with ThreadPoolExecutor(1) as ahead:
             # The next batch is decoded while this one is checked.
             batches = self._batches(there, few)
             coming = ahead.submit(next, batches, None)
+            left = self.bound
             while (batch := coming.result()) is not None:
                 coming = ahead.submit(next, batches, None)
                 batch.validate(full=True)
+                left -= sum(map(_decoded_size, batch.columns))
+                if left < 0:
+                    raise VotesError(
+                        f"unpacks to more than {self.bound:,} bytes, {MOST_EXPANSION} times its "
+                        "size; write it anew if you trust it"
+                    )
                 yield batch
 
     def frames(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
@@ -51,10 +65,12 @@ class Columnar:
             for field, column in zip(batch.schema, batch.columns, strict=True):
                 if _is_image(field.type):
                     made[field.name] = pl.Series(column.field("path"))
-                elif pa.types.is_dictionary(field.type):
+                elif not pa.types.is_dictionary(field.type):
+                    made[field.name] = pl.Series(column)
+                elif field.name in coded:
                     made[field.name] = _enum(column)
                 else:
-                    made[field.name] = pl.Series(column)
+                    made[field.name] = pl.Series(column.cast(field.type.value_type))
             yield pl.DataFrame(made)
             row += len(batch)
 
@@ -63,7 +79,6 @@ class Columnar:
         small = [name for name in columns if name in self.fields and self._is_small(name)]
         rows = (row for batch in self._read(small, ()) for row in batch.to_pylist())
         yield from enumerate(rows, start=1)
-
 
     def _is_small(self, name: str) -> bool:
         """Tell whether a column can be read without the images in it."""
@@ -76,13 +91,34 @@ class Parquet(Columnar):
     kind = "parquet"
 
     def _schema(self) -> pa.Schema:
-        return pq.read_schema(self.path)
+        with pq.ParquetFile(self.path) as file:
+            about = file.metadata
+            groups = [about.row_group(k) for k in range(about.num_row_groups)]
+            chunks = [g.column(k) for g in groups for k in range(g.num_columns)]
+            most = max((chunk.num_values for chunk in chunks), default=0)
+            if max(about.num_rows, most) > self.most_values:
+                raise VotesError(
+                    f"says that it holds {max(about.num_rows, most):,} rows, more than "
+                    f"{self.most_values:,} in a file of its size"
+                )
+            # A dictionary of one long text makes a small file of many long texts.
+            self.worst: dict[str, int] = {}
+            for chunk in chunks:
+                name = chunk.path_in_schema
+                may_be = chunk.num_values * max(chunk.total_uncompressed_size, 0)
+                may_be *= chunk.has_dictionary_page
+                self.worst[name] = max(self.worst.get(name, 0), may_be)
+            return file.schema_arrow
 
     def _batches(self, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
         # Of an image only what is no bytes is read.
         parts = [part for name in columns for part in _small_parts(name, self.fields[name])]
-        with pq.ParquetFile(self.path, read_dictionary=coded or None) as file:
-            yield from file.iter_batches(batch_size=ROWS, columns=parts)
+        long = [n for n in columns if _is_string(self.fields[n]) and self.worst[n] > UNSUSPECTED]
+        nested = tuple(f"{part}." for part in parts)
+        worst = max([w for n, w in self.worst.items() if n.startswith(nested)], default=0)
+        rows = max(1, min(ROWS, ROWS * self.bound // max(worst, 1)))
+        with pq.ParquetFile(self.path, read_dictionary=[*coded, *long] or None) as file:
+            yield from file.iter_batches(batch_size=rows, columns=parts)
 
     def _is_small(self, name: str) -> bool:
         return bool(_small_parts(name, self.fields[name])) and not _is_bytes(self.fields[name])
@@ -95,9 +131,9 @@ class Arrow(Columnar):
 
     def _open(self) -> Any:
         stream = pa.memory_map(str(self.path))
-        with self.path.open("rb") as file:
-            kept_as_file = file.read(len(ARROW_FILE)) == ARROW_FILE
-        return (pa.ipc.open_file if kept_as_file else pa.ipc.open_stream)(stream)
+        whole = stream.read(len(ARROW_FILE)) == ARROW_FILE
+        stream.seek(0)
+        return (pa.ipc.open_file if whole else pa.ipc.open_stream)(stream)
 
     def _schema(self) -> pa.Schema:
         with self._open() as reader:
@@ -111,6 +147,18 @@ class Arrow(Columnar):
                 batches = map(reader.get_batch, range(reader.num_record_batches))
             for batch in batches:
                 yield batch.select(columns)
+
+
+def _decoded_size(column: pa.Array) -> int:
+    """Return how many bytes a column holds once every text is written out."""
+    if not isinstance(column, pa.DictionaryArray):
+        return int(column.nbytes)
+    if not _is_string(column.type.value_type):
+        return int(column.nbytes)
+    longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+    if longest * len(column) < UNSUSPECTED:
+        return int(longest * len(column))
+    return int(pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0)
 
 
 def is_large(kind: pa.DataType) -> bool:

@@ -6,6 +6,7 @@ columns mean is for `formats`. Nothing here trusts the file: one that unpacks to
 holds, nests without end or is cut off ends in one sentence.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,8 +14,9 @@ from typing import Any, Protocol
 import polars as pl
 
 from arena.votes.columnar import ARROW_FILE, ARROW_STREAM, PARQUET, Arrow, Parquet
-from arena.votes.faults import Broken, VotesError, saying
-from arena.votes.packed import encoding_of, head
+from arena.votes.faults import Broken, VotesError
+from arena.votes.limits import MOST_COLUMNS
+from arena.votes.packed import HEAD, Bounded, opened
 from arena.votes.samples import Samples
 from arena.votes.text_tables import Csv, Json
 
@@ -33,13 +35,14 @@ NO_TABLES = {
     b"\x89png": "an image, not a file of votes",
     b"\xff\xd8\xff": "an image, not a file of votes",
 }
+TYPED = {PARQUET: Parquet, ARROW_FILE: Arrow, ARROW_STREAM: Arrow}
 
 
 class Table(Protocol):
     """A file's rows. kind: csv, json, parquet, arrow or tar. columns: its columns' names.
 
     `broken` gathers (row, column, reason, value) of rows that cannot be split into columns; it is
-    complete when the rows have been read.
+    complete when the rows have been read, which can be done once.
     """
 
     kind: str
@@ -53,7 +56,7 @@ class Table(Protocol):
         """Yield `row` (the first data row is 1) and the named columns that the file has.
 
         A value is text, or what a typed container says. coded: columns of few distinct texts, which
-        come as pl.Enum where the container has them so.
+        may come as pl.Enum.
         """
 
     def records(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -62,35 +65,31 @@ class Table(Protocol):
 
 def open_table(path: Path) -> Table:
     """Return a file's rows. Raises VotesError where it is no table, saying what it is instead."""
-    with saying(path):
-        start = head(path)
-        lowered = start.lstrip()[:32].lower()
-        for magic, what in NO_TABLES.items():
-            if start.startswith(magic) or lowered.startswith(magic.lower()):
-                raise VotesError(f"{path}: this is {what}")
-        if (kind := _typed(start)) is not None:
-            with path.open("rb") as stream:
-                if stream.read(4) != start[: 4]:
-                    raise VotesError(f"{path}: a packed {kind.kind} file; unpack it")
-            return kind(path)
-        text = _decoded(start, path).lstrip("\ufeff \r\n\t")
-        if not text:
-            raise VotesError(f"{path}: the file is empty; give a file of votes")
-        return Json(path) if text[0] in "[{" else Csv(path)
-
-
-def _typed(start: bytes) -> type[Parquet | Arrow | Samples] | None:
-    """Return the reader of a file that is no text, by its first bytes."""
-    if start.startswith(PARQUET):
-        return Parquet
-    if start.startswith((ARROW_FILE, ARROW_STREAM)):
-        return Arrow
-    return Samples if start[257:262] == b"ustar" else None
-
-
-def _decoded(start: bytes, path: Path) -> str:
-    """Return the beginning as text."""
-    encoding = encoding_of(start)
-    if encoding == "utf-8-sig" and b"\0" in start[:1024]:
-        raise VotesError(f"{path}: neither text nor a known table; give csv, JSON or parquet")
-    return start.decode(encoding, "replace")
+    stream = opened(path)
+    start = stream.peek(HEAD)
+    lowered = start.lstrip()[:32].lower()
+    for magic, what in NO_TABLES.items():
+        if start.startswith(magic) or lowered.startswith(magic.lower()):
+            raise VotesError(f"this is {what}")
+    typed = TYPED.get(start[:4]) or TYPED.get(start[:6])
+    table: Table
+    if typed is not None or start[257:262] == b"ustar":
+        stream.close()
+        if isinstance(stream.raw, Bounded):
+            raise VotesError(f"a packed {typed.kind if typed else 'tar'} file; unpack it")
+        table = (typed or Samples)(path)
+    else:
+        encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        if encoding == "utf-8-sig" and b"\0" in start[:1024]:
+            raise VotesError("neither text nor a known table; give csv, JSON or parquet")
+        begins = start.decode(encoding, "replace").lstrip("\ufeff \r\n\t")
+        if not begins:
+            raise VotesError("the file is empty; give a file of votes")
+        if begins[0] in "[{":
+            stream.close()
+            table = Json(path, encoding)
+        else:
+            table = Csv(io.TextIOWrapper(stream, encoding, newline=""))
+    if len(table.columns) > MOST_COLUMNS:
+        raise VotesError(f"{len(table.columns):,} columns, more than {MOST_COLUMNS:,}")
+    return table

@@ -12,16 +12,15 @@ import polars as pl
 
 from arena.votes.columnar import Columnar, is_large
 from arena.votes.containers import open_table
-from arena.votes.faults import VotesError, saying
-from arena.votes.packed import unpacked
-from arena.votes.samples import MOST_TEXT, is_image
+from arena.votes.faults import UNREADABLE, sentence
+from arena.votes.limits import MOST_TEXT
+from arena.votes.packed import opened
+from arena.votes.samples import Samples, is_image, members
 from arena.votes.sources import File
 
 
 def repeated(files: Sequence[File]) -> dict[int, int]:
     """Return the place of each file whose whole content another has -> the place of the first."""
-    if len(files) < 2:
-        return {}
     first: dict[str, int] = {}
     places = [first.setdefault(fingerprint(file), k) for k, file in enumerate(files)]
     return {k: place for k, place in enumerate(places) if place != k}
@@ -32,32 +31,28 @@ def fingerprint(file: File) -> str:
 
     Raises VotesError where it cannot be opened; a file that is no table is hashed by its bytes.
     """
-    digest = hashlib.sha256()
-    with file.named():
+    digest, kind = hashlib.sha256(), "bytes"
+    try:
+        table = open_table(file.path)
+        kind = table.kind if isinstance(table, Columnar | Samples) else kind
+        if isinstance(table, Columnar):
+            _add_columns(table, digest)
+        elif isinstance(table, Samples):
+            _add_tar(file.path, digest)
+    except UNREADABLE:
+        digest, kind = hashlib.sha256(), "bytes"  # spoiled further on
+    if kind == "bytes":
         try:
-            kind = open_table(file.path).kind
-        except VotesError:
-            kind = "bytes"
-        try:
-            if kind in ("parquet", "arrow"):
-                _add_columns(file.path, digest)
-            elif kind == "tar":
-                _add_tar(file.path, digest)
-            else:
-                kind = "bytes"
-        except VotesError:
-            digest, kind = hashlib.sha256(), "bytes"  # spoiled further on
-        if kind == "bytes":
-            with unpacked(file.path) as stream, saying(file.path):
+            with opened(file.path) as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
+        except UNREADABLE as error:
+            raise sentence(error, file.name) from None
     return f"{kind}:{digest.hexdigest()}"
 
 
-def _add_columns(path: Path, digest: "hashlib._Hash") -> None:
+def _add_columns(table: Columnar, digest: "hashlib._Hash") -> None:
     """Hash the values of typed columns, however the file has cut and packed them."""
-    table = open_table(path)
-    assert isinstance(table, Columnar)
     names = [name for name in table.fields if not is_large(table.fields[name])]
     columns = {name: hashlib.sha256() for name in names}
     for frame in table.frames(names):
@@ -75,8 +70,8 @@ def _add_columns(path: Path, digest: "hashlib._Hash") -> None:
 
 def _add_tar(path: Path, digest: "hashlib._Hash") -> None:
     """Hash every member's header, and the content of those that are no images."""
-    with saying(path), tarfile.open(path, "r:") as archive:
-        for member in archive:
+    with tarfile.open(path, "r:") as archive:
+        for member in members(archive):
             digest.update(f"{member.name}\0{member.size}\0{member.mtime}\0".encode())
             if not is_image(member.name) and member.size <= MOST_TEXT:
                 content = archive.extractfile(member)

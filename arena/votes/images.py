@@ -44,8 +44,9 @@ Content = bytes | ImageFault
 class Images:
     """Images by name, from any thread. Every source is opened and indexed once, at its first use.
 
-    sources: parquets and uncompressed tars, searched first and in this order. root: the folder that
-    relative paths are told from, the working folder by default. network: whether URLs are fetched.
+    sources: parquets, uncompressed tars and folders of them, searched first and in this order.
+    root: the folder that relative paths are told from, the working folder by default. network:
+    whether URLs are fetched.
     Raises ValueError, at the first use, for a source that cannot be read.
     """
 
@@ -56,7 +57,7 @@ class Images:
         *,
         network: bool = False,
     ):
-        self.paths = [Path(source) for source in sources]
+        self.paths = [file for source in sources for file in shards(Path(source))]
         self.root = Path(root or ".")
         self.network = network
         self._lock = threading.Lock()
@@ -135,6 +136,13 @@ class Images:
         if place is None:
             raise ImageFault(f"{path} has no {member}")
         return tar.at(place)
+
+
+def shards(source: Path) -> list[Path]:
+    """Return the files of a source: of a folder its parquets and tars, in order, else itself."""
+    if not source.is_dir():
+        return [source]
+    return sorted(file for file in source.iterdir() if file.suffix in (".parquet", ".tar"))
 
 
 def decoded(content: bytes) -> "Image.Image":

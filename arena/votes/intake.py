@@ -16,7 +16,7 @@ from arena.schema import RANKINGS
 from arena.votes.deliveries import fingerprint
 from arena.votes.faults import VotesError
 from arena.votes.read import with_pairs
-from arena.votes.reader import Reader
+from arena.votes.reader import Reader, merged
 from arena.votes.reading import AS_THEY_ARE, Options
 from arena.votes.sources import File, staged
 
@@ -72,7 +72,7 @@ def take_in(
     with replacing(rankings) as aside:
         ranked.select(*RANKINGS).write_parquet(aside)
     with replacing(rejected) as aside:
-        reader.all_rejected().write_parquet(aside)
+        merged(reader.rejected).write_parquet(aside)
     rows = [
         {name: getattr(said, name, None) for name in FILES}
         | {"file": said.name, "fingerprint": mark}

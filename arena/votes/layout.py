@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import filter as names_like
 from typing import Any
 
 import polars as pl
@@ -11,8 +12,8 @@ from arena.schema import REQUIRED
 from arena.votes.faults import Broken
 
 Record = tuple[int, dict[str, Any]]  # row, the columns that it has
-NO_NAMES: Mapping[str, str] = {}
 PICTURE = re.compile(r"\.(png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|jxl)$", re.IGNORECASE)
+ALL = ("*",)
 
 # Both sides of a comparison are named by one habit: a file's names are taken together.
 SIDES = (("model_a", "model_b"), ("image_a", "image_b"), ("votes_a", "votes_b"))
@@ -42,48 +43,103 @@ class Found:
 class Format:
     """One published layout, in whatever container.
 
-    name: how `--format` calls it. origin: where the layout is published. tells: whether a file with
-    these columns (in lower case) has it. columns: the schema's columns and the names that the file
-    may give each, the first that is there counts. also: further columns that are read. needs: what
+    name: how `--format` calls it. origin: where the layout is published. signs: a file that has all
+    columns of one of these has the layout; `a|b` is either, `*` any letters. lacks: columns that it
+    never has. columns: the schema's columns and the names that the file may give each, of which the
+    first that is there counts. also: further columns that are read, by name or pattern. needs: what
     a file must have. frame: completes a frame of the schema's columns and `also`; it is given the
     dimension asked for. records: yields votes (the schema's columns) and K-wise votes (with
-    `ranks`) from records instead, each with its row.
+    `ranks`) from records instead, each with its row. All names are as `bare` spells them.
     """
 
     name: str
     origin: str
-    tells: Callable[[set[str]], bool]
+    signs: Sequence[str]
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    also: Callable[[Sequence[str]], Sequence[str]] = lambda columns: ()
+    also: Sequence[str] = ()
     needs: Sequence[str] = REQUIRED
+    lacks: Sequence[str] = ()
     frame: Callable[[pl.DataFrame, str | None], pl.DataFrame] | None = None
     records: Callable[[Iterator[Record], Found], Iterator[Record]] | None = None
 
-    def resolve(self, there: Sequence[str], given: Mapping[str, str] = NO_NAMES) -> dict[str, str]:
-        """Return the schema's column -> the file's, by name whatever the case.
 
-        given: names that a person told, which go before the format's.
-        """
-        spelled = {name.lower(): name for name in reversed(there)}
-        names = {ours: theirs for ours, theirs in self.columns.items() if ours not in given}
-        found = {ours: theirs for ours, theirs in given.items() if theirs in there}
-        for pair in SIDES:
-            options = [names.pop(side, ()) for side in pair]
-            both = next((p for p in zip(*options, strict=False) if spelled.keys() >= set(p)), None)
-            if both:
-                found |= {side: spelled[name] for side, name in zip(pair, both, strict=True)}
-            else:
-                names |= dict(zip(pair, options, strict=True))
-        for ours, theirs in names.items():
-            name = next((spelled[name] for name in theirs if name in spelled), None)
-            if name is not None and name not in found.values():
-                found[ours] = name
-        return found
+@dataclass(frozen=True)
+class Plan:
+    """How one file is read. format: its layout. names: the schema's column -> the file's.
+
+    also: the file's further columns that are read. spelled: the file's columns -> as `bare` spells
+    them, or as they are where another column has that spelling.
+    """
+
+    format: Format
+    names: dict[str, str]
+    also: list[str]
+    spelled: dict[str, str]
 
 
-def has(*names: str) -> Callable[[set[str]], bool]:
-    """Return a test for all of these columns."""
-    return lambda there: there.issuperset(names)
+def bare(name: str) -> str:
+    """Return a column's name without case, blanks and hyphens: "Model A" is model_a."""
+    return re.sub(r"[^\w.]+", "_", name.lower()).strip("_")
+
+
+def plan_of(
+    columns: Sequence[str],
+    formats: Mapping[str, Format],
+    given: Mapping[str, str],
+    name: str | None = None,
+) -> Plan:
+    """Decide from a file's columns which layout it has and which column is which.
+
+    formats: in the order in which they are asked. given: the schema's column -> the file's, which a
+    person told. name: of the layout, None where the columns shall tell it; the votes table is taken
+    where none is known, and where a person told the outcome.
+    """
+    there: dict[str, str] = {}
+    for column in columns:
+        short = bare(column)
+        if short not in there or column == short:  # a name that needs no change goes first
+            there[short] = column
+    spelled = dict(zip(columns, columns, strict=True))
+    spelled |= dict(zip(there.values(), there, strict=True))
+    known = {*there, *given}
+    asked = formats.values() if name is None and "outcome" not in given else ()
+    for one in asked:
+        if known.isdisjoint(one.lacks) and any(_has_all(known, sign) for sign in one.signs):
+            name = one.name
+            break
+    layout = formats[name or "table"]
+    found = {ours: n if n in spelled else there.get(bare(n), "") for ours, n in given.items()}
+    found = {ours: name for ours, name in found.items() if name}
+    left = {ours: options for ours, options in layout.columns.items() if ours not in given}
+    for a, b in SIDES:
+        for pair in zip(left.get(a, ()), left.get(b, ()), strict=False):
+            if there.keys() >= set(pair):
+                found |= {a: there[pair[0]], b: there[pair[1]]}
+                del left[a], left[b]
+                break
+    taken = set(found.values())
+    for ours, options in left.items():
+        for option in options:
+            if option in there:
+                if there[option] not in taken:
+                    found[ours] = there[option]
+                    taken.add(there[option])
+                break
+    also = []
+    for pattern in layout.also:
+        if pattern in there:
+            also.append(there[pattern])
+        elif "*" in pattern:
+            also += [there[short] for short in names_like(there, pattern)]
+    return Plan(layout, found, columns if layout.also == ALL else also, spelled)
+
+
+def _has_all(known: set[str], sign: str) -> bool:
+    """Tell whether the names in a sign are known: each, either of `a|b`, or one like `a*`."""
+    for part in sign.split():
+        if known.isdisjoint(part.split("|")) and not ("*" in part and names_like(known, part)):
+            return False
+    return True
 
 
 def first(values: Iterable[Any]) -> Any:

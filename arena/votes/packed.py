@@ -3,18 +3,18 @@
 import bz2
 import io
 import lzma
+import os
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from arena.votes.faults import VotesError, line, saying
+from arena.votes.faults import VotesError, line
+from arena.votes.limits import MOST_EXPANSION, UNSUSPECTED
 
 HEAD = 1 << 16
-
-# Text packs by ten to thirty; a file that unpacks a hundredfold, past this size, is a bomb.
-MOST_EXPANSION, UNSUSPECTED = 100, 1 << 28
 
 PACKINGS = {
     b"\x1f\x8b": "gzip",
@@ -23,79 +23,80 @@ PACKINGS = {
     b"\xfd7zXZ": "xz",
     b"PK\x03\x04": "zip",
 }
+# What the kernel writes there has no end, or waits.
+NO_DISKS = tuple(os.stat(path).st_dev for path in ("/proc", "/sys") if os.path.exists(path))  # noqa: PTH110, PTH116
 
 
-class _Bounded(io.RawIOBase):
+class Bounded(io.RawIOBase):
     """A stream of unpacked bytes that refuses to go on past a bound."""
 
-    def __init__(self, stream: Any, path: Path, bound: int) -> None:
-        self.stream, self.path, self.left = stream, path, bound
+    def __init__(self, stream: Any, bound: int) -> None:
+        self.stream, self.left = stream, bound
 
     def readable(self) -> bool:
+        """Return True: it is read only."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill the buffer. Raises VotesError past the bound."""
         content = self.stream.read(len(buffer))
         self.left -= len(content)
         if self.left < 0:
             raise VotesError(
-                f"{self.path}: unpacks to more than {MOST_EXPANSION} times its size; "
+                f"unpacks to more than {MOST_EXPANSION} times its size; "
                 "unpack it yourself if you trust it"
             )
         buffer[: len(content)] = content
         return len(content)
 
     def close(self) -> None:
+        """Close the stream that is unpacked."""
         self.stream.close()
         super().close()
 
 
-def unpacked(path: Path) -> io.BufferedReader:
-    """Open a file's bytes, unpacked where it begins as a packed one does.
+def opened(path: Path, *, unpack: bool = True) -> io.BufferedReader:
+    """Open a regular file's bytes, unpacked where it begins as a packed one does.
 
-    Raises VotesError where it cannot be opened; a stream that is cut off raises OSError later.
+    A pipe is never waited for, and a device never read. Raises VotesError where there is no regular
+    file to read; a packed stream that is cut off raises OSError or EOFError later.
     """
-    if path.exists() and not path.is_file():  # opening a pipe or a device may never end
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise VotesError(f"{path}: is {what}; check the path")
     try:
-        with path.open("rb") as stream:
-            magic = stream.read(8)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        said = line(error).lower()
-        raise VotesError(f"{path}: cannot be read ({said}); check the path") from None
-    packing = next((kind for start, kind in PACKINGS.items() if magic.startswith(start)), None)
-    if packing is None:
-        return path.open("rb")
+        raise VotesError(f"cannot be read ({line(error).lower()}); check the path") from None
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode) or about.st_dev in NO_DISKS:
+        os.close(handle)
+        what = "a folder" if stat.S_ISDIR(about.st_mode) else "no regular file"
+        raise VotesError(f"is {what}; check the path")
+    stream = open(handle, "rb", HEAD)  # noqa: PTH123, SIM115
+    start = stream.peek(HEAD) if unpack else b""
+    packing: str | None = None
     inner: Any
+    for magic, kind in PACKINGS.items():
+        if start.startswith(magic):
+            packing = kind
+    if packing is None:
+        return stream
     if packing == "zip":
-        inner = _only_member(path)
+        inner = _only_member(stream)
     elif packing in ("bz2", "xz"):
-        inner = (bz2 if packing == "bz2" else lzma).open(path)
+        inner = (bz2 if packing == "bz2" else lzma).open(stream)
     else:
-        inner = pa.input_stream(path, packing)
-    bound = max(UNSUSPECTED, MOST_EXPANSION * path.stat().st_size)
-    return io.BufferedReader(_Bounded(inner, path, bound), HEAD)
+        inner = pa.input_stream(stream, packing)
+    bound = max(UNSUSPECTED, MOST_EXPANSION * about.st_size)
+    return io.BufferedReader(Bounded(inner, bound), HEAD)
 
 
-def _only_member(path: Path) -> Any:
+def _only_member(stream: io.BufferedReader) -> Any:
     """Open the one file of a zip archive."""
-    archive = zipfile.ZipFile(path)
+    archive = zipfile.ZipFile(stream)
     names = [one.filename for one in archive.infolist() if not one.is_dir()]
     names = [name for name in names if not name.startswith("__MACOSX/")]
     if "[Content_Types].xml" in names:
-        raise VotesError(f"{path}: this is an Excel workbook; save the sheet as csv (UTF-8)")
+        raise VotesError("this is an Excel workbook; save the sheet as csv (UTF-8)")
     if len(names) != 1:
-        raise VotesError(f"{path}: a zip archive of {len(names)} files; unpack it and name them")
+        raise VotesError(f"a zip archive of {len(names)} files; unpack it and name them")
     return archive.open(names[0])
 
-
-def head(path: Path) -> bytes:
-    """Return the first unpacked bytes of a file."""
-    with unpacked(path) as stream, saying(path):
-        return stream.read(HEAD)
-
-
-def encoding_of(start: bytes) -> str:
-    """Return utf-16 where a byte order mark says so, else UTF-8 with or without a mark."""
-    return "utf-16" if start.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"

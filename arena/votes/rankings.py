@@ -15,13 +15,12 @@ import numpy as np
 import polars as pl
 
 from arena.schema import RANKINGS, UNNAMED, VOTES
-from arena.votes.check import CONTROL, LONGEST, NOTHING
+from arena.votes.check import CONTROL, NOTHING
 from arena.votes.faults import Broken, shown
 from arena.votes.layout import Record
+from arena.votes.limits import LONGEST_NAME, MOST_RANKED
 from arena.votes.text_tables import as_text
 from arena.votes.times import LAST_YEAR, in_utc
-
-MOST = 100  # images in one vote; their pairs are 4,950
 
 
 def check_rankings(
@@ -92,8 +91,8 @@ def fault_of_name(name: str) -> str | None:
     """Return what is wrong with a model's name, as `check` says it of a column."""
     if name.strip().lower() in NOTHING:
         return "empty"
-    if len(name.encode()) > LONGEST:
-        return f"longer than {LONGEST} bytes"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"longer than {LONGEST_NAME} bytes"
     return "holds a control character" if re.search(CONTROL, name) else None
 
 
@@ -102,8 +101,8 @@ def _fault(record: Mapping[str, Any]) -> tuple[str, str] | None:
     ranks = record.get("ranks")
     if not isinstance(ranks, list) or not all(_is_number(rank) for rank in ranks):
         return "ranks", "not a list of numbers"
-    if not 2 <= len(ranks) <= MOST:
-        return "ranks", f"{len(ranks)} ranks; a vote ranks 2 to {MOST} images"
+    if not 2 <= len(ranks) <= MOST_RANKED:
+        return "ranks", f"{len(ranks)} ranks; a vote ranks 2 to {MOST_RANKED} images"
     if record.get("models") is None and record.get("images") is None:
         return "images", "neither models nor images are named"
     for column in ("models", "images"):

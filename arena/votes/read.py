@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from arena.schema import RANKINGS, VOTES
+from arena.votes.check import NONE
 from arena.votes.rankings import pairs_of
 from arena.votes.reader import Reader, merged
 from arena.votes.reading import AS_THEY_ARE, Options, Reading
@@ -32,13 +33,13 @@ def read_votes(
     at all; a row that cannot be used is rejected.
     """
     with staged([paths] if isinstance(paths, str | Path) else paths) as files:
-        reader = Reader(files, replace(options, **how))
+        reader = Reader(files, replace(options, **how) if how else options)
         votes, rankings, numbers = reader.whole()
     return Reading(
-        votes=with_pairs(votes, rankings, numbers),
+        votes=with_pairs(votes, rankings, numbers) if rankings.height else votes,
         rankings=rankings.select(*RANKINGS),
-        rejected=reader.all_rejected(),
-        doubts=merged(reader.doubts),
+        rejected=merged(reader.rejected) if reader.rejected else NONE,
+        doubts=merged(reader.doubts) if reader.doubts else NONE,
         files=reader.files,
         folder=reader.folder,
     )
@@ -49,8 +50,6 @@ def with_pairs(votes: pl.DataFrame, rankings: pl.DataFrame, numbers: pl.Series) 
 
     rankings: with `file`, the number of their file. numbers: those of the votes.
     """
-    if rankings.is_empty():
-        return votes
     sizes = rankings["ranks"].list.len()
     of_pairs = rankings.select(pl.col("file").repeat_by(sizes * (sizes - 1) // 2).explode())
     votes = pl.concat([votes, pairs_of(rankings.drop("file"))])
@@ -70,5 +69,5 @@ def read_ballots(
         reader = Reader(files, options)
         ballots, rankings = reader.few()
     none = pl.DataFrame(schema=VOTES)
-    rejected, doubts = reader.all_rejected(), merged(reader.doubts)
+    rejected, doubts = merged(reader.rejected), merged(reader.doubts)
     return ballots, Reading(none, rankings, rejected, doubts, reader.files, reader.folder)

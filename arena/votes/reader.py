@@ -9,14 +9,15 @@ from typing import Any
 import polars as pl
 
 from arena.schema import OUTCOMES, RANKINGS, REJECTED, VOTES
-from arena.votes.check import Checked, check
-from arena.votes.coding import stacked
+from arena.votes.check import NONE, Checked, check
+from arena.votes.coding import categories, stacked
 from arena.votes.containers import Table, open_table
 from arena.votes.deliveries import repeated
-from arena.votes.faults import VotesError, named, rejections, saying
+from arena.votes.faults import UNREADABLE, VotesError, named, rejections, sentence
 from arena.votes.formats import FORMATS
 from arena.votes.identity import KEYS, keys_of, repeats, with_ids
-from arena.votes.layout import Format, Found
+from arena.votes.layout import Found, Plan, Record, plan_of
+from arena.votes.limits import MOST_MODELS
 from arena.votes.outcomes import plain
 from arena.votes.placing import hashed_raters, with_images_placed
 from arena.votes.rankings import check_rankings
@@ -31,14 +32,10 @@ KNOWN = {
     name for one in FORMATS.values() for names in one.columns.values() for name in names
 } | VOTES.keys()
 CLASH = "another vote has this vote_id"
-MODELS: dict[str, Any] = {
-    "model_a": pl.Enum([]),
-    "model_b": pl.Enum([]),
-    "outcome": pl.Enum(OUTCOMES),
-}
-ROW: dict[str, Any] = {"row": pl.Int64}
-NO_RANKINGS = pl.DataFrame(schema=ROW | RANKINGS)
-NO_VOTES = pl.DataFrame(schema=ROW | MODELS)
+FILE: dict[str, Any] = {"row": pl.Int64, "file": pl.Int32}
+TEXTS: dict[str, Any] = dict.fromkeys(("model_a", "model_b", "outcome"), pl.String)
+NO_VOTES = pl.DataFrame(schema=FILE | VOTES)
+NO_RANKINGS = pl.DataFrame(schema=FILE | RANKINGS)
 
 
 @dataclass
@@ -60,35 +57,54 @@ class Reader:
         most_rejected: a file of which more than this share of the rows is rejected, or which cannot
         be read at all, is left out and says so in its `fault`; None to refuse an unreadable one.
         """
-        self.options, self.most_rejected = options, most_rejected
-        self.sources = files
-        self.again = repeated(files)
-        self.files = [FileReading(file.name) for file in files]
+        self.options, self.most_rejected, self.sources = options, most_rejected, files
+        self.again = repeated(files) if len(files) > 1 else {}
+        self.files: list[FileReading] = []
+        parents = []
+        for file in files:
+            self.files.append(FileReading(file.name))
+            parents.append(file.path.parent.absolute())
         self.rejected: list[pl.DataFrame] = []
         self.doubts: list[pl.DataFrame] = []
-        parents = [file.path.parent.absolute() for file in files]
         self.folder = Path(os.path.commonpath(parents)) if parents else Path()
 
     def whole(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
         """Return (votes, rankings with `file`, the number of each vote's file), all with ids."""
-        parts = [(k, part) for k in range(len(self.sources)) for part in self._whole_file(k)]
-        votes = self._joined([(k, part.votes) for k, part in parts], VOTES)
-        rankings = self._joined([(k, part.rankings) for k, part in parts], RANKINGS)
-        if self.options.salt is not None:
-            # Before ids are made: an id that hashed a name could be guessed back to it.
-            votes, rankings = (hashed_raters(t, self.options.salt) for t in (votes, rankings))
-        votes, rankings = (self._without_repeats(table) for table in (votes, rankings))
-        votes, rankings = (self._finished(with_ids(table)) for table in (votes, rankings))
+        found, ranked = [NO_VOTES], [NO_RANKINGS]
+        for number in range(len(self.sources)):
+            read = self.parts(number) if self.most_rejected is None else self._usable(number)
+            for part in read:
+                of_file = pl.lit(number, pl.Int32).alias("file")
+                found.append(part.votes.cast(TEXTS).with_columns(of_file))
+                if part.rankings.height:
+                    ranked.append(part.rankings.with_columns(of_file))
+        tables = [pl.concat(found, how="diagonal"), pl.concat(ranked, how="diagonal")]
+        several = len(self.sources) > 1
+        for k, table in enumerate(tables):
+            if table.is_empty():
+                continue
+            if self.options.salt is not None:
+                # Before ids are made: an id that hashed a name could be guessed back to it.
+                table = hashed_raters(table, self.options.salt)
+            if several or table["vote_id"].null_count() < table.height:
+                table = self._without_repeats(table)
+            if table["vote_id"].null_count():
+                table = with_ids(table)
+            # Names of files and places of images, which no vote_id depends on.
+            names = pl.Series([file.base for file in self.sources], dtype=pl.String)
+            table = table.with_columns(pl.col("source").fill_null(names.gather(table["file"])))
+            if several or self.options.images == "resolved":
+                table = self._with_images_placed(table)
+            tables[k] = table
+        votes, rankings = tables
+        named = pl.concat([votes["model_a"], votes["model_b"]]).n_unique()
+        if named > MOST_MODELS:
+            raise VotesError(f"{named:,} models, more than {MOST_MODELS:,}")
         return votes.select(*VOTES), rankings.select(*RANKINGS, "file"), votes["file"]
 
-    def all_rejected(self) -> pl.DataFrame:
-        """Return the rejections of all files (`schema.REJECTED`), a file's by row."""
-        return merged(self.rejected)
-
-    def _whole_file(self, number: int) -> list[Part]:
+    def _usable(self, number: int) -> list[Part]:
         """Return a file's parts, none of one that is left out as a whole."""
-        if self.most_rejected is None:
-            return list(self.parts(number))
+        assert self.most_rejected is not None
         noted = len(self.rejected), len(self.doubts)
         said = self.files[number]
         try:
@@ -114,38 +130,27 @@ class Reader:
         for number in range(len(self.sources)):
             for part in self.parts(number, BALLOT):
                 votes = part.votes
-                rankings.append((number, part.rankings))
+                rankings.append(part.rankings.with_columns(file=pl.lit(number, pl.Int32)))
+                if votes.is_empty():
+                    continue
                 if len(self.sources) > 1 or "vote_id" in votes.columns:
                     keys.append(keys_of(votes, number))
                     parts.append(votes.select("row", *(n for n in BALLOT if n in votes.columns)))
                 else:
                     parts.append(votes.drop("row"))
         ballots = stacked(parts, {"outcome": pl.Enum(OUTCOMES)})
+        named = len(categories(ballots["model_a"]))
+        if named > MOST_MODELS:
+            raise VotesError(f"{named:,} models, more than {MOST_MODELS:,}")
         if len(keys) > 1:
             ballots = self._kept(ballots, pl.concat(keys)).drop("row", "file")
-        ranked = with_ids(self._without_repeats(self._joined(rankings, RANKINGS)))
+        ranked = pl.concat([NO_RANKINGS, *rankings], how="diagonal")
+        if ranked.height:
+            ranked = with_ids(self._without_repeats(ranked))
         return ballots, ranked.select(*RANKINGS)
-
-    def _joined(
-        self, tables: list[tuple[int, pl.DataFrame]], schema: Mapping[str, Any]
-    ) -> pl.DataFrame:
-        """Return the tables in one, with `row`, `file` and every column of the schema."""
-        kinds: dict[str, Any] = {"row": pl.Int64, "file": pl.Int32, **schema}
-        whole = [pl.DataFrame(schema=kinds)]
-        for number, table in tables:
-            table = table.with_columns(file=pl.lit(number, pl.Int32))
-            whole.append(
-                table.select(
-                    pl.col(n).cast(k) if n in table.columns else pl.lit(None, k).alias(n)
-                    for n, k in kinds.items()
-                )
-            )
-        return pl.concat(whole)
 
     def _without_repeats(self, table: pl.DataFrame) -> pl.DataFrame:
         """Leave out votes that came before, and count or reject them."""
-        if table["vote_id"].null_count() == table.height and len(self.sources) == 1:
-            return table
         parts = table.partition_by("file", maintain_order=True)
         keys = [pl.DataFrame(schema=KEYS), *(keys_of(p, p["file"][0]) for p in parts)]
         return self._kept(pl.concat([table.clear(), *parts]), pl.concat(keys))
@@ -170,10 +175,8 @@ class Reader:
         count = pl.col("rows").sum() if "rows" in table.columns else pl.len()
         return table.group_by("file").agg(count.alias("n")).select("file", "n").rows()
 
-    def _finished(self, table: pl.DataFrame) -> pl.DataFrame:
-        """Name sources and place images: what no vote_id depends on."""
-        names = pl.Series([file.base for file in self.sources], dtype=pl.String)
-        table = table.with_columns(pl.col("source").fill_null(names.gather(table["file"])))
+    def _with_images_placed(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Say of the images of every file where they are."""
         if self.options.images == "ids":
             return table
         placed = [table.clear()]
@@ -188,104 +191,107 @@ class Reader:
         only: the schema's columns that are needed, None for all. Raises VotesError, naming the
         file, where it cannot be read.
         """
-        file, said = self.sources[number], self.files[number]
+        file, said, options = self.sources[number], self.files[number], self.options
         if number in self.again:
             first = self.files[self.again[number]]
             said.repeats, said.rows, said.duplicates = first.name, first.rows, first.rows
             return
-        with file.named(), saying(file.path):
+        words = dict(zip(map(plain, options.outcomes), options.outcomes.values(), strict=True))
+        try:
             table = open_table(file.path)
-            layout = self.options.format_of(table)
+            plan = plan_of(table.columns, FORMATS, options.columns, options.format)
+            layout, names = plan.format, plan.names
             said.container, said.format = table.kind, layout.name
             if layout.records is not None:
-                yield from self._gathered(table, layout, said)
-            else:
-                yield from self._mapped(table, layout, said, only)
-            self._refuse(said, rejections(table.broken))
+                yield from self._gathered(table, plan, said, words)
+                return
+            needed = {*layout.needs, *options.columns}
+            if lost := needed.difference(names, map(plan.spelled.get, plan.also)):
+                raise self._lacks(table.columns, plan, lost)
+            said.columns = names
+            taken = {*names.values(), *plan.also}
+            said.unread = [name for name in table.columns if name not in taken]
+            if only is not None and len(self.sources) == 1 and "vote_id" not in names:
+                names = {n: of for n, of in names.items() if n in only or n in layout.needs}
+            coded = [] if layout.frame else [names[n] for n in ("model_a", "model_b", "outcome")]
+            renamed = {of: ours for ours, of in names.items()}
+            renamed |= {name: plan.spelled[name] for name in plan.also if name not in renamed}
+            for frame in table.frames(list(renamed), coded):
+                frame = frame.rename({n: ours for n, ours in renamed.items() if n in frame.columns})
+                if layout.frame is not None:
+                    frame = layout.frame(frame, options.dimension)
+                known = [n for n in frame.columns if n in VOTES or n in ("row", "count")]
+                said.derived = [n for n in known if n not in names and n != "row"]
+                said.rows += frame.height
+                checked: Checked = check(frame.select(known), names, words)
+                said.accepted += checked.votes.height
+                if checked.rejected.height or checked.doubts.height:
+                    self._note(said, checked.rejected, checked.doubts)
+                yield Part(checked.votes, NO_RANKINGS)
+            if table.broken:
+                said.rows += len(table.broken)
+                self._note(said, rejections(table.broken))
+        except UNREADABLE as error:
+            raise sentence(error, file.name) from None
 
-    def _mapped(
-        self, table: Table, layout: Format, said: FileReading, only: Sequence[str] | None
+    def _lacks(self, columns: Sequence[str], plan: Plan, lost: set[str]) -> VotesError:
+        """Return what to say of columns that the file should have and has not."""
+        there = named(columns, KNOWN)
+        told = [of for ours, of in self.options.columns.items() if ours in lost]
+        if told:
+            return VotesError(f"no column {told[0]}; it has {there}")
+        layout = plan.format
+        called = {n: layout.columns.get(n, (n,))[0] for n in layout.needs}
+        return VotesError(
+            f"no column {', '.join(called[n] for n in called if n in lost)}; {layout.name} needs "
+            f"{', '.join(called.values())} and this file has {there} (other names are told by "
+            "--columns, in a study by votes.columns)"
+        )
+
+    def _gathered(
+        self, table: Table, plan: Plan, said: FileReading, words: Mapping[str, str]
     ) -> Iterator[Part]:
-        """Read a format with one vote a row."""
-        given = self.options.columns
-        absent = [name for name in given.values() if name not in table.columns]
-        if absent:
-            there = named(table.columns, KNOWN)
-            raise VotesError(f"{said.name}: no column {absent[0]}; it has {there}")
-        names = layout.resolve(table.columns, given)
-        also = list(layout.also(table.columns))
-        missing = [n for n in layout.needs if n not in names and n not in also]
-        if missing:
-            called = {n: layout.columns.get(n, (n,))[0] for n in layout.needs}
-            raise VotesError(
-                f"{said.name}: no column {', '.join(called[n] for n in missing)}; {layout.name} "
-                f"needs {', '.join(called.values())} and this file has "
-                f"{named(table.columns, KNOWN)} (other names are told by --columns, in a study "
-                "by votes.columns)"
-            )
-        said.columns = names
-        said.unread = [n for n in table.columns if n not in (*names.values(), *also)]
-        if only is not None and len(self.sources) == 1 and "vote_id" not in names:
-            names = {ours: n for ours, n in names.items() if ours in only or ours in layout.needs}
-        coded = [] if layout.frame else [names[n] for n in ("model_a", "model_b", "outcome")]
-        for frame in table.frames([*names.values(), *also], coded):
-            frame = frame.rename({n: ours for ours, n in names.items() if n in frame.columns})
-            if layout.frame is not None:
-                frame = layout.frame(frame, self.options.dimension)
-            known = [name for name in frame.columns if name in VOTES or name in ("row", "count")]
-            said.derived = [name for name in known if name not in names and name != "row"]
-            said.rows += frame.height
-            yield Part(self._accepted(said, frame.select(known), names), NO_RANKINGS)
-
-    def _gathered(self, table: Table, layout: Format, said: FileReading) -> Iterator[Part]:
         """Read a format that gathers votes from records."""
-        assert layout.records is not None
+        assert plan.format.records is not None
         found = Found()
-        records = table.records(layout.also(table.columns))
-        for some in batched(layout.records(records, found), ROWS):
+        records: Iterator[Record] = table.records(plan.also)
+        if any(name != short for name, short in plan.spelled.items()):
+            records = (
+                (row, {plan.spelled.get(name, name): value for name, value in record.items()})
+                for row, record in records
+            )
+        for some in batched(plan.format.records(records, found), ROWS):
             pairs = [(row, record) for row, record in some if "ranks" not in record]
             ranked = [(row, record) for row, record in some if "ranks" in record]
             there = dict.fromkeys(key for _, record in pairs for key in record)
-            votes = self._accepted(said, frame_of(pairs, list(there)), {}) if pairs else NO_VOTES
+            votes = NO_VOTES
+            if pairs:
+                checked = check(frame_of(pairs, list(there)), {}, words)
+                self._note(said, checked.rejected, checked.doubts)
+                votes = checked.votes
             rankings, broken, doubts = check_rankings(ranked, {})
-            said.rows += len(pairs) + int(rankings["rows"].sum()) + len(broken)
-            said.accepted += int(rankings["rows"].sum())
-            self._refuse(said, rejections(broken), counted=True)
-            self._doubt(said, rejections(doubts))
+            of_rankings = int(rankings["rows"].sum())
+            said.rows += len(pairs) + of_rankings + len(broken)
+            said.accepted += votes.height + of_rankings
+            self._note(said, rejections(broken), rejections(doubts))
             yield Part(votes, rankings)
         said.skipped = found.skipped
-        said.rows += found.repeated
+        broken = found.broken + table.broken
+        said.rows += found.repeated + len(broken)
         said.duplicates += found.repeated
-        self._refuse(said, rejections(found.broken))
+        self._note(said, rejections(broken))
 
-    def _accepted(
-        self, said: FileReading, frame: pl.DataFrame, names: Mapping[str, str]
-    ) -> pl.DataFrame:
-        """Return the votes among the rows."""
-        words = {plain(word): to for word, to in self.options.outcomes.items()}
-        checked: Checked = check(frame, names, words)
-        said.accepted += checked.votes.height
-        self._refuse(said, checked.rejected, counted=True)
-        self._doubt(said, checked.doubts)
-        return checked.votes
-
-    def _refuse(self, said: FileReading, rows: pl.DataFrame, *, counted: bool = False) -> None:
-        """Note rejections; counted: their rows are among the file's already."""
-        said.rejected += rows.height
-        said.rows += 0 if counted else rows.height
-        self.rejected.append(self._told(said, rows))
-
-    def _doubt(self, said: FileReading, rows: pl.DataFrame) -> None:
-        self.doubts.append(self._told(said, rows))
-
-    def _told(self, said: FileReading, rows: pl.DataFrame) -> pl.DataFrame:
-        """Return rejections of a file, without values in which its rater may stand."""
-        rows = rows.with_columns(file=pl.lit(said.name))
-        if self.options.salt is None:
-            return rows
-        # A row that could not be split may hold its rater anywhere.
-        hidden = pl.col("column").is_in(["", "json", "rater", said.columns.get("rater", "")])
-        return rows.with_columns(value=pl.when(~hidden).then("value"))
+    def _note(self, said: FileReading, rejected: pl.DataFrame, doubts: pl.DataFrame = NONE) -> None:
+        """Note rejections and doubts of a file, without values in which its rater may stand."""
+        said.rejected += rejected.height
+        for rows, noted in ((rejected, self.rejected), (doubts, self.doubts)):
+            rows = rows.with_columns(file=pl.lit(said.name))
+            if self.options.salt is not None:
+                # A row that could not be split may hold its rater anywhere.
+                may = ["", "json", "rater", said.columns.get("rater", "")]
+                hidden = pl.col("column").is_in(may)
+                rows = rows.with_columns(value=pl.when(~hidden).then("value"))
+            noted.append(rows)
 
 
 def merged(parts: list[pl.DataFrame]) -> pl.DataFrame:

@@ -7,10 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from arena.schema import OUTCOMES, VOTES
-from arena.votes.containers import Table
 from arena.votes.faults import VotesError
-from arena.votes.formats import FORMATS, format_of
-from arena.votes.layout import Format
+from arena.votes.formats import FORMATS
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,6 @@ class Options:
         for word, outcome in self.outcomes.items():
             if outcome not in OUTCOMES:
                 raise VotesError(f"the outcome {word!r} is said to be {outcome!r}; say a, b or tie")
-
-    def format_of(self, table: Table) -> Format:
-        """Return the format that is asked for, or the one that the columns tell."""
-        if self.format is not None:
-            return FORMATS[self.format]
-        told = "outcome" in self.columns
-        return FORMATS["table"] if told else format_of([*table.columns, *self.columns])
 
 
 AS_THEY_ARE = Options()

@@ -13,11 +13,9 @@ from typing import Any
 
 import polars as pl
 
-from arena.votes.faults import Broken, saying, shown
+from arena.votes.faults import Broken, VotesError, shown
+from arena.votes.limits import MOST_COLUMNS, MOST_TEXT
 from arena.votes.text_tables import ROWS, batched, frame_of
-
-# A text member larger than this is no caption and no label.
-MOST_TEXT = 1 << 20
 
 
 class Samples:
@@ -26,17 +24,20 @@ class Samples:
     kind = "tar"
 
     def __init__(self, path: Path) -> None:
-        self.path, self.broken = path, Broken()
+        self.path = path
+        self.broken: Broken = []
         self._samples: dict[str, dict[str, Any]] = {}
-        with saying(path), tarfile.open(path, "r:") as archive:
+        with tarfile.open(path, "r:") as archive:
             self._read(archive)
-        keys = (key for sample in self._samples.values() for key in sample)
-        self.columns = [key for key in dict.fromkeys(keys) if key != "row"]
+        keys: dict[str, None] = {}
+        for sample in self._samples.values():
+            keys |= dict.fromkeys(sample)
+            if len(keys) > MOST_COLUMNS + 1:
+                break
+        self.columns = [key for key in keys if key != "row"]
 
     def _read(self, archive: tarfile.TarFile) -> None:
-        for member in archive:
-            if not member.isfile():
-                continue
+        for member in members(archive):
             key, column = sample_of(member.name)
             sample = self._samples.setdefault(key, {"row": len(self._samples) + 1})
             if is_image(member.name):
@@ -80,6 +81,15 @@ class Samples:
         del coded
         for rows in batched(self.records(columns), ROWS):
             yield frame_of(rows, [name for name in columns if name in self.columns])
+
+
+def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the files of a tar. Raises VotesError for a size that would lead backwards for ever."""
+    for member in archive:
+        if member.size < 0 or member.issparse():
+            raise VotesError(f"a member of {member.size:,} bytes; pack it again")
+        if member.isfile():
+            yield member
 
 
 def is_image(member: str) -> bool:

@@ -51,14 +51,6 @@ class File:
         """Return the last part of the name."""
         return self.name.partition("?")[0].rpartition("/")[2] or self.name
 
-    @contextmanager
-    def named(self) -> Iterator[None]:
-        """Say the file's own name in an error, not that of its local copy."""
-        try:
-            yield
-        except VotesError as error:
-            raise VotesError(str(error).replace(str(self.path), self.name)) from None
-
 
 @contextmanager
 def staged(sources: Sequence[Path | str]) -> Iterator[list[File]]:
@@ -69,11 +61,13 @@ def staged(sources: Sequence[Path | str]) -> Iterator[list[File]]:
     with tempfile.TemporaryDirectory(prefix="arena-votes-") as folder:
         files = []
         for number, source in enumerate(sources):
-            url = as_url(source)
-            if url is None:
-                files += [File(path, str(path)) for path in expanded(Path(source))]
-            else:
+            if URL.match(str(source).replace("://", ":/", 1)):
+                url = str(as_url(source))
                 files.append(File(fetched(url, Path(folder) / str(number)), url))
+            elif Path(source).is_file():
+                files.append(File(Path(source), str(source)))
+            else:
+                files += [File(path, str(path)) for path in expanded(Path(source))]
         yield files
 
 

@@ -8,14 +8,14 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import polars as pl
 
-from arena.votes.faults import Broken, VotesError, saying, shown
-from arena.votes.packed import encoding_of, head, unpacked
+from arena.votes.faults import Broken, VotesError, shown
+from arena.votes.limits import MOST_COLUMNS
+from arena.votes.packed import opened
 
 ROWS = 1 << 18  # in one frame
 UNCLOSED = "a quote before it is never closed"
@@ -24,6 +24,7 @@ HALF = re.compile(r"\\u[dD][89a-fA-F]")
 # How JSON wraps one text: the hub's images, and MongoDB's times and ids.
 WRAPPED = ("path", "src", "$date", "$oid", "$numberLong")
 DELIMITERS = ",;\t|"
+END = "\ue000 the file ends here"  # in a letter that no text has
 
 # The longest field is judged by `check`, row by row; the csv module would give up on the file.
 csv.field_size_limit(sys.maxsize)
@@ -34,89 +35,69 @@ class Csv:
 
     kind = "csv"
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.broken = path, Broken()
-        self.columns = next((fields for fields, _ in self._records()), [])
-        if len({name for name in self.columns if name}) < sum(map(bool, self.columns)):
-            raise VotesError(f"{path}: two columns have one name; rename one")
-
-    def _records(self) -> Iterator[tuple[list[str], list[str]]]:
-        """Yield (the header, its names trimmed) and every filled line's fields.
-
-        With the fields come the lines that a quote took in which is never closed, else none.
-        """
-        encoding = encoding_of(head(self.path))
-        with (
-            unpacked(self.path) as stream,
-            io.TextIOWrapper(stream, encoding=encoding, newline="") as text,
-            saying(self.path),
-        ):
+    def __init__(self, text: TextIO) -> None:
+        self.broken: Broken = []
+        first = text.readline()
+        if first.lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's own line
             first = text.readline()
-            if first.lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's own line
-                first = text.readline()
-            # The comma where several marks part the header into as many fields.
-            mark = max(
-                DELIMITERS, key=lambda one: len(next(csv.reader([first], delimiter=one), []))
-            )
-            since: list[str] = []  # the lines of the record that is being read
-
-            def watched() -> Iterator[str]:
-                for line in itertools.chain([first], text):
-                    since.append(line)
-                    yield line
-
-            lines = csv.reader(watched(), delimiter=mark)
-            yield [name.strip() for name in next(lines, [])], []
-            held: list[str] = []
-            of_held: list[str] = []
-            since.clear()
-            for fields in lines:
-                if held:
-                    yield held, []
-                # csv.reader skips nothing: an empty line is an empty list, and no row.
-                held, of_held = fields, since.copy()
-                since.clear()
-            if held:
-                yield held, of_held if _is_unclosed(of_held, mark) else []
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        width = len(self.columns)
-        for row, (fields, taken) in enumerate(itertools.islice(self._records(), 1, None), start=1):
-            if taken:
-                for k, line in enumerate(taken):
-                    self.broken.append((row + k, "", UNCLOSED, shown(line.strip())))
-            elif len(fields) == width:
-                yield row, fields
-            else:
-                reason = f"{len(fields)} fields where the header has {width}"
-                self.broken.append((row, "", reason, shown(",".join(fields))))
+        self.mark, most = ",", 0  # the comma where several marks part the header alike
+        for mark in DELIMITERS:
+            fields = len(next(csv.reader([first], delimiter=mark), ()))
+            if fields > most:
+                self.mark, most = mark, fields
+        # The last line is ours: a quote that is never closed takes it in.
+        self.lines = csv.reader(itertools.chain([first], text, [END]), delimiter=self.mark)
+        self.columns = list(map(str.strip, next(self.lines)))
+        filled = list(filter(None, self.columns))
+        if len(set(filled)) < len(filled):
+            raise VotesError("two columns have one name; rename one")
 
     def frames(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
         """Yield the named columns as text."""
-        del coded
-        there = [name for name in columns if name in self.columns]
-        places = [self.columns.index(name) for name in there]
-        for rows in batched(self._rows(), ROWS):
-            made: dict[str, Any] = {"row": pl.Series([row for row, _ in rows], dtype=pl.Int64)}
-            for name, place in zip(there, places, strict=True):
-                values = [fields[place] or None for _, fields in rows]
-                made[name] = pl.Series(values, dtype=pl.String)
+        there = [name for name in dict.fromkeys(columns) if name in self.columns]
+        row, width = 0, len(self.columns)
+        while batch := list(itertools.islice(self.lines, ROWS)):
+            # An empty line is an empty list, and no row.
+            last = batch.pop() if "".join(batch[-1]).endswith(END) else [END]
+            filled = list(filter(None, batch))
+            whole = [fields for fields in filled if len(fields) == width]
+            made = {"row": pl.int_range(row + 1, row + 1 + len(whole), eager=True)}
+            if len(whole) < len(filled):
+                made["row"] = pl.Series(self._of_width(filled, row), dtype=pl.Int64)
+            row += len(filled)
+            if last != [END]:
+                self._say_unclosed(last, row)
+            for name in there:
+                place = self.columns.index(name)
+                column = pl.Series([fields[place] or None for fields in whole], dtype=pl.String)
+                if name in coded:
+                    column = column.cast(pl.Enum(column.drop_nulls().unique().sort()))
+                made[name] = column
             yield pl.DataFrame(made)
 
     def records(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the filled cells of every row; a cell that holds JSON is read."""
-        wanted = [(name, k) for k, name in enumerate(self.columns) if name in columns]
-        for row, fields in self._rows():
-            yield row, {name: _cell(fields[k]) for name, k in wanted if fields[k]}
+        for frame in self.frames(columns):
+            for cells in frame.iter_rows(named=True):
+                row = cells.pop("row")
+                yield row, {name: _cell(text) for name, text in cells.items() if text}
 
+    def _of_width(self, rows: list[list[str]], before: int) -> list[int]:
+        """Return the numbers of the rows that are as wide as the header, and note the others."""
+        width, numbers = len(self.columns), []
+        for row, fields in enumerate(rows, start=before + 1):
+            if len(fields) == width:
+                numbers.append(row)
+            else:
+                reason = f"{len(fields)} fields where the header has {width}"
+                self.broken.append((row, "", reason, shown(self.mark.join(fields))))
+        return numbers
 
-def _is_unclosed(lines: list[str], mark: str) -> bool:
-    """Tell whether the last record ends inside a quote."""
-    try:
-        list(csv.reader(lines, delimiter=mark, strict=True))
-    except csv.Error as error:
-        return "end of data" in str(error)
-    return False
+    def _say_unclosed(self, fields: list[str], before: int) -> None:
+        """Note every line that a quote took in which is never closed."""
+        text = self.mark.join(fields).removesuffix(END)
+        for row, line in enumerate(re.split(r"\r\n|\r|\n", text.rstrip("\r\n")), before + 1):
+            self.broken.append((row, "", UNCLOSED, shown(line.strip())))
 
 
 def _cell(text: str) -> Any:
@@ -135,18 +116,17 @@ class Json:
 
     kind = "json"
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.broken = path, Broken()
-
-    @cached_property
-    def columns(self) -> list[str]:
-        """Return the keys of all objects, in the order in which they first appear."""
-        keys: dict[str, None] = {}
+    def __init__(self, path: Path, encoding: str) -> None:
+        self.path, self.encoding = path, encoding
+        self.broken: Broken = []
+        keys: dict[str, None] = {}  # in the order in which they first appear
         for _, record in self._objects():
             if not keys.keys() >= record.keys():
                 keys |= dict.fromkeys(record)
+                if len(keys) > MOST_COLUMNS:
+                    break
         self.broken.clear()
-        return list(keys)
+        self.columns = list(keys)
 
     def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield the objects that are whole, and note the others."""
@@ -159,9 +139,7 @@ class Json:
                 self.broken.append((row, "", "not a JSON object", shown(value)))
 
     def _values(self) -> Iterator[Any]:
-        encoding = encoding_of(head(self.path))
-        with unpacked(self.path) as stream, saying(self.path):
-            text = io.TextIOWrapper(stream, encoding=encoding)
+        with io.TextIOWrapper(opened(self.path), encoding=self.encoding, newline="") as text:
             first = ""
             while not first.strip():
                 first = text.readline()

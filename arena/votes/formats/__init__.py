@@ -4,8 +4,6 @@ A new format is one `Format`, one line in `FORMATS` (before any whose columns it
 test on a verbatim record of the published file.
 """
 
-from collections.abc import Iterable
-
 from arena.votes.formats.argilla import ARGILLA
 from arena.votes.formats.battle_log import BATTLE_LOG
 from arena.votes.formats.hpd import HPD_V2, HPD_V2_PAIRS, HPD_V3
@@ -16,7 +14,6 @@ from arena.votes.formats.likert import LIKERT
 from arena.votes.formats.pickapic import PICKAPIC
 from arena.votes.formats.rapidata import COUNTS, ORDER, SHARES
 from arena.votes.formats.tables import BATTLES, BATTLES_ONE_HOT, COUNTED, GENAI_BENCH, IMGSYS, TABLE
-from arena.votes.layout import Format
 
 # The first that knows a file's columns reads it; the votes table is asked last, and by default.
 FORMATS = {
@@ -45,9 +42,3 @@ FORMATS = {
         IMGSYS,
     )
 }
-
-
-def format_of(columns: Iterable[str]) -> Format:
-    """Return the format of a file with these columns, the votes table where none is known."""
-    there = {name.lower() for name in columns}
-    return next((one for one in FORMATS.values() if one.tells(there)), TABLE)

@@ -8,7 +8,7 @@ any name (`preference.responses`).
 from collections.abc import Iterator
 from typing import Any
 
-from arena.votes.layout import Format, Found, Record, first, listed
+from arena.votes.layout import ALL, Format, Found, Record, first, listed
 from arena.votes.text_tables import as_text
 
 RESPONSES, USERS, STATUS = ".responses", ".responses.users", ".responses.status"
@@ -49,10 +49,8 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
 ARGILLA = Format(
     "argilla",
     "data-is-better-together/open-image-preferences-v1-results",
-    lambda there: (
-        any(name.endswith(RESPONSES) for name in there) and there.issuperset({"model_1", "model_2"})
-    ),
-    also=lambda columns: columns,
+    [f"*{RESPONSES} model_1 model_2"],
+    also=ALL,
     needs=(),
     records=_votes,
 )

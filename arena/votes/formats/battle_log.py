@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from arena.votes.layout import Format, Found, Record, listed
+from arena.votes.layout import ALL, Format, Found, Record, listed
 
 VOTES = ("leftvote", "rightvote", "tievote", "bothbad_vote")
 
@@ -54,8 +54,8 @@ def _bare(name: Any) -> str:
 BATTLE_LOG = Format(
     "battle_log",
     "lm-sys/FastChat and TIGER-AI-Lab/GenAI-Arena, <date>-conv.json",
-    lambda there: there.issuperset({"type", "tstamp"}) and bool({"models", "model"} & there),
-    also=lambda columns: columns,
+    ["type tstamp models|model"],
+    also=ALL,
     needs=(),
     records=_votes,
 )

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from arena.schema import UNNAMED
-from arena.votes.layout import Format, Found, Record, has
+from arena.votes.layout import ALL, Format, Found, Record
 
 
 def _v3(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
@@ -34,7 +34,7 @@ def _v3(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
 HPD_V3 = Format(
     "hpd_v3",
     "MizzenAI/HPDv3, train.json",
-    has("path1", "path2"),
+    ["path1 path2"],
     {
         "model_a": ("model1",),
         "model_b": ("model2",),
@@ -42,7 +42,7 @@ HPD_V3 = Format(
         "image_a": ("path1",),
         "image_b": ("path2",),
     },
-    also=lambda columns: [name for name in columns if name == "choice_dist"],
+    also=["choice_dist"],
     needs=("model_a", "model_b", "image_a", "image_b"),
     frame=_v3,
 )
@@ -87,11 +87,8 @@ def _outcome(preference: Any) -> Any:
 HPD_V2 = Format(
     "hpd_v2",
     "ymhao/HPDv2, train.json and test.json",
-    lambda there: (
-        bool({"human_preference", "raw_annotations", "raw_annotation"} & there)
-        or there.issuperset({"image_path", "rank"})
-    ),
-    also=lambda columns: columns,
+    ["human_preference|raw_annotations|raw_annotation", "image_path rank"],
+    also=ALL,
     needs=(),
     records=_v2,
 )
@@ -113,7 +110,7 @@ def _pairs(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
 HPD_V2_PAIRS = Format(
     "hpd_v2_pairs",
     "ymhao/HPDv2, test_no_embeds.parquet",
-    has("image_left_id", "image_right_id", "pref"),
+    ["image_left_id image_right_id pref"],
     {
         "outcome": ("pref",),
         "prompt": ("prompt",),

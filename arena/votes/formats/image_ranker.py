@@ -9,13 +9,12 @@ from pathlib import PurePosixPath
 
 from arena.schema import UNNAMED
 from arena.votes.check import NOTHING
-from arena.votes.layout import Format, Found, Record, has, is_path
+from arena.votes.layout import ALL, Format, Found, Record, is_path
 
 
 def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
     for row, record in records:
-        pair = {name.lower(): value for name, value in record.items()}
-        winner, loser = (str(pair.get(name) or "").strip() for name in ("winner", "loser"))
+        winner, loser = (str(record.get(name) or "").strip() for name in ("winner", "loser"))
         if winner.lower() in NOTHING or loser.lower() in NOTHING:
             found.skip("pairs that were skipped")
             continue
@@ -33,8 +32,8 @@ def _model(image: str) -> str:
 IMAGE_RANKER = Format(
     "image_ranker",
     "QuentinWach/image-ranker, comparisons.csv",
-    has("winner", "loser"),
-    also=lambda columns: columns,
+    ["winner loser"],
+    also=ALL,
     needs=(),
     records=_votes,
 )

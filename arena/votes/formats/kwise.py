@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from arena.votes.layout import Format, Found, Record
+from arena.votes.layout import ALL, Format, Found, Record
 
 # Names that K-Sort's votes and its leaderboard spell differently.
 ALIASES = {"LCM": "LCM-v1.5", "Dreamshaper-xl-turbo": "Dreamshaper-xl"}
@@ -17,8 +17,9 @@ def _as_they_are(records: Iterator[Record], found: Found) -> Iterator[Record]:
 RANKINGS = Format(
     "rankings",
     "design.md, section 3: the sibling table of this project",
-    lambda there: "ranks" in there and "outcome" not in there,
-    also=lambda columns: columns,
+    ["ranks"],
+    lacks=["outcome"],
+    also=ALL,
     needs=(),
     records=_as_they_are,
 )
@@ -42,8 +43,8 @@ def _imagereward(records: Iterator[Record], found: Found) -> Iterator[Record]:
 IMAGEREWARD = Format(
     "imagereward",
     "THUDM/ImageRewardDB, {train,validation,test}.json",
-    lambda there: bool({"generations", "ranking"} <= there),
-    also=lambda columns: columns,
+    ["generations ranking"],
+    also=ALL,
     needs=(),
     records=_imagereward,
 )
@@ -79,8 +80,8 @@ def _models(entries: Any) -> Any:
 KSORT = Format(
     "ksort",
     "K-Sort Arena's Image/<instance>/result.json (ksort/K-Sort-Eval)",
-    lambda there: bool({"img_rank", "models_name"} & there),
-    also=lambda columns: columns,
+    ["img_rank|models_name"],
+    also=ALL,
     needs=(),
     records=_ksort,
 )

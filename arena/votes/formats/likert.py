@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from arena.votes.faults import shown
-from arena.votes.layout import Format, Found, Record, first
-from arena.votes.rankings import MOST, fault_of_name, ranks_of_scores
+from arena.votes.layout import ALL, Format, Found, Record, first
+from arena.votes.limits import MOST_RANKED
+from arena.votes.rankings import fault_of_name, ranks_of_scores
 
 # The schema's names, and those of TIFA160 and its kin.
 COLUMNS = {
@@ -38,15 +39,6 @@ class _Score:
     score: Any
 
 
-def _is_scores(there: set[str]) -> bool:
-    """Tell whether these are the columns of a table of scores."""
-    found = {ours: there & set(names) for ours, names in COLUMNS.items()}
-    told = all(found[name] for name in ("model", "rater", "score"))
-    prompt = found["prompt_id"] or found["prompt"]
-    by_prompt = there.issuperset({"prompt_id", "models"}) and "ranks" not in there
-    return "outcome" not in there and (bool(told and prompt) or by_prompt)
-
-
 def _scores(records: Iterator[Record], found: Found) -> Iterator[_Score]:
     row = 0
     for at, record in records:
@@ -55,9 +47,8 @@ def _scores(records: Iterator[Record], found: Found) -> Iterator[_Score]:
                 row = score.row
                 yield score
             continue
-        texts = {str(name).lower(): value for name, value in record.items()}
         said = {
-            ours: first(texts[name] for name in names if texts.get(name) is not None)
+            ours: first(record[name] for name in names if record.get(name) is not None)
             for ours, names in COLUMNS.items()
         }
         name = {ours: None if v is None else str(v) for ours, v in said.items() if ours != "score"}
@@ -99,8 +90,9 @@ def _rankings(records: Iterator[Record], found: Found) -> Iterator[Record]:
                 found.fault(one.row, "score", reason, shown(one.score))
     for (prompt, rater), group in groups.items():
         scored = next(iter(group.values()))[0]
-        if not 2 <= len(group) <= MOST:
-            reason = f"this rater scored {len(group)} images of this prompt; 2 to {MOST} are ranked"
+        if not 2 <= len(group) <= MOST_RANKED:
+            scores = f"this rater scored {len(group)} images of this prompt"
+            reason = f"{scores}; 2 to {MOST_RANKED} are ranked"
             for one, _ in group.values():
                 found.fault(one.row, "score", reason, shown(one.score))
             continue
@@ -130,8 +122,12 @@ def _number(value: Any) -> float | None:
 LIKERT = Format(
     "likert",
     "TIFA160's tifa160-likert-anns.csv and GenAI-Bench's genai_image.json",
-    _is_scores,
-    also=lambda columns: columns,
+    [
+        "model|t2i_model rater|worker_id score|answer|rating prompt_id|item_id|prompt",
+        "prompt_id models",
+    ],
+    lacks=["outcome"],
+    also=ALL,
     needs=(),
     records=_rankings,
 )

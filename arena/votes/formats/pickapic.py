@@ -18,6 +18,7 @@ NAMES = {
     "image_a": ("image_0_uid",),
     "image_b": ("image_1_uid",),
     "rater": ("user_id",),
+    "vote_id": ("vote_id",),
     "created_at": ("created_at",),
 }
 
@@ -49,9 +50,9 @@ def _outcome(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
 PICKAPIC = Format(
     "pickapic",
     "yuvalkirstain/pickapic_v2 and pickapic_v2_no_images",
-    lambda there: bool({"label_0", "label_1"} & there),
+    ["label_0|label_1"],
     NAMES,
-    also=lambda columns: [name for name in ("label_1", "has_label") if name in columns],
+    also=["label_1", "has_label"],
     needs=("model_a", "model_b", "outcome", "label_1"),
     frame=_outcome,
 )

@@ -7,7 +7,7 @@ are not named: their country and score are no name.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ import polars as pl
 
 from arena.votes.faults import VotesError
 from arena.votes.formats.tables import majority
-from arena.votes.layout import Format, Found, Record, first, has
+from arena.votes.layout import ALL, Format, Found, Record, first
 
 SIDES = {
     "model_a": ("model1",),
@@ -26,6 +26,7 @@ SIDES = {
     "prompt": ("prompt",),
 }
 SHARE = re.compile(r"^weighted_results?_image([12])_(\w+)$")
+SHARES_LIKE = "weighted_result*_image[12]_*"
 # The asset of a model is called after it and a number: flux_001.jpg, dalle-3_155_0.jpg.
 ASSET = re.compile(r"^(.+?)(?:[_/]\d+)+(?:\.\w+)?$")
 TIES = ("both", "neither", "tie", "equal")
@@ -34,15 +35,11 @@ TIES = ("both", "neither", "tie", "equal")
 COUNTS = Format(
     "rapidata",
     "Rapidata/700k_Human_Preference_Dataset_FLUX_SD3_MJ_DALLE3, train_*.parquet",
-    has("votes_image1", "votes_image2", "model1", "model2"),
+    ["votes_image1 votes_image2 model1 model2"],
     {**SIDES, "votes_a": ("votes_image1",), "votes_b": ("votes_image2",)},
     needs=("model_a", "model_b", "votes_a", "votes_b"),
     frame=majority,
 )
-
-
-def _shares(columns: Sequence[str]) -> list[str]:
-    return [name for name in columns if SHARE.match(name)]
 
 
 def _of_one_dimension(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
@@ -65,9 +62,9 @@ def _of_one_dimension(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame
 SHARES = Format(
     "rapidata_shares",
     "Rapidata/*-t2i-human-preference: weighted shares in preference, alignment and coherence",
-    lambda there: bool(_shares(sorted(there))) and there.issuperset({"model1", "model2"}),
+    [f"{SHARES_LIKE} model1 model2"],
     SIDES,
-    also=_shares,
+    also=[SHARES_LIKE],
     needs=("model_a", "model_b"),
     frame=_of_one_dimension,
 )
@@ -134,8 +131,8 @@ def _models(*assets: str) -> list[str]:
 ORDER = Format(
     "rapidata_order",
     "the result of an order as Rapidata's SDK saves it (order.get_results())",
-    has("info", "results"),
-    also=lambda columns: columns,
+    ["info results"],
+    also=ALL,
     needs=(),
     records=_orders,
 )

@@ -7,7 +7,7 @@ A team's own csv is the commonest case: any of the names below is known, and `--
 import polars as pl
 
 from arena.votes.check import NOTHING
-from arena.votes.layout import Format, has
+from arena.votes.layout import Format
 
 MODELS = {
     "model_a": (
@@ -55,7 +55,7 @@ COLUMNS = {
 TABLE = Format(
     "table",
     "design.md, section 3: the votes table of this project",
-    has("model_a", "model_b", "outcome"),
+    ["model_a model_b outcome"],
     COLUMNS,
 )
 
@@ -77,9 +77,10 @@ def majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
 COUNTED = Format(
     "counted",
     "design.md, section 3: votes_a and votes_b without an outcome",
-    lambda there: there.issuperset({"votes_a", "votes_b"}) and not there & set(OUTCOMES),
+    ["votes_a votes_b"],
     {name: names for name, names in COLUMNS.items() if name != "outcome"},
     needs=("model_a", "model_b", "votes_a", "votes_b"),
+    lacks=OUTCOMES,
     frame=majority,
 )
 
@@ -90,10 +91,7 @@ LMARENA = {**COLUMNS, "vote_id": ("vote_id", "id")}
 BATTLES = Format(
     "battles",
     "lmarena-ai/arena-human-preference-140k and -100k, GenAI-Arena's clean_battle_*.json",
-    lambda there: (
-        there.issuperset({"model_a", "model_b", "winner"})
-        and bool({"anony", "judge", "tstamp", "evaluation_order", "conversation_a"} & there)
-    ),
+    ["model_a model_b winner anony|judge|tstamp|evaluation_order|conversation_a"],
     {**LMARENA, "outcome": ("winner",)},
 )
 ONE_HOT = ("winner_model_a", "winner_model_b", "winner_tie")
@@ -112,9 +110,9 @@ def _one_hot(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
 BATTLES_ONE_HOT = Format(
     "battles_one_hot",
     "lmsys/lmsys-arena-human-preference-55k, train.csv",
-    has("model_a", "model_b", *ONE_HOT),
+    [f"model_a model_b {' '.join(ONE_HOT)}"],
     {name: names for name, names in LMARENA.items() if name != "outcome"},
-    also=lambda columns: [name for name in ONE_HOT if name in columns],
+    also=ONE_HOT,
     needs=("model_a", "model_b", *ONE_HOT),
     frame=_one_hot,
 )
@@ -123,7 +121,7 @@ BATTLES_ONE_HOT = Format(
 GENAI_BENCH = Format(
     "genai_bench",
     "TIGER-Lab/GenAI-Bench, image_generation",
-    has("left_model", "right_model", "vote_type"),
+    ["left_model right_model vote_type"],
     {**COLUMNS, "outcome": ("vote_type",)},
 )
 
@@ -142,7 +140,7 @@ def _imgsys(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
 IMGSYS = Format(
     "imgsys",
     "fal/imgsys-results, and the rows of its database",
-    has("model_a", "model_b", "preference"),
+    ["model_a model_b preference"],
     {**LMARENA, "outcome": ("preference",)},
     frame=_imgsys,
 )
