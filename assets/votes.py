@@ -16,7 +16,7 @@ from arena.votes.deliveries import fingerprint
 from arena.votes.faults import VotesError
 from arena.votes.intake import arrivals, take_in
 from arena.votes.reading import Options
-from arena.votes.sources import File, as_url, expanded, remote_rows
+from arena.votes.sources import File, as_url, expanded, remote_rows, without_query
 from assets.anomalies import ties_are_steady
 from assets.content import remembered
 from assets.forgotten import leave_out, left_out, list_version
@@ -146,11 +146,6 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
 
     checks = [no_vote_lost, rejections_are_few, every_file_is_read, share_of_ties_is_steady]
     return [vote_files, votes, *checks]
-
-
-def without_query(source: Path | str) -> str:
-    """Return a source as it may be kept and shown: a URL's query may hold a key."""
-    return str(source) if as_url(source) is None else str(source).partition("?")[0]
 
 
 class NothingYet(ValueError):
