@@ -87,3 +87,14 @@ def test_the_lake_is_its_owners_only(tmp_path):
         os.umask(umask)
     made = [path for path in (tmp_path / "data").rglob("*") if path.is_dir()]
     assert {path.stat().st_mode & 0o777 for path in [tmp_path / "data", *made]} == {0o700}
+
+
+def test_a_planted_link_is_never_written_through(tmp_path):
+    lake, target = Lake(tmp_path / "lake"), tmp_path / "precious"
+    target.write_text("mine")
+    (lake.root / "votes").mkdir(parents=True)
+    for name in (f".votes.parquet.{os.getpid()}.partial", "votes.parquet"):
+        (lake.root / "votes" / name).symlink_to(target)
+    lake.write("votes", pl.DataFrame({"x": [1]}))
+    assert target.read_text() == "mine"
+    assert lake.read("votes")["x"].to_list() == [1]

@@ -29,8 +29,8 @@ def holders(study, instance, word):
     stores = (study.lake, instance.root_directory, Tracking.of(study).folder)
     for path in [file for store in stores for file in Path(store).rglob("*")]:
         if path.suffix == ".parquet":
-            texts = pl.read_parquet(path).select(pl.col(pl.String)).unpivot()["value"].drop_nulls()
-            found += [path] if texts.str.contains(word, literal=True).any() else []
+            texts = pl.read_parquet(path).select(pl.col(pl.String)).get_columns()
+            found += [path] if any((word in text.to_list()) for text in texts) else []
         elif path.suffix == ".duckdb":
             with duckdb.connect(str(path), read_only=True) as database:
                 rows = database.execute("SELECT rater FROM votes").fetchall()
