@@ -13,12 +13,12 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from arena.gaps.solving import NOBODY
 from arena.gaps.truncated_vote import LOSS, TIED, WIN
+from arena.ratings.comparisons import tallied
 from arena.schema import OUTCOMES
 
 # A component holds its full covariance where n^3, a sweep's cost, is at most this many operations
 # for each factor: up to 10 variables always, 100 with 1,000 factors, 1,000 with a million.
 DENSE = 3_000
-COUNTS = ("votes_a", "votes_b", "votes_tie")
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,15 @@ class Graph:
         is told by its string and its model. A vote without both images is not in the graph, nor is
         one of an image that met itself.
         """
+        kind = votes["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy()
         shown = votes.select(pl.all_horizontal(pl.col("image_a", "image_b").is_not_null()))
         rows = np.flatnonzero(shown.to_series().to_numpy())
         image, model, names = _images(votes[rows], models)
         met = image[:, 0] != image[:, 1]
         rows, image = rows[met], image[met]
         kept = votes[rows]
-        count = _counts(kept)
+        summed = tallied(kept, kind[rows])  # of a, b and tie, which are WIN, LOSS and TIED
+        count = np.eye(3, dtype=np.int64)[kind[rows]] if summed is None else summed
         tastes, of_image, sole = _tastes(image, _raters(kept), count.sum(1), len(model))
         images = len(model)
         name = np.where(sole, NOBODY, images + np.cumsum(~sole) - 1)
@@ -72,7 +74,7 @@ class Graph:
             factor=np.full(votes.height, NOBODY, np.int64),
             flipped=np.zeros(votes.height, bool),
             shown=shown.to_series().to_numpy(),
-            kind=votes["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy().astype(np.int64),
+            kind=kind.astype(np.int64),
             twice=images - names,
         )
         places.factor[rows], places.flipped[rows] = factor, flipped
@@ -154,19 +156,6 @@ def _images(votes: pl.DataFrame, models: pl.Enum) -> tuple[np.ndarray, np.ndarra
         pairs, image = np.unique(image * len(models.categories) + model, return_inverse=True)
         of_image = pairs % len(models.categories)
     return image.reshape(2, -1).T, of_image, images
-
-
-def _counts(votes: pl.DataFrame) -> np.ndarray:
-    """Return how many votes for a, for b and for neither (n, 3) a row stands for."""
-    single = [pl.col("outcome").eq(name).cast(pl.Int64) for name in OUTCOMES]
-    if set(COUNTS) <= set(votes.columns):
-        summed = pl.any_horizontal(pl.col(COUNTS).is_not_null())
-        single = [
-            pl.when(summed).then(pl.col(name).fill_null(0)).otherwise(one)
-            for name, one in zip(COUNTS, single, strict=True)
-        ]
-    named = {str(kind): one for kind, one in zip((WIN, LOSS, TIED), single, strict=True)}
-    return np.ascontiguousarray(votes.select(**named).to_numpy())
 
 
 def _raters(votes: pl.DataFrame) -> np.ndarray:

@@ -21,7 +21,7 @@ class Component(NamedTuple):
 
     dense: whether it holds a covariance. prior: (V, 3), mean and variance of each variable, and how
     much of the variance is the image's own. mean: (V,), m. ends: (F, 4), the variables of a factor,
-    d = x[0] - x[1] + x[2] - x[3], counted from the component's first, NOBODY where absent. count:
+    d = x[0] - x[1] + x[2] - x[3], counted from the component's first, NOBODY where absent. votes:
     (F, 3), its votes of each kind. noise: (F,), a vote's own. message: (F, 6), tau, nu, and
     (sparse) the precision that each of its four variables is told.
     """
@@ -30,7 +30,7 @@ class Component(NamedTuple):
     prior: np.ndarray
     mean: np.ndarray
     ends: np.ndarray
-    count: np.ndarray
+    votes: np.ndarray
     noise: np.ndarray
     message: np.ndarray
 

@@ -135,7 +135,7 @@ def _sweep(one: Component, until: Until, S: np.ndarray) -> tuple[int, float]:
                 and drift**2 < near**2 * V
             ):
                 continue
-            after, variance = tilted(c, V, one.count[f], until.epsilon, one.noise[f])
+            after, variance = tilted(c, V, one.votes[f], until.epsilon, one.noise[f])
             v = V / (1.0 + tau * V)
             moved = max(max(abs(after - d), drift) / math.sqrt(v), abs(variance / v - 1.0))
             change = max(change, moved)
@@ -185,7 +185,7 @@ def _read_off(
                 if ends[f, k] != NOBODY:
                     log_det += math.log(own[k] * precision[ends[f, k]])
         log_z, in_noise, in_epsilon = log_votes_and_slopes(
-            c, V, one.count[f], until.epsilon, one.noise[f]
+            c, V, one.votes[f], until.epsilon, one.noise[f]
         )
         total += log_z - log_mass(c, V, tau, nu) + 0.5 * nu * d
         s, t = prior[a, 2], prior[b, 2]
@@ -229,7 +229,7 @@ def sweep_components(
             every.prior[x],
             every.mean[x],
             every.ends[y],
-            every.count[y],
+            every.votes[y],
             every.noise[y],
             every.message[y],
         )

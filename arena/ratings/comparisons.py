@@ -97,7 +97,7 @@ class Comparisons:
             a=a,
             b=b,
             outcome=outcome,
-            tally=_tally(table, outcome),
+            tally=tallied(table, outcome),
             ranking=ranking,
             timed=timed or table.is_empty(),
             ids=table["vote_id"] if "vote_id" in table.columns else None,
@@ -220,7 +220,7 @@ def _numbered(table: pl.DataFrame) -> np.ndarray | None:
     return number.to_series().cast(pl.Int32).to_numpy()
 
 
-def _tally(table: pl.DataFrame, outcome: np.ndarray) -> np.ndarray | None:
+def tallied(table: pl.DataFrame, outcome: np.ndarray) -> np.ndarray | None:
     """Return (n, 3) int32 of how many raters said each outcome; None where each row is a vote."""
     names = [f"votes_{outcome}" for outcome in OUTCOMES]
     given = [name for name in names if name in table.columns]

@@ -6,7 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from arena.compiled import ROOMS
+
 ROOT = Path(__file__).parents[2]
+
+
+def test_compiled_functions_are_only_where_changes_are_looked_for():
+    sources = [p for p in (ROOT / "arena").rglob("*.py") if "@compiled" in p.read_text("utf-8")]
+    assert len(sources) > 10
+    assert {path.parent.name for path in sources} == set(ROOMS)
 
 
 def test_a_change_of_a_called_function_reaches_its_compiled_callers(tmp_path):

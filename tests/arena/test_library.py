@@ -74,7 +74,7 @@ arena.Thurstone().fit(votes)
 arena.BradleyTerry().fit(votes)
 assert arena.pairwise_gaps(votes, ratings).height == 3
 arena.joint_gaps(votes, ratings)
-tune(pl.concat([votes] * 20_000))
+tune(pl.concat([votes] * 20), "thurstone")
 for name in arena.__all__:
     getattr(arena, name)
 loaded = {"torch", "dagster", "mlflow", "diffusers", "transformers"} & set(sys.modules)
