@@ -224,7 +224,7 @@ def run_fit(options: argparse.Namespace) -> None:
 
 def run_gaps(options: argparse.Namespace) -> None:
     """Write the gaps and print their summary."""
-    from arena.gaps.table import write_joint_gaps, write_pairwise_gaps
+    from arena.gaps.table import write_gaps
     from arena.ratings.table import Ratings
     from arena.votes.read import read_votes
 
@@ -233,22 +233,17 @@ def run_gaps(options: argparse.Namespace) -> None:
         raise ValueError("--spread is not for the joint gap, which infers its own")
     reading = read_votes(options.votes, _options(options))
     _say(reading)
-    if options.estimator == "joint":
-        summary, report = write_joint_gaps(reading.votes, ratings, options.out, options.signed)
+    how = {"spread": options.spread or "posterior", "signed": options.signed}
+    summary, report = write_gaps(reading.votes, ratings, options.out, options.estimator, **how)
+    if report is not None:
         print(report)
-    else:
-        spread = options.spread or "posterior"
-        truncated = options.estimator == "pairwise"
-        summary = write_pairwise_gaps(
-            reading.votes, ratings, options.out, spread, options.signed, truncated
-        )
     print(summary)
     print(f"gaps: {options.out}")
 
 
 def run_export(options: argparse.Namespace) -> None:
     """Write the pairs and print how many there are."""
-    from arena.export import export_pairs
+    from arena.export import export_pairs, files_with_images
     from arena.gaps.table import gaps_by
     from arena.ratings.table import Ratings
     from arena.votes.images import Images
@@ -257,7 +252,8 @@ def run_export(options: argparse.Namespace) -> None:
     reading = read_votes(options.votes, _options(options))
     _say(reading)
     gaps, _ = gaps_by([options.estimator], reading.votes, Ratings.read(options.ratings))
-    images = Images(options.images, reading.folder, network=options.network)
+    sources = [*options.images, *files_with_images(reading)]
+    images = Images(sources, reading.folder, network=options.network)
     print(export_pairs(reading.votes, gaps, options.to, options.out, images))
 
 

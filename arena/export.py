@@ -21,6 +21,7 @@ from arena.escape import printable
 from arena.layouts import LAYOUTS, TOGETHER, Pair, Stored
 from arena.votes.image_fault import ImageFault
 from arena.votes.images import THREADS, Images
+from arena.votes.reading import Reading
 
 
 @dataclass
@@ -82,6 +83,15 @@ def export_pairs(
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return export
+
+
+def files_with_images(reading: Reading) -> list[Path]:
+    """Return the files of these votes that may hold images too: parquets and tars on this machine.
+
+    They are sources for `Images`, which takes from them what it finds.
+    """
+    held = [Path(file.name) for file in reading.files if file.container in ("parquet", "tar")]
+    return [path for path in held if path.is_file()]
 
 
 def _strict(votes: pl.DataFrame, gaps: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:

@@ -198,7 +198,7 @@ def known(database: Path, keep: bool = True) -> Iterator[None]:
     finally:
         new = [(name, *row) for name, row in _hashes.items() if before.get(name) != row]
         if keep and new:
-            database.parent.mkdir(parents=True, exist_ok=True)
+            database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with closing(sqlite3.connect(database, timeout=60)) as db, db:
                 db.execute(
                     "CREATE TABLE IF NOT EXISTS files "

@@ -5,6 +5,7 @@ where they are used: they load SQLAlchemy, which the definitions need not.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dagster._core.storage.asset_check_execution_record import (
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
 __all__ = [
+    "DAEMON",
     "CheckRunHealthResult",
     "WorkerStatus",
     "evaluations",
@@ -25,7 +27,11 @@ __all__ = [
     "newest_evaluation",
     "open_instance",
     "store_id",
+    "web_app",
 ]
+
+# The daemon as a module that Python runs.
+DAEMON = "dagster._daemon"
 
 
 def open_instance(home: Path, config: Path) -> dg.DagsterInstance:
@@ -81,3 +87,22 @@ def files_of_run(instance: dg.DagsterInstance, run_id: str) -> list[Path]:
         kept = output.get_captured_local_path([run_id, "compute_logs", "x"], "y")
         files.append(Path(kept).parents[1])
     return [path for path in files if path.exists()]
+
+
+@contextmanager
+def web_app(instance: dg.DagsterInstance, module: str | None) -> Iterator[Any]:
+    """Give Dagster's web server as an ASGI application, with nothing before it.
+
+    module: of the code location; None serves the instance alone.
+    """
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import EmptyWorkspaceTarget, ModuleTarget
+    from dagster_webserver.app import create_app_from_workspace_process_context
+
+    target = (
+        ModuleTarget(module, None, working_directory=str(Path.cwd()), location_name=None)
+        if module
+        else EmptyWorkspaceTarget()
+    )
+    with instance, WorkspaceProcessContext(instance, workspace_load_target=target) as context:
+        yield create_app_from_workspace_process_context(context)

@@ -10,9 +10,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from arena.votes.images import Images
-from assets.content import file_hash, frame_version
+from arena.votes.images import Images, shards
+from assets.content import combined_hash, file_hash, frame_version
 from assets.lake import Lake
+from assets.lineage import SUCH_AS
 from assets.pictures import markdown
 from assets.stage import Chain
 from assets.study import Study
@@ -66,11 +67,14 @@ def images_stage(study: Study, chain: Chain) -> list[Any]:
         return dg.AssetCheckResult(
             passed=broken.is_empty(),
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{broken.height} of {found.height} cannot be used, such as "
-            f"{'; '.join(said)}; their votes do not train"
+            description=f"{broken.height} of {found.height} cannot be used: no training on them"
             if said
             else None,
-            metadata={"images": found.height, "unusable": broken.height},
+            metadata={
+                "images": found.height,
+                "unusable": broken.height,
+                SUCH_AS: "; ".join(said) or "none",
+            },
         )
 
     return [images, every_image_can_be_used]
@@ -81,7 +85,7 @@ def look(study: Study, lake: Lake) -> pl.DataFrame:
     votes = lake.read("votes", "image_a", "image_b")
     names = pl.concat([votes["image_a"], votes["image_b"]]).drop_nulls().unique().sort().to_list()
     before = {row["image"]: row for row in _before(lake).iter_rows(named=True)}
-    if study.votes.images:  # one file holds them all
+    if study.votes.images:  # one file or folder holds them all
         one = state(study, "")
         rows = [one | {"image": name} for name in names]
     else:
@@ -107,13 +111,21 @@ def state(study: Study, name: str) -> dict[str, Any]:
     row = {"image": name, "content": "", "path": None, "size": None, "written": None, "fault": None}
     if path is None:
         return row
-    stat = path.stat()
-    return row | {
-        "content": file_hash(path),
-        "path": str(path),
-        "size": stat.st_size,
-        "written": stat.st_mtime_ns,
-    }
+    size, written = _stat(path)
+    return row | {"content": _hash(path), "path": str(path), "size": size, "written": written}
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    """Return bytes and the last time of writing of a file, or of a folder's shards together."""
+    stats = [each.stat() for each in shards(path)]
+    return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
+
+
+def _hash(path: Path) -> str:
+    """Return a hash of a file, or of a folder's shards together."""
+    if path.is_file():
+        return file_hash(path)
+    return combined_hash(*(f"{each.name} {file_hash(each)}" for each in shards(path)))
 
 
 def decoded(study: Study, names: list[str]) -> dict[str, str]:
@@ -147,12 +159,10 @@ def changed_on_disk(study: Study, lake: Lake) -> str | None:
 
 def _moved(row: dict[str, Any]) -> bool:
     try:
-        stat = Path(row["path"]).stat()
+        state = _stat(Path(row["path"]))
     except OSError:
         return True
-    return (stat.st_size, stat.st_mtime_ns) != (row["size"], row["written"]) and (
-        file_hash(Path(row["path"])) != row["content"]
-    )
+    return state != (row["size"], row["written"]) and _hash(Path(row["path"])) != row["content"]
 
 
 def _before(lake: Lake) -> pl.DataFrame:

@@ -20,7 +20,8 @@ from assets.content import (
 from assets.lake import Lake
 from assets.study import Study
 from evaluation.scorers.naming import content, parse
-from training.config import FREE, WITHOUT_GAPS, PolicyConfig
+from training.config import FREE, PolicyConfig
+from training.pairs import COUNTED
 from training.study_file import gap_column
 
 # The base counts by its content: its path differs from machine to machine. What may change between
@@ -63,10 +64,11 @@ def settings(config: PolicyConfig) -> str:
 
 def pair_columns(study: Study, config: PolicyConfig) -> list[str]:
     """Return the columns of the training set that a policy's training reads."""
-    if config.objective in WITHOUT_GAPS:
+    if not config.reads_gap:
         return list(PAIR)
     gap = gap_column(study.raw, config)
-    return [*PAIR, gap, f"{gap.removesuffix('gap')}probability"]
+    counted = [COUNTED] if config.soft_label == "counts" else []
+    return [*PAIR, gap, f"{gap.removesuffix('gap')}probability", *counted]
 
 
 def images(lake: Lake) -> str:

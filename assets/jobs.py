@@ -19,6 +19,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.environment import JOBS, JUDGE, short
 from assets.lake import Lake
 from assets.lineage import plain
 from assets.run import Run
@@ -67,7 +68,12 @@ def run_job(
                 *launched(study.jobs.launch, command),
             ],
             study.path.parent,
-            {**run.environment, **session.get_bootstrap_env_vars(), "PYTHONPATH": import_path()},
+            {
+                **short(os.environ, told_to(study, command)),
+                **run.environment,
+                **session.get_bootstrap_env_vars(),
+                "PYTHONPATH": import_path(),
+            },
         )
     said = words[-1].strip() if words else "it said nothing"
     if status < 0 or status in BY_A_SIGNAL:
@@ -110,6 +116,12 @@ def launched(launch: Sequence[str], command: Sequence[str]) -> list[str]:
     return [*launch, *python]
 
 
+def told_to(study: Study, command: Sequence[str]) -> list[str]:
+    """Return the names of the variables that a job is told; only who asks a judge gets its key."""
+    judge = JUDGE if list(command[:2]) == ["evaluation", "ksort"] else ()
+    return [*JOBS, *judge, *study.jobs.environment]
+
+
 def import_path() -> str:
     """Return the PYTHONPATH of a job: this house's rooms, wherever the job starts."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -122,12 +134,13 @@ def supervise(
 ) -> tuple[int, list[str]]:
     """Run a child to its end; return its exit status and its last words on stderr.
 
+    environment: all that the child is told; nothing of this process's own is added.
     When this process is interrupted, the child is too, and is waited for; then it is killed.
     """
     child = subprocess.Popen(
         command,
         cwd=folder,
-        env={**os.environ, **environment},
+        env=dict(environment),
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",

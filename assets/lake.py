@@ -1,7 +1,8 @@
 """The lake: everything the pipeline writes, under one root, and the warehouse derived from it.
 
-A file appears whole or not at all: it is written beside its place, flushed and renamed. Nothing
-here knows what a vote or a policy is.
+A file appears whole or not at all: it is written beside its place, flushed and renamed. Folders
+that are made here are their owner's only. A name that becomes part of a path is one plain
+component. Nothing here knows what a vote or a policy is.
 """
 
 import fcntl
@@ -17,6 +18,20 @@ import polars as pl
 
 from arena.atomic import replacing, writes
 from assets.content import combined_hash, remembered, table_version
+
+
+def component(name: str) -> str:
+    """Return a name that is one plain component of a path; raise ValueError for any other one."""
+    if name in ("", ".", "..") or set(name) & set("/\\") or not name.isprintable():
+        raise ValueError(f"{name!r} cannot be a folder of the lake: it has to be one plain name")
+    return name
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder and those above it, as far as they are missing, for their owner only."""
+    for each in reversed([path, *path.parents]):
+        each.mkdir(mode=0o700, exist_ok=True)
+    return path
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,7 @@ class Lake:
 
     def write(self, name: str, table: pl.DataFrame) -> str:
         """Write a table atomically and return its version (`assets.content`)."""
+        private_folder(self.table(name).parent)
         with replacing(self.table(name)) as aside:
             table.write_parquet(aside)
         return self.version(name)
@@ -54,11 +70,11 @@ class Lake:
 
     def scores(self, policy: str) -> Path:
         """Return the table of the scores of a policy's images and the baseline's."""
-        return self.root / "judgments" / policy / "scores.parquet"
+        return self.root / "judgments" / component(policy) / "scores.parquet"
 
     def ksort(self, policy: str) -> Path:
         """Return the result of a policy's K-Sort Eval."""
-        return self.root / "judgments" / policy / "ksort.json"
+        return self.root / "judgments" / component(policy) / "ksort.json"
 
     @property
     def hashes(self) -> Path:
@@ -67,9 +83,7 @@ class Lake:
 
     def lock(self, name: str) -> Path:
         """Return the file whose lock stands for `name`, its folder made."""
-        path = self.root / ".locks" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+        return private_folder(self.root / ".locks") / component(name)
 
     @contextmanager
     def held(self, name: str, say: Callable[[str], object]) -> Iterator[None]:
@@ -116,16 +130,14 @@ class Lake:
 
     def current(self, stage: str, key: str) -> Path:
         """Return the link to the finished folder of a stage's partition, such as policies/dpo."""
-        return self.root / stage / key / "current"
+        return self.root / stage / component(key) / "current"
 
     def folder(self, stage: str, key: str, version: str) -> Path:
         """Return the folder a stage's partition is made in, apart for every version of its inputs.
 
         A job that was killed finds its own work there again; one with other inputs never does.
         """
-        folder = self.root / stage / key / version
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return private_folder(self.root / stage / component(key) / component(version))
 
     def publish(self, stage: str, key: str, version: str) -> Path:
         """Make the folder of `version` the current one, then clear the versions before it."""

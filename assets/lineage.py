@@ -24,6 +24,8 @@ RUN_LINK = "mlflow_run"
 # What it was made from: place -> version, and the values of the TOML that it read.
 INPUTS = "inputs"
 SETTINGS = "settings"
+# A check's foreign words stand in this text, which is shown as it is; a description is markdown.
+SUCH_AS = "such_as"
 DATA_VERSION = "dagster/data_version"
 CODE_VERSION = "dagster/code_version"
 
@@ -131,9 +133,9 @@ def findings(
 
 def why(found: dg.AssetCheckEvaluation | dg.AssetCheckResult) -> str:
     """Return a check's reason in words: its description, else the short values it measured."""
-    if found.description:
-        return found.description
     values = plain(found.metadata)
+    if found.description:
+        return ": ".join([found.description, *([values[SUCH_AS]] if SUCH_AS in values else [])])
     short = [
         f"{key.replace('_', ' ')}: {value:.4g}" if isinstance(value, float) else
         f"{key.replace('_', ' ')}: {value}"

@@ -15,7 +15,6 @@ import polars as pl
 
 from assets.lake import Lake
 from assets.study import Study
-from training.config import WITHOUT_GAPS
 from training.study_file import gap_column
 
 # A policy's own copy of the training set, in its folder.
@@ -78,7 +77,7 @@ def moved_since_training(study: Study, lake: Lake) -> dict[str, Movement | None]
         if config is None:
             continue
         path = lake.current("policies", name) / TRAINED_ON
-        gap = None if config.objective in WITHOUT_GAPS else gap_column(study.raw, config)
+        gap = gap_column(study.raw, config) if config.reads_gap else None
         old = pl.read_parquet(path) if path.exists() else None
         lacking = old is None or (gap is not None and gap not in old.columns)
         found[name] = (

@@ -20,7 +20,6 @@ from assets.movement import TRAINED_ON
 from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import tracked
-from training.config import WITHOUT_GAPS
 
 UNTRAINED = "the base itself: nothing trained"
 
@@ -154,7 +153,7 @@ def policy_parameters(study: Study, name: str) -> dict[str, Any]:
     if config is None:
         return {"policy": name, "objective": "none", "gap_estimator": "none", "base": base}
     settings = dataclasses.asdict(config)
-    if config.objective in WITHOUT_GAPS:
+    if not config.reads_gap:
         gap = {"gap_estimator": "none"}
     settings.update(policy=settings.pop("name"), base=base, **gap)
     return settings

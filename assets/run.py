@@ -14,6 +14,7 @@ from urllib.parse import quote
 import dagster as dg
 
 from assets.lineage import INPUTS, RUN_ID, RUN_LINK, SETTINGS
+from assets.pictures import in_plain_text
 from assets.stage import Stage
 from assets.study import Study
 
@@ -48,7 +49,7 @@ class Run:
         from mlflow.entities import Param
 
         params = [
-            Param(key, str(value)[:LONGEST_PARAMETER])
+            Param(key, in_plain_text(str(value))[:LONGEST_PARAMETER])
             for key, value in values.items()
             if value is not None
         ]
@@ -95,7 +96,7 @@ class Run:
         """Say which data went in, by its version; role: the stage's own word for it."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        entry = Dataset(name, version[:36], "lake", json.dumps({"table": name}))
+        entry = Dataset(in_plain_text(name), version[:36], "lake", json.dumps({"table": name}))
         self.client.log_inputs(
             self.id, datasets=[DatasetInput(entry, [InputTag("mlflow.data.context", role)])]
         )
@@ -121,7 +122,8 @@ class Run:
         from mlflow.entities import RunTag
 
         said = {"data_version": data_version, **tags}
-        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in said.items()])
+        kept = [RunTag(key, in_plain_text(value)) for key, value in said.items()]
+        self.client.log_batch(self.id, tags=kept)
         if self.before:
             self._supersede(self.before)
         return dg.MaterializeResult(

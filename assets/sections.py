@@ -49,8 +49,9 @@ class Section(BaseModel):
 
 
 class Votes(Section):
-    """Where the votes are; images: a parquet (image, bytes), or None where votes hold paths.
+    """Where the votes are, and their images.
 
+    images: a parquet, a tar or a folder of such files; None where votes hold paths.
     sources: files, folders, patterns and URLs (s3, gs, az, hf). format: a key of
     `arena.votes.formats.FORMATS` where its columns should not decide. columns: the names that a
     table of its own gives the columns of a vote; outcomes: its words for a, b and tie; dimension:
@@ -180,9 +181,14 @@ class KSort(Section):
 
 
 class Jobs(Section):
-    """launch: a prefix of each job's command, such as ["srun", "--gpus=8"]."""
+    """launch: a prefix of each job's command, such as ["srun", "--gpus=8"].
+
+    environment: names of variables that the jobs and `alerts.command` see besides those of
+    `assets.environment`, such as ["MODULEPATH", "WANDB_*"].
+    """
 
     launch: list[str] = Field(default_factory=list)
+    environment: list[str] = Field(default_factory=list)
 
 
 class Automation(Section):

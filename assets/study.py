@@ -7,6 +7,7 @@ nothing of the pipeline is installed.
 
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, get_args
@@ -34,6 +35,9 @@ from training.config import GapEstimator, PolicyConfig
 from training.study_file import gap_estimators, policy_config, policy_names
 from training.study_file import read_study as read_sections
 
+# What MLflow, Dagster and a folder take alike.
+PLAIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
+
 
 class Study(Section):
     """Everything one TOML says, with its policies in order.
@@ -44,7 +48,7 @@ class Study(Section):
     """
 
     path: Path
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    name: str = Field(pattern=f"^{PLAIN_NAME}$")
     seed: int = 0
     baseline: str
     owners: list[str] = Field(default_factory=list)
@@ -195,6 +199,12 @@ def check_names(raw: dict[str, Any]) -> None:
         name = entry.get("name")
         if name is not None and not isinstance(name, str):
             raise ValueError(f"policy.name = {name!r}: needs text in quotes")
+        # It names folders, Dagster's partitions and MLflow's alias candidate-<name>.
+        if name is not None and not re.fullmatch(PLAIN_NAME, name):
+            raise ValueError(
+                f"policy.name = {name!r}: needs letters, digits, _ and - only, at most 100 of "
+                "them, the first one no -"
+            )
     asked = raw.get("gap", {}).get("estimator", "pairwise")
     if not isinstance(asked, str):
         raise ValueError(f"gap.estimator = {asked!r}: needs one of {', '.join(GAP_ESTIMATORS)}")
@@ -216,6 +226,7 @@ def in_words(error: ValidationError) -> str:
     said = first["msg"].removeprefix("Value error, ")
     said = said.replace("String should match pattern", "it must match the pattern")
     whole = isinstance(first["input"], dict | list) or hasattr(first["input"], "model_fields")
+    whole |= key in SECRETS
     return f"{key}: {said}" if whole else f"{key} = {first['input']!r}: {said}"
 
 
@@ -223,6 +234,8 @@ SECTIONS = (
     *("votes", "arena", "gap", "training_set", "generation", "scorecard"),
     *("ksort", "jobs", "automation", "alerts", "retention"),
 )
+# A mistake in these is said without their value.
+SECRETS = ("alerts.webhook", "tracking.uri")
 GAP_ESTIMATORS = get_args(GapEstimator)
 # The keys of the sections that are spread over a study's own fields, or read elsewhere.
 KEYS = {

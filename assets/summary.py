@@ -10,7 +10,7 @@ from arena.ratings.table import Ratings
 from assets.content import combined_hash
 from assets.lake import Lake
 from assets.lineage import told
-from assets.pictures import markdown
+from assets.pictures import in_markdown, markdown
 from assets.report import all_scores
 from assets.stage import Chain
 from assets.study import Study
@@ -44,7 +44,8 @@ def summary_stage(study: Study, chain: Chain) -> list[Any]:
     def summary_names_every_policy() -> dg.AssetCheckResult:
         """Each policy that the report compares is on the page."""
         page = (lake.root / "reports" / "summary.md").read_text(encoding="utf-8")
-        missing = [name for name in lake.read("report")["policy"] if f"| {name} |" not in page]
+        named = {name: f"| {in_markdown(name)} |" for name in lake.read("report")["policy"]}
+        missing = [name for name, cell in named.items() if cell not in page]
         return dg.AssetCheckResult(
             passed=not missing,
             severity=dg.AssetCheckSeverity.WARN,

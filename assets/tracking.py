@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import dagster as dg
 
 from assets.dagster_internals import store_id
-from assets.lake import Lake
+from assets.lake import Lake, private_folder
 from assets.lineage import (
     RUN_ID,
     Blocked,
@@ -28,6 +28,7 @@ from assets.lineage import (
     obstacles,
     told,
 )
+from assets.pictures import in_plain_text
 from assets.run import Run
 from assets.stage import Chain
 from assets.study import Study
@@ -101,7 +102,7 @@ class Tracking:
         import mlflow
 
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
         os.environ.update(self.environment)
         with self.saying():
             mlflow.set_tracking_uri(self.uri)
@@ -209,7 +210,7 @@ def _end(
     interrupted = not isinstance(error, Exception)
     why = error.__cause__ if isinstance(error, dg.RetryRequested) else error
     try:
-        run.client.set_tag(run.id, "error", f"{type(why).__name__}: {why}"[:5000])
+        run.client.set_tag(run.id, "error", in_plain_text(f"{type(why).__name__}: {why}")[:5000])
         run.client.set_terminated(run.id, "KILLED" if interrupted else "FAILED")
     except Exception as lost:
         context.log.error(

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from arena.atomic import replacing
 from assets.lake import Lake
+from assets.lineage import SUCH_AS
 from assets.movement import moved_since_training
 from assets.pictures import markdown
 from assets.stage import Chain
@@ -80,7 +81,7 @@ def training_set_stage(study: Study, chain: Chain) -> list[Any]:
             metadata={
                 "shared": shared.height,
                 "train": train,
-                "such_as": ", ".join(shared["prompt"].head(3).to_list()) or "none",
+                SUCH_AS: ", ".join(shared["prompt"].head(3).to_list()) or "none",
             },
         )
 

@@ -20,7 +20,7 @@ from arena.votes.sources import File, as_url, expanded, remote_rows
 from assets.anomalies import ties_are_steady
 from assets.content import remembered
 from assets.lake import Lake
-from assets.lineage import DATA_VERSION
+from assets.lineage import DATA_VERSION, SUCH_AS
 from assets.pictures import markdown
 from assets.stage import Chain
 from assets.study import Study
@@ -44,7 +44,8 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
         group_name="data",
         description="The files of votes that the study names, by content.",
         metadata={
-            f"source_{i}": dg.MetadataValue.path(p) for i, p in enumerate(study.votes.sources)
+            f"source_{i}": dg.MetadataValue.path(without_query(source))
+            for i, source in enumerate(study.votes.sources)
         },
     )
     def vote_files() -> dg.DataVersion:
@@ -126,8 +127,12 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
         return dg.AssetCheckResult(
             passed=found.is_empty(),
             severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(found["reason"].head(3)) or None,
-            metadata={"quarantined": found.height, "files": dg.MetadataValue.md(markdown(found))},
+            description=f"{found.height} files are left out" if found.height else None,
+            metadata={
+                "quarantined": found.height,
+                SUCH_AS: "; ".join(found["reason"].head(3)) or "none",
+                "files": dg.MetadataValue.md(markdown(found)),
+            },
         )
 
     @stage.check(study, "share_of_ties_is_steady")
@@ -137,6 +142,11 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
 
     checks = [no_vote_lost, rejections_are_few, every_file_is_read, share_of_ties_is_steady]
     return [vote_files, votes, *checks]
+
+
+def without_query(source: Path | str) -> str:
+    """Return a source as it may be kept and shown: a URL's query may hold a key."""
+    return str(source) if as_url(source) is None else str(source).partition("?")[0]
 
 
 class NothingYet(ValueError):
@@ -196,7 +206,7 @@ def sources_of(study: Study, settled: float | None = None) -> list[Path | str]:
     ]
     found = [path for path in found if path not in young]
     if not found:
-        where = ", ".join(str(source) for source in study.votes.sources)
+        where = ", ".join(map(without_query, study.votes.sources))
         more = f" ({len(young)} are younger than a minute)" if young else ""
         raise NothingYet(f"no votes yet{more}: no file in {where}; drop one there")
     return found

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 # This file is called as the package is; without this it would import itself.
@@ -58,23 +59,25 @@ def main() -> None:
 
 def compare(root: Path, table: pa.Table, names: list[str]) -> None:
     """Time the plain loops of some scorers one after the other, and ours for all of them."""
+    from evaluation import scorers
     from evaluation.kept import Kept
-    from evaluation.score import Task, score_table
-    from evaluation.scorers.load import load_named
+    from evaluation.score import Task, score
     from evaluation.scorers.naming import parse, towers_of
 
     sources = {"clip": root / "clip", "pickscore": root / "pickscore", "aesthetic": root}
-    origins = [f"row {row}" for row in range(table.num_rows)]
+    paths = {"few": root / "few.parquet", "all": root / "all.parquet"}
+    pq.write_table(table.slice(0, 2), paths["few"])
+    pq.write_table(table, paths["all"])
     loaded, groups = {}, {}
     for name in names:  # weights are read before the clock runs, as for the plain loops
         named = parse(f"{name}={sources[name]}")
-        loaded[name] = load_named(named)
+        loaded[name] = scorers.load(named)
         task = Task(name, name, lambda name=name: loaded[name])
         groups.setdefault(towers_of(named), []).append(task)
     with redirect_stderr(io.StringIO()):
-        score_table(table.slice(0, 2), origins[:2], list(groups.values()), Kept(None))  # warm
+        score([paths["few"]], list(groups.values()), Kept(None))  # warm
         with Clock() as ours:
-            scored = score_table(table, origins, list(groups.values()), Kept(None)).table
+            scored, _, _ = score([paths["all"]], list(groups.values()), Kept(None))
     rows = list(zip(table["prompt"].to_pylist(), table["image"].to_pylist(), strict=True))
     loops = {name: plain_loop(name, root) for name in names}
     for loop in loops.values():

@@ -13,24 +13,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from arena.escape import printable
 from evaluation import devices
-from evaluation.commands import command, parser
+from evaluation.commands import parser
 from evaluation.errors import EvaluationError
 
 
-def run(args: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Run the command; returns what to report and the digest of what it wrote."""
-    report, files = command(args.command).run(args)
-    contents = (hashlib.sha256(path.read_bytes()).digest() for path in files)
-    return report, hashlib.sha256(b"".join(contents)).hexdigest()
-
-
 def run_under_pipes(args: argparse.Namespace) -> None:
-    """Run the command and report it as the materialization that Dagster waits for."""
+    """Run the command and report it as the materialization that Dagster waits for.
+
+    The data version is the digest of the files that were written.
+    """
     from dagster_pipes import open_dagster_pipes
 
     with open_dagster_pipes() as pipes:
-        report, version = run(args)
+        report, files = args.run(args)
+        contents = (hashlib.sha256(path.read_bytes()).digest() for path in files)
+        version = hashlib.sha256(b"".join(contents)).hexdigest()
         metadata: Mapping[str, Any] = report
         pipes.report_asset_materialization(metadata=metadata, data_version=version)
 
@@ -49,30 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "DAGSTER_PIPES_CONTEXT" in os.environ and devices.first():
             run_under_pipes(args)
         else:
-            run(args)
-    except EvaluationError as error:
-        print(f"python -m evaluation {args.command}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:  # no room, no right to write, a folder where a file should be
-        if error.filename is None:
-            raise
-        print(
-            f"python -m evaluation {args.command}: {error.filename}: {error.strerror}; mend "
-            "that and run again",
-            file=sys.stderr,
-        )
-        return 1
-    except ModuleNotFoundError as error:
-        print(
-            f"python -m evaluation {args.command}: needs the package {error.name}, which is not "
-            "installed here",
-            file=sys.stderr,
-        )
-        return 1
+            args.run(args)
+        return 0
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what is not done yet", file=sys.stderr)
         return 130
-    return 0
+    except EvaluationError as error:
+        said = str(error)
+    except ModuleNotFoundError as error:
+        said = f"needs the package {error.name}, which is not installed here"
+    except UnicodeEncodeError as error:
+        said = f"{error.object[:60]!r} holds half a character, which no file can carry"
+    except OSError as error:  # no room, no right to write, a folder where a file should be
+        if error.filename is None:
+            raise
+        said = f"{error.filename}: {error.strerror}; mend that and run again"
+    print(f"python -m evaluation {args.command}: {printable(said)}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -9,18 +9,19 @@ same pair agree is the measure beside it: a scorer that only repeated one person
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
+from arena.votes.images import Images as Source
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
 from evaluation.intervals import rate_interval
 from evaluation.kept import Kept
 from evaluation.pictures import Images
-from evaluation.score import BATCH, Run, task_of
+from evaluation.score import score_images, tasks_of
 from evaluation.scorers.naming import Named
 
 Key = tuple[str, str]  # prompt, image
@@ -60,33 +61,24 @@ def judged_pairs(rankings: Sequence[Ranking]) -> tuple[list[Pair], int]:
 
 
 def score_pairs(
-    pairs: Sequence[Pair], scorers: Sequence[Named], reader: Callable[[str], bytes]
+    pairs: Sequence[Pair], scorers: Sequence[Named], source: Source
 ) -> tuple[dict[str, dict[Key, float]], list[str]]:
     """Score each image of the pairs once for its prompt, one scorer after the other.
-
-    reader : from an image's name to its bytes; raises EvaluationError.
 
     Returns scorer -> (prompt, image) -> score, and one sentence for each image that could not be
     read and each score that is missing; their pairs are not counted for that scorer.
     """
     keys = list(dict.fromkeys((p.prompt, image) for p in pairs for image in (p.better, p.worse)))
     names = [image for _, image in keys]
-    images = Images([prompt for prompt, _ in keys], lambda row: reader(names[row]), names)
-    kept = Kept(None)
-    scores: dict[str, dict[Key, float]] = {}
-    problems: list[str] = []
-    for named in scorers:
-        task = task_of(named)
-        run = Run([task], images, kept)
-        run.work(BATCH)
-        problems += run.problems()
-        found = kept.get(task.content, images.rows())
-        scores[named.label] = {
-            key: float(found[known][0])
-            for key, known in zip(keys, images.keys, strict=True)
-            if known in found
-        }
-    return scores, [*(f"{names[row]}: {why}" for row, why in images.all_faults()), *problems]
+    images, kept = Images([prompt for prompt, _ in keys], names, source, names), Kept(None)
+    groups = tasks_of(scorers, measures=False)
+    problems = score_images(images, groups, kept)
+    scores = {}
+    for task in (task for group in groups for task in group):
+        found = kept.get(task.content, images.first)
+        rows = zip(keys, images.keys, strict=True)
+        scores[task.label] = {key: float(found[known][0]) for key, known in rows if known in found}
+    return scores, problems
 
 
 def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) -> Accuracy:

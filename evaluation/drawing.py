@@ -7,8 +7,6 @@ Which images are wanted is decided in `generate`.
 
 import hashlib
 import io
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from evaluation import devices
+from evaluation.pictures import FILES
 from evaluation.policies import Policy, load_pipeline, native_side
 from evaluation.tables import write_bytes
 
@@ -43,10 +42,10 @@ class Target:
 def is_current(path: Path, prompt: str, made_by: str) -> bool:
     """Whether the file is a whole PNG of this prompt made by these very weights and settings."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(FILES.content(str(path))), formats=("PNG",)) as image:
             info = getattr(image, "text", {})
             return info.get("prompt") == prompt and info.get("generation") == made_by
-    except (OSError, SyntaxError):
+    except Exception:  # whatever a decoder raises, the image is drawn again
         return False
 
 
@@ -106,23 +105,5 @@ class Artist:
             images = draw(self.pipeline, batch, self.settings, side)
             for target, image in zip(batch, images, strict=True):
                 content = encode_png(image, target.prompt, self.made_by)
-                write_bytes(target.path, content, durable=False)
+                write_bytes(target.path, content)
             on_batch(len(batch))
-
-
-class Progress:
-    """Says every two seconds on stderr how many of `total` images are made."""
-
-    def __init__(self, total: int):
-        self.total = total
-        self.done = 0
-        self.started = self.shown = time.monotonic()
-
-    def add(self, count: int) -> None:
-        """Count images that were made."""
-        self.done += count
-        now = time.monotonic()
-        if now - self.shown > 2 or self.done == self.total:
-            self.shown = now
-            rate = self.done / max(now - self.started, 1e-9)
-            print(f"  {self.done}/{self.total} images, {rate:.1f} a second", file=sys.stderr)

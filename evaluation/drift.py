@@ -48,33 +48,19 @@ def drifts(scores: Scores, baseline: str) -> list[Drift]:
     found = []
     for policy in scores.policies:
         for measure in (*MEASURES, "diversity") if policy != baseline else ():
-            old, new = paired_measure(scores, measure, baseline, policy)
-            if len(old):
-                low, high = bootstrap_interval(new - old)
-                difference = float((new - old).mean())
-                found.append(
-                    Drift(
-                        policy, measure, len(old), float(old.mean()), difference, float(low),
-                        float(high),
-                    )
-                )  # fmt: skip
+            if measure in scores.values:
+                rows, pair = scores.paired(measure, baseline, policy)
+                values = scores.per_prompt(rows, pair)
+            elif measure == "diversity" and scores.embeddings is not None:
+                values = np.stack([diversity(scores, one) for one in (baseline, policy)], axis=1)
+                values = values[np.isfinite(values).all(axis=1)]
+            else:
+                continue
+            if len(values):
+                old, change = values[:, 0], values[:, 1] - values[:, 0]
+                numbers = (old.mean(), change.mean(), *bootstrap_interval(change))
+                found.append(Drift(policy, measure, len(old), *map(float, numbers)))
     return found
-
-
-def paired_measure(
-    scores: Scores, measure: str, baseline: str, policy: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """A measure of the baseline and of a policy, one value for each prompt that both have."""
-    if measure in scores.values:
-        rows, pair = scores.paired(measure, baseline, policy)
-        values = scores.per_prompt(rows, pair)
-    elif measure == "diversity" and scores.embeddings is not None:
-        each = [diversity(scores, one) for one in (baseline, policy)]
-        values = np.stack(each, axis=1)
-        values = values[np.isfinite(values).all(axis=1)]
-    else:
-        values = np.empty((0, 2))
-    return values[:, 0], values[:, 1]
 
 
 def diversity(scores: Scores, policy: str) -> np.ndarray:
@@ -97,24 +83,19 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)); the last trace is the sum of the roots
     of C_a C_b's eigenvalues, which are real and not negative.
     """
-    covariances = [np.cov(one, rowvar=False) for one in (a, b)]
-    eigenvalues = np.linalg.eigvals(covariances[0] @ covariances[1]).real
-    between = float(np.sqrt(np.maximum(eigenvalues, 0)).sum())
-    apart = float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum())
-    return apart + float(np.trace(covariances[0]) + np.trace(covariances[1])) - 2 * between
+    of_a, of_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    between = np.sqrt(np.maximum(np.linalg.eigvals(of_a @ of_b).real, 0)).sum()
+    apart = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
+    return float(apart + np.trace(of_a) + np.trace(of_b) - 2 * between)
 
 
 def distances(scores: Scores, baseline: str) -> dict[str, float]:
-    """Policy -> FD to the baseline, for those with at least as many images as dimensions."""
-    if scores.embeddings is None:
-        return {}
+    """Policy -> FD to the baseline, for those with more images than dimensions."""
     sets = {}
-    for policy in scores.policies:
+    for policy in scores.policies if scores.embeddings is not None else ():
         own = scores.embeddings[:, scores.column(policy)].astype(float)
-        sets[policy] = own[np.isfinite(own).all(axis=1)]
-    enough = [name for name, own in sets.items() if len(own) > own.shape[1]]
-    return {
-        name: frechet_distance(sets[name], sets[baseline])
-        for name in enough
-        if name != baseline and baseline in enough
-    }
+        own = own[np.isfinite(own).all(axis=1)]
+        if len(own) > own.shape[1]:
+            sets[policy] = own
+    old = sets.pop(baseline, None)
+    return {} if old is None else {name: frechet_distance(new, old) for name, new in sets.items()}

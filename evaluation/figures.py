@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from arena.escape import unformatted
 from evaluation import pictures
 from evaluation.errors import EvaluationError
-from evaluation.tables import columns_of, read_table
+from evaluation.tables import columns_of, read_images
 
 INK, GREY, FAINT, WORSE = "#22303c", "#6c757d", "#d8dee4", "#e07a5f"
 VERDICTS = {"better": "#2a6f97", "worse": WORSE, "open": "#8a939c"}
@@ -70,14 +71,14 @@ def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> b
     figure = Figure(figsize=(6.4, 1.5 + 0.45 * max(len(rows), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    furnish(axes, f"Win rate over {baseline}")
+    furnish(axes, unformatted(f"Win rate over {baseline}"))
     axes.axvline(0.5, color=INK, lw=1, ls=(0, (4, 3)))
     for place, (_, rate, low, high, verdict) in enumerate(rows):
         colour = VERDICTS[verdict]
         axes.plot([low, high], [place] * 2, color=colour, lw=6, alpha=0.3, solid_capstyle="round")
         axes.plot(rate, place, "o", color=colour, ms=7)
         axes.text(rate, place - 0.22, f"{rate:.1%}", ha="center", fontsize=8.5, color=INK)
-    axes.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axes.set_yticks(range(len(rows)), [unformatted(row[0]) for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.75)
     reach = max([0.08, *(abs(end - 0.5) for row in rows for end in row[2:4])])
     axes.set_xlim(max(-0.02, 0.46 - reach), min(1.02, 0.54 + reach))
@@ -107,7 +108,9 @@ def ksort_chart(results: Mapping[str, Mapping[str, Any]], *, limit: int | None =
         colour, rounds = COLOURS[i % len(COLOURS)], np.arange(len(mu))
         dashes = ("-", "--", ":")[i // len(COLOURS) % 3]  # where the colours come round again
         above.fill_between(rounds, mu - sigma, mu + sigma, color=colour, alpha=0.12, lw=0)
-        above.plot(rounds, mu, dashes, color=colour, lw=1.8, label=f"{policy}  {mu[-1]:.1f}")
+        above.plot(
+            rounds, mu, dashes, color=colour, lw=1.8, label=unformatted(f"{policy}  {mu[-1]:.1f}")
+        )
         below.plot(rounds, sigma, dashes, color=colour, lw=1.8)
     below.axhline(ENOUGH, color=INK, lw=1, ls=(0, (4, 3)))
     below.set_ylim(0, 9)
@@ -126,15 +129,14 @@ def image_grid(images: Mapping[str, Path], prompts: int = 6, *, limit: int | Non
     images : policy -> its images.parquet (or .csv), as `generate` writes it. The prompts are
     spread evenly over those that every policy has an image for. A missing image is a crossed field.
     """
-    tables: dict[str, dict[tuple[str, int], tuple[str, Path]]] = {}
+    tables: dict[str, dict[str, tuple[str, str]]] = {}
     for policy, path in images.items():
-        found = read_table(path, ("prompt", "image")).to_pydict()
+        found = read_images(path).to_pydict()
         ids = found.get("prompt_id", found["prompt"])
-        seeds = found.get("seed", [0] * len(ids))
-        rows = zip(ids, seeds, found["prompt"], found["image"], strict=True)
-        tables[policy] = {
-            (i, k): (text, path.parent / image) for i, k, text, image in rows if not k
-        }
+        rows = zip(
+            ids, found["prompt"], found["image"], found.get("seed", [0] * len(ids)), strict=True
+        )
+        tables[policy] = {one: (text, image) for one, text, image, seed in rows if not seed}
     first = next(iter(tables.values()))
     shared = [key for key in first if all(key in table for table in tables.values())]
     if not shared:
@@ -148,9 +150,10 @@ def image_grid(images: Mapping[str, Path], prompts: int = 6, *, limit: int | Non
             text, path = table[key]
             if axes in grid[0]:
                 lines = textwrap.wrap(text, 20, max_lines=4, placeholder=" …")
-                axes.set_title("\n".join(lines), fontsize=6, color=GREY, loc="left")
-            show_image(axes, path)
-        label = textwrap.shorten(policy, 24, placeholder="…")
+                title = "\n".join(map(unformatted, lines))
+                axes.set_title(title, fontsize=6, color=GREY, loc="left")
+            show_image(axes, Path(path))
+        label = unformatted(textwrap.shorten(policy, 24, placeholder="…"))
         axes_of_policy[0].set_ylabel(
             label, rotation=0, ha="right", va="center", color=INK, fontsize=8
         )

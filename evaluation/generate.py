@@ -14,15 +14,16 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
 
 from evaluation import devices
-from evaluation.drawing import Artist, Progress, Settings, Target
+from evaluation.drawing import Artist, Settings, Target
 from evaluation.policies import Policy
+from evaluation.progress import Progress
 from evaluation.prompts import Prompt
 from evaluation.provenance import provenance
 from evaluation.tables import write_parquet
@@ -34,8 +35,7 @@ INDEX = pa.schema(
 )
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a generation did: images made now, images kept from before, seconds of drawing, and
     the digest of the weights that drew."""
 
@@ -78,7 +78,7 @@ def generate(
     missing = [target for target in mine if artist.wants(target)]
     started = time.monotonic()
     if missing:
-        artist.draw(missing, Progress(len(missing)).add)
+        artist.draw(missing, Progress(len(missing), "images").add)
     devices.wait()
     seconds = time.monotonic() - started
     return Outcome(len(missing), len(mine) - len(missing), seconds, policy.digest())

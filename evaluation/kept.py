@@ -5,24 +5,21 @@ interrupted scoring goes on, a baseline is scored once for all policies that it 
 and the processes of one job put their parts together here.
 """
 
-import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-TABLE = """create table if not exists kept (
+from evaluation.errors import EvaluationError
+
+TABLES = """
+create table if not exists kept (
     scorer text, image text, prompt text, numbers blob, primary key (scorer, image, prompt)
-) without rowid"""
-NAMES = "create table if not exists names (scorer text primary key, also text)"
+) without rowid;
+create table if not exists names (scorer text primary key, also text);
+"""
 Key = tuple[str, str]  # digest of the image's bytes, digest of the prompt
-
-
-def key_of(image: bytes, prompt: str) -> Key:
-    """What an image and its prompt are known by."""
-    said = prompt.encode("utf-8", "surrogatepass")
-    return hashlib.sha256(image).hexdigest(), hashlib.sha256(said).hexdigest()
 
 
 class Kept:
@@ -34,39 +31,30 @@ class Kept:
     def __init__(self, path: Path | None):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self.connection = sqlite3.connect(path or ":memory:", timeout=600)
-        self.connection.execute(TABLE)
-        self.connection.execute(NAMES)
-        self.connection.commit()
+        try:
+            self.connection = sqlite3.connect(path or ":memory:", timeout=600)
+            self.connection.executescript(TABLES)
+        except sqlite3.DatabaseError as error:
+            raise EvaluationError(
+                f"{path}: holds no kept scores ({error}); delete it, or give another --kept"
+            ) from error
 
     def get(self, scorer: str, keys: Iterable[Key]) -> dict[Key, np.ndarray]:
         """What is kept for a scorer's content: key -> float64 (k,)."""
         query = "select numbers from kept where scorer = ? and image = ? and prompt = ?"
-        found = {}
-        for key in keys:
-            row = self.connection.execute(query, (scorer, *key)).fetchone()
-            if row is not None:
-                found[key] = np.frombuffer(row[0])
-        return found
-
-    def put_names(self, scorer: str, also: Sequence[str]) -> None:
-        """Keep what a scorer's further numbers are called."""
-        with self.connection:
-            row = (scorer, "\n".join(also))
-            self.connection.execute("insert or replace into names values (?, ?)", row)
+        rows = {key: self.connection.execute(query, (scorer, *key)).fetchone() for key in keys}
+        return {key: np.frombuffer(row[0]) for key, row in rows.items() if row is not None}
 
     def names(self, scorer: str) -> list[str]:
         """What a scorer's further numbers are called."""
-        query = "select also from names where scorer = ?"
+        query = "select also from names where scorer = ? and also <> ''"
         row = self.connection.execute(query, (scorer,)).fetchone()
-        return row[0].split("\n") if row is not None and row[0] else []
+        return row[0].split("\n") if row else []
 
-    def put(self, scorer: str, found: Sequence[tuple[Key | None, np.ndarray]]) -> None:
-        """Keep numbers, durably; of a file that could not be read there are none."""
-        rows = [
-            (scorer, *key, np.asarray(numbers, float).tobytes())
-            for key, numbers in found
-            if key is not None
-        ]
+    def put(self, scorer: str, found: Mapping[Key, np.ndarray], also: Sequence[str] = ()) -> None:
+        """Keep numbers, durably; also : what the numbers after the score are called."""
+        rows = [(scorer, *key, np.asarray(one, float).tobytes()) for key, one in found.items()]
         with self.connection:
             self.connection.executemany("insert or replace into kept values (?, ?, ?, ?)", rows)
+            named = (scorer, "\n".join(also))
+            self.connection.execute("insert or replace into names values (?, ?)", named)

@@ -15,7 +15,7 @@ Who ranks the images is a `Judge` (`evaluation.judges`). Nothing here reads an i
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -93,10 +93,6 @@ class Result:
     skipped: list[dict[str, str]] = field(default_factory=list)
     judge: dict[str, Any] = field(default_factory=dict)
     made_by: dict[str, Any] = field(default_factory=provenance)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The content of result.json."""
-        return asdict(self)
 
 
 def spearman(a: Any, b: Any) -> float:

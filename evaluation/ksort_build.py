@@ -11,16 +11,17 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from evaluation import pictures
+from arena.votes.image_fault import ImageFault
+from arena.votes.images import Images as Source
 from evaluation.errors import EvaluationError
-from evaluation.human_votes import Ranking, models_of
+from evaluation.human_votes import Ranking
 from evaluation.ksort import Environment
 from evaluation.ksort_dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY, model_name
 from evaluation.tables import read_table, write_bytes
@@ -43,7 +44,8 @@ class Four:
 def rate_models(rankings: Sequence[Ranking]) -> dict[str, tuple[float, float]]:
     """(mu, sigma) of each model: one free-for-all update a vote, in order."""
     environment = Environment()
-    ratings = {model: environment.create_rating() for model in models_of(rankings)}
+    models = [model for one in rankings for model in one.models or ()]
+    ratings = {model: environment.create_rating() for model in models}
     for one in rankings:
         if one.models is None or len(set(one.models)) < len(one.models):
             continue  # an unknown or doubled model cannot be rated by this vote
@@ -110,7 +112,7 @@ def write_dataset(
     folder: Path,
     rankings: Sequence[Ranking],
     ratings: Ratings,
-    reader: Callable[[str], bytes],
+    source: Source,
     *,
     seed: int = 0,
     most: int = MOST_INSTANCES,
@@ -135,7 +137,7 @@ def write_dataset(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         for number, index in enumerate(chosen):
-            write_instance(aside / "Image" / f"{number:04d}", fours[index], names, reader)
+            write_instance(aside / "Image" / f"{number:04d}", fours[index], names, source)
         write_meta(aside / "Image_meta", [fours[index] for index in chosen], ratings, names)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
@@ -144,18 +146,18 @@ def write_dataset(
     return len(chosen)
 
 
-def write_instance(
-    folder: Path, four: Four, names: Mapping[str, str], reader: Callable[[str], bytes]
-) -> None:
+def write_instance(folder: Path, four: Four, names: Mapping[str, str], source: Source) -> None:
     """Write result.json and the four images, as JPEG because the published reader asks for it."""
     for k, image in enumerate(four.images):
         sink = io.BytesIO()
         try:
-            picture = pictures.decode(reader(image))
-        except EvaluationError as error:
-            raise EvaluationError(f"image {image!r}: {error}") from error
+            picture = source.read(image)
+        except ImageFault as error:
+            raise EvaluationError(
+                f"image {image!r}: {error}; give --images where the votes hold ids"
+            ) from error
         picture.save(sink, format="JPEG", quality=95, subsampling=0)
-        write_bytes(folder / f"{k}.jpg", sink.getvalue(), durable=False)
+        write_bytes(folder / f"{k}.jpg", sink.getvalue())
     content = {
         "prompt": [four.prompt],
         "img_rank": [int(rank) if rank == int(rank) else rank for rank in four.ranks],

@@ -5,16 +5,16 @@ result.json, and Image_meta/ with the leaderboard and the three arrays that matc
 algorithm is in `evaluation.ksort`.
 """
 
-import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from evaluation.errors import EvaluationError
-from evaluation.tables import read_text
+from evaluation.prompts import UNPRINTABLE
+from evaluation.tables import read_json
 
 LEADERBOARD = "Arena-Leaderboard-Image.json"
 MODEL_KEY = "🤖 Model"
@@ -22,7 +22,7 @@ SCORE_KEY = "⭐ Score (μ/σ)"
 # Names that the published instances and the published leaderboard spell differently; as in
 # `arena.votes.formats.kwise`, which needs polars, and images are generated where there is none.
 ALIASES = {"LCM": "LCM-v1.5", "Dreamshaper-xl-turbo": "Dreamshaper-xl"}
-SCORE = re.compile(r"^\S+\s+\((-?[\d.]+(?:e-?\d+)?)/([\d.]+(?:e-?\d+)?)\)$")
+SCORE = re.compile(r"\S+\s+\((-?\d+\.?\d*(?:e-?\d+)?)/(\d+\.?\d*(?:e-?\d+)?)\)")
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,31 @@ class Dataset:
     leaderboard: dict[str, tuple[float, float]]
 
     def instance(self, index: int) -> Instance:
-        """Read one instance; raises EvaluationError naming its file when something is amiss."""
-        return read_instance(self.root / "Image" / self.names[index], self.leaderboard)
+        """Read Image/<instance>/: result.json and the four images.
 
-    def prompts(self) -> list[tuple[str, str]]:
-        """(instance, prompt) of every instance, in the order of the arrays."""
-        return [(name, self.instance(i).prompt) for i, name in enumerate(self.names)]
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises EvaluationError naming it when absent or malformed."""
-    try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}: cannot be read: {error}") from error
+        Raises EvaluationError naming the file when something is amiss.
+        """
+        folder = self.root / "Image" / self.names[index]
+        path = folder / "result.json"
+        content = read_json(path)
+        try:
+            (prompt, *_), said = content["prompt"], content["img_rank"]
+            ranks = tuple(float(rank) for rank in said)
+            models = tuple(model_name(entry) for entry in content["models_name"])
+            if UNPRINTABLE.search(prompt) or not all(map(math.isfinite, ranks)):
+                raise ValueError
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise EvaluationError(
+                f'{path}: expected {{"prompt": [text], "img_rank": [4 ranks], '
+                f'"models_name": ["<prefix>_<model>", ...]}}'
+            ) from error
+        if len(ranks) != 4 or len(models) != 4:
+            raise EvaluationError(f"{path}: expected 4 ranks and 4 models")
+        for model in models:
+            if model not in self.leaderboard:
+                raise EvaluationError(f"{path}: model {model!r} is not in {LEADERBOARD}")
+        images = tuple(find_image(folder, str(k)) for k in range(4))
+        return Instance(folder.name, prompt, images, ranks, models)
 
 
 def read_leaderboard(path: Path) -> dict[str, tuple[float, float]]:
@@ -73,12 +84,13 @@ def read_leaderboard(path: Path) -> dict[str, tuple[float, float]]:
     ratings: dict[str, tuple[float, float]] = {}
     try:
         for row in read_json(path)["sorted_score_list"]:
-            match = SCORE.match(row[SCORE_KEY].strip())
-            if match is None:
+            match = SCORE.fullmatch(row[SCORE_KEY].strip())
+            mu, sigma = (float(match[1]), float(match[2])) if match else (0.0, 0.0)
+            if not (sigma > 0 and math.isfinite(mu) and math.isfinite(sigma)):
                 raise EvaluationError(
                     f'{path}: {row[MODEL_KEY]}: expected "score (mu/sigma)", got {row[SCORE_KEY]!r}'
                 )
-            ratings[row[MODEL_KEY]] = (float(match[1]), float(match[2]))
+            ratings[row[MODEL_KEY]] = mu, sigma
     except (KeyError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f'{path}: expected {{"sorted_score_list": [{{"{MODEL_KEY}": name, '
@@ -95,28 +107,6 @@ def model_name(entry: str) -> str:
     return ALIASES.get(name, name)
 
 
-def read_instance(folder: Path, leaderboard: dict[str, tuple[float, float]]) -> Instance:
-    """Read Image/<instance>/: result.json and the four images."""
-    path = folder / "result.json"
-    content = read_json(path)
-    try:
-        prompt = content["prompt"][0]
-        ranks = tuple(float(rank) for rank in content["img_rank"])
-        models = tuple(model_name(entry) for entry in content["models_name"])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise EvaluationError(
-            f'{path}: expected {{"prompt": [text], "img_rank": [4 ranks], '
-            f'"models_name": ["<prefix>_<model>", ...]}}'
-        ) from error
-    if len(ranks) != 4 or len(models) != 4:
-        raise EvaluationError(f"{path}: expected 4 ranks and 4 models")
-    for model in models:
-        if model not in leaderboard:
-            raise EvaluationError(f"{path}: model {model!r} is not in {LEADERBOARD}")
-    images = tuple(find_image(folder, str(k)) for k in range(4))
-    return Instance(folder.name, prompt, images, ranks, models)
-
-
 def find_image(folder: Path, stem: str) -> Path:
     """Path of <stem>.jpg, .jpeg or .png in a folder; raises EvaluationError when none is there."""
     for suffix in (".jpg", ".png", ".jpeg"):
@@ -126,7 +116,10 @@ def find_image(folder: Path, stem: str) -> Path:
 
 
 def read_dataset(root: Path) -> Dataset:
-    """Read a K-Sort Eval folder; raises EvaluationError naming the file that is not right."""
+    """Read a K-Sort Eval folder; raises EvaluationError naming the file that is not right.
+
+    An instance is called by one plain name, because images are written under it.
+    """
     meta = root / "Image_meta"
     if not meta.is_dir():
         raise EvaluationError(
@@ -135,16 +128,24 @@ def read_dataset(root: Path) -> Dataset:
     arrays = {}
     for name in ("avg_capacitys", "total_overlaps", "subfolders"):
         path = meta / f"{name}.npy"
-        try:
-            arrays[name] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        try:  # mapped: a header cannot ask for more memory than the file has
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
             raise EvaluationError(f"{path}: cannot be read: {error}") from error
-    names = tuple(str(name) for name in arrays["subfolders"])
-    capacity, overlap = arrays["avg_capacitys"], arrays["total_overlaps"]
-    if capacity.shape != (len(names), 4) or overlap.shape != (len(names),) or not names:
+    capacity, overlap, folders = arrays.values()
+    count = folders.size
+    if (capacity.shape, overlap.shape, folders.shape) != ((count, 4), (count,), (count,)) or (
+        not count or capacity.dtype.kind not in "iuf" or overlap.dtype.kind not in "iuf"
+    ):
         raise EvaluationError(
-            f"{meta}: shapes disagree: avg_capacitys {capacity.shape} should be (n, 4), "
-            f"total_overlaps {overlap.shape} and subfolders {arrays['subfolders'].shape} (n,)"
+            f"{meta}: shapes disagree: avg_capacitys {capacity.shape} should be numbers (n, 4), "
+            f"total_overlaps {overlap.shape} numbers and subfolders {folders.shape} names (n,)"
         )
+    names = tuple(str(name) for name in folders)
+    for name in names:
+        if name != Path(name).name or name in ("", "..") or "\0" in name:
+            raise EvaluationError(
+                f"{meta / 'subfolders.npy'}: {name!r} is not the name of a folder in Image/"
+            )
     leaderboard = read_leaderboard(meta / LEADERBOARD)
     return Dataset(root, names, capacity.mean(axis=1), overlap.astype(float), leaderboard)

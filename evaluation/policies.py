@@ -129,7 +129,10 @@ def load_pipeline(policy: Policy, device: str) -> Any:
     local = hub.out_of_reach()
     try:
         pipeline = DiffusionPipeline.from_pretrained(
-            source, dtype=working_dtype(source, device), local_files_only=local
+            source,
+            dtype=working_dtype(source, device),
+            local_files_only=local,
+            trust_remote_code=False,
         )
         if policy.source is not None and not whole:
             change(pipeline, policy)
@@ -166,33 +169,24 @@ def denoiser_name(pipeline: Any) -> str:
 
 def change(pipeline: Any, policy: Policy) -> None:
     """Put a LoRA, another denoiser or its state dict into a base's pipeline."""
-    local = hub.out_of_reach()
-    name = denoiser_name(pipeline)
+    from evaluation.scorers.weights import find_file, read_state
+
+    name, source = denoiser_name(pipeline), str(policy.source)
+    if policy.form == "denoiser":
+        where = {"subfolder": policy.path} if policy.path else {}
+        denoiser = type(getattr(pipeline, name)).from_pretrained(
+            source, torch_dtype=pipeline.dtype, local_files_only=hub.out_of_reach(), **where
+        )
+        pipeline.register_modules(**{name: denoiser})
+        return
+    file = find_file(source, source, policy.path or LORA_WEIGHTS)
     if policy.form == "lora":
-        file = lora_file(policy)
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
         count_layers(pipeline, file)
         pipeline.fuse_lora()  # same images as with the adapter, at the base's speed
         pipeline.unload_lora_weights()
-    elif policy.form == "denoiser":
-        kind = type(getattr(pipeline, name))
-        where = {"subfolder": policy.path} if policy.path else {}
-        denoiser = kind.from_pretrained(
-            policy.source, torch_dtype=pipeline.dtype, local_files_only=local, **where
-        )
-        pipeline.register_modules(**{name: denoiser})
     else:
-        from evaluation.scorers.weights import find_file, read_state
-
-        file = find_file(str(policy.source), str(policy.source), policy.path)
         getattr(pipeline, name).load_state_dict(read_state(file))
-
-
-def lora_file(policy: Policy) -> Path:
-    """The file of a LoRA policy: itself, in its folder, or on the hub."""
-    from evaluation.scorers.weights import find_file
-
-    return find_file(str(policy.source), str(policy.source), policy.path or LORA_WEIGHTS)
 
 
 def count_layers(pipeline: Any, file: Path) -> None:

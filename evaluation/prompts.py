@@ -15,10 +15,9 @@ punctuation and blanks.
 
 import hashlib
 import io
-import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from evaluation.errors import EvaluationError
-from evaluation.tables import read_table, read_text
+from evaluation.tables import read_json, read_jsonl, read_table, read_text
 
 TEXTS = ("prompt", "Prompt", "Prompts", "caption")  # names of the column that holds the prompt
 CATEGORIES = ("category", "Category", "tag")
@@ -100,20 +99,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         files = sorted(path.glob("*.json"))
         if not files:
             raise EvaluationError(f"{path}: a folder of prompts holds <style>.json files")
-        return [
-            {"category": file.stem, **row, "row": row["row"]}
-            for file in files
-            for row in read_rows(file)
-        ]
+        return [{"category": file.stem, **row} for file in files for row in read_rows(file)]
     if not path.is_file():
         raise EvaluationError(f"{path}: no such file")
-    readers = {
-        ".parquet": read_columns, ".csv": read_columns, ".tsv": read_tsv, ".json": read_json,
-        ".jsonl": read_jsonl, ".txt": read_lines,
-    }  # fmt: skip
-    reader = readers.get(path.suffix.lower())
+    reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise EvaluationError(f"{path}: prompts are {', '.join(readers)} files, or a folder")
+        raise EvaluationError(f"{path}: prompts are {', '.join(READERS)} files, or a folder")
     rows = []
     for number, row in enumerate(reader(path), start=1):
         if not isinstance(row, dict) or not any(
@@ -151,32 +142,27 @@ def read_tsv(path: Path) -> list[dict[str, Any]]:
         raise EvaluationError(f"{path}: not a readable tsv table: {error}") from error
 
 
-def read_json(path: Path) -> list[Any]:
+def read_list(path: Path) -> list[Any]:
     """Items of a JSON list; a bare text is a prompt."""
-    try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}: not readable JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, list):
         raise EvaluationError(f"{path}: expected a list of prompts")
     return [{"prompt": item} if isinstance(item, str) else item for item in content]
 
 
-def read_jsonl(path: Path) -> list[Any]:
-    """One JSON object a line."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise EvaluationError(f"{path}: line {number} is not JSON: {error}") from error
-    return rows
-
-
 def read_lines(path: Path) -> list[dict[str, str]]:
     """One prompt a line; empty lines are none."""
     return [{"prompt": line.strip()} for line in read_text(path).split("\n") if line.strip()]
+
+
+READERS: dict[str, Callable[[Path], list[Any]]] = {
+    ".parquet": read_columns,
+    ".csv": read_columns,
+    ".tsv": read_tsv,
+    ".json": read_list,
+    ".jsonl": lambda path: [row for _, row in read_jsonl(path)],
+    ".txt": read_lines,
+}
 
 
 def normalised(text: str) -> str:

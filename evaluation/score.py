@@ -12,8 +12,6 @@ CLIP, else of its 16 x 16 pixels), from which `drift` tells whether a policy dar
 
 import gc
 import json
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,194 +21,140 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from evaluation import devices, pictures
+from evaluation import devices, pictures, scorers
 from evaluation.errors import EvaluationError
-from evaluation.kept import Kept, Key
-from evaluation.pictures import Embedding, Images, Light
+from evaluation.kept import Kept
+from evaluation.pictures import FILES, READERS, Images
+from evaluation.progress import Progress
 from evaluation.provenance import provenance
-from evaluation.scorers import Scorer
-from evaluation.scorers.load import load_named
-from evaluation.scorers.naming import Named, content, parse_all, towers_of
-from evaluation.tables import read_table
+from evaluation.scorers import FunctionScorer, Scorer
+from evaluation.scorers.naming import Named, content, towers_of
+from evaluation.tables import read_images
 
 BATCH = 64
 TOWERED = ("clip", "pickscore", "hps_v2", "hps_v2.1", "aesthetic")
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The table with its scores, and every sentence about what could not be scored."""
-
-    table: pa.Table
-    scorers: list[str]
-    problems: list[str]
-
-
-@dataclass(frozen=True)
 class Task:
     """Numbers for each image: of a scorer, or a measure of the image itself.
 
-    content : of all that the numbers depend on besides image and prompt.
+    content : of all that the numbers depend on besides image and prompt. embeds : of the scorer,
+    its CLIP's embeddings of the images instead of its scores.
     """
 
     label: str
     content: str
     load: Callable[[], Scorer]
+    embeds: bool = False
 
 
-def read_images(paths: Sequence[Path], limit: int | None = None) -> tuple[pa.Table, list[str]]:
-    """Read IMAGES tables into one, image paths made absolute; and "FILE: row N" of each row.
+LIGHT = Task("light", "light", lambda: FunctionScorer(light))
+PIXELS = Task("embedding", "pixels", lambda: FunctionScorer(pixels), embeds=True)
 
-    Relative paths are relative to the table's own folder. A column that one of several tables lacks
-    is null for its rows. limit : of each table only the first so many prompts.
+
+def light(prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+    """Brightness and saturation of images, float64 (n, 2)."""
+    return np.array([*READERS.map(pictures.light, images)])
+
+
+def pixels(prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+    """Small pixels of images, float64 (n, d)."""
+    return np.array([*READERS.map(pictures.tiny, images)])
+
+
+def embedding(scorer: Any) -> Scorer:
+    """The unit embeddings by a CLIP scorer's image tower, float64 (n, d), as scores."""
+    if not hasattr(scorer, "towers"):
+        return FunctionScorer(pixels)
+    features = scorer.towers.image_features
+    return FunctionScorer(lambda prompts, images: features(images).double().cpu().numpy())
+
+
+def tasks_of(
+    named: Sequence[Named], questions: Any = None, *, measures: bool = True
+) -> list[list[Task]]:
+    """What is to be computed, in groups that are in memory together.
+
+    questions : for `vqa`. measures : with light and embedding of every image.
     """
-    tables, origins = [], []
-    for path in paths:
-        table = read_table(path, ("policy", "prompt", "image"))
-        said = [f"{path}: row {row}" for row in range(1, table.num_rows + 1)]
-        if limit is not None:
-            first = {*list(dict.fromkeys(table["prompt"].to_pylist()))[:limit]}
-            rows = [i for i, one in enumerate(table["prompt"].to_pylist()) if one in first]
-            table, said = table.take(rows), [said[row] for row in rows]
-        images = [str((path.parent / image).absolute()) for image in table["image"].to_pylist()]
-        index = table.column_names.index("image")
-        tables.append(table.set_column(index, "image", pa.array(images, pa.string())))
-        origins += said
-    table = pa.concat_tables(tables, promote_options="permissive")
-    if not table.num_rows:
-        raise EvaluationError(f"{paths[0]}: holds no image")
-    return table, origins
-
-
-def task_of(named: Named, questions: Any = None) -> Task:
-    """A scorer as a task; questions : for `vqa`."""
-    if named.kind == "vqa" and questions is not None:
-        known = content(named) + questions.content
-        return Task(named.label, known, lambda: load_named(named, questions=questions))
-    return Task(named.label, content(named), lambda: load_named(named))
-
-
-def tasks_of(named: Sequence[Named], questions: Any = None) -> list[list[Task]]:
-    """What is to be computed, in groups that are in memory together."""
     groups: dict[str, list[Task]] = {}
+    embeddings, home = PIXELS, ""
     for one in named:
-        groups.setdefault(towers_of(one), []).append(task_of(one, questions))
-    towered = next((one for one in named if one.kind in TOWERED), None)
-    embedding = Task("embedding", "pixels", Embedding)
-    if towered is not None:
-        known = f"embedding {content(towered)}"
-        embedding = Task("embedding", known, lambda: Embedding(load_named(towered)))
-    home = towers_of(towered) if towered is not None else next(iter(groups))
-    groups[home] += [Task("light", "light", Light), embedding]
+        known, more = content(one), {}
+        if one.kind == "vqa" and questions is not None:
+            known, more = known + questions.content, {"questions": questions}
+        task = Task(one.label, known, lambda one=one, more=more: scorers.load(one, **more))
+        groups.setdefault(towers_of(one), []).append(task)
+        if one.kind in TOWERED and embeddings is PIXELS:
+            embeddings = Task(
+                "embedding",
+                f"embedding {known}",
+                lambda one=one: embedding(scorers.load(one)),
+                True,
+            )
+            home = towers_of(one)
+    if measures:
+        groups[home or next(iter(groups))] += [LIGHT, embeddings]
     return list(groups.values())
 
 
-def score_table(
-    table: pa.Table,
-    origins: Sequence[str],
-    groups: Sequence[Sequence[Task]],
-    kept: Kept,
-    *,
-    batch_size: int = BATCH,
-) -> Scored:
-    """Score every image by every task, each decoded once for each group of tasks.
+def score_images(
+    images: Images, groups: Sequence[Sequence[Task]], kept: Kept, batch_size: int = BATCH
+) -> list[str]:
+    """Compute and keep what is not kept yet, each image decoded once for each group of tasks.
 
-    Returns the table with float64 columns (null where the image could not be read or got no
-    number), the scorers' names in its metadata, and one sentence for each gap.
+    Processes that were launched together share the images out. Returns one sentence for each image
+    that cannot be read, each scorer that cannot be loaded and each score that is missing.
     """
-    paths = [Path(path) for path in table["image"].to_pylist()]
-    images = Images(
-        table["prompt"].to_pylist(), lambda row: pictures.read_bytes(paths[row]), origins
-    )
     problems: list[str] = []
     for group in groups:
-        run = Run(group, images, kept)
-        run.work(batch_size)
-        problems += run.problems()
-        del run
+        problems += score_group(images, group, kept, batch_size)
         gc.collect()  # one group's weights leave before the next one's come
     devices.wait()
-    faults = [f"{origins[row]}: image {paths[row]}: {why}" for row, why in images.all_faults()]
-    tasks = [task for group in groups for task in group]
-    scorers = [task.label for task in tasks if task.label not in ("light", "embedding")]
-    for task in sorted(tasks, key=lambda task: task.label in ("light", "embedding")):
-        table = with_columns(table, task, images, kept)
-    about = {"scorers": scorers} | provenance({task.label: task.content for task in tasks})
-    metadata = {key: json.dumps(value) for key, value in about.items()}
-    return Scored(table.replace_schema_metadata(metadata), scorers, [*faults, *problems])
+    return [*images.problems(), *problems]
 
 
-class Run:
-    """One group of tasks over all images."""
-
-    def __init__(self, tasks: Sequence[Task], images: Images, kept: Kept):
-        self.tasks, self.images, self.kept = tasks, images, kept
-        self.absent: list[str] = []  # sentences about scorers that could not be loaded
-        self.reasons: dict[tuple[str, Key | None], str] = {}
-        self.loaded: dict[str, Any] = {}
-
-    def work(self, batch_size: int) -> None:
-        """Compute what is not kept yet of this process's part, and keep it."""
-        rows = self.images.rows()  # an image that several tables hold is scored once
-        mine = dict(devices.part_of(sorted(rows.items(), key=lambda item: item[1])))
-        lacking = {}
-        for task in self.tasks:
-            there = self.kept.get(task.content, mine)
-            lacking[task.label] = {row for key, row in mine.items() if key not in there}
-        wanted = sorted(set().union(*lacking.values()))
-        done, started = 0, time.monotonic()
-        shown = started
-        for batch, opened in self.images.batches(wanted, batch_size):
-            for task in self.tasks:
-                some = [i for i, row in enumerate(batch) if row in lacking[task.label]]
-                if some:
-                    self.keep(task, [batch[i] for i in some], [opened[i] for i in some])
-            done += len(batch)
-            if time.monotonic() - shown > 2:
-                shown = time.monotonic()
-                rate = done / (shown - started)
-                print(f"  {done}/{len(wanted)} images, {rate:.0f} a second", file=sys.stderr)
-
-    def problems(self) -> list[str]:
-        """One sentence for each scorer that could not be loaded and each score that is missing."""
-        rows = zip(self.images.origins, self.images.keys, strict=True)
-        return self.absent + [
-            f"{origin}: {task.label}: {self.reasons[task.label, key]}"
-            for origin, key in rows
-            for task in self.tasks
-            if (task.label, key) in self.reasons
-        ]
-
-    def scorer(self, task: Task) -> Any:
-        """The task's scorer, loaded when it is first needed; None where it cannot be."""
-        if task.label not in self.loaded:
-            try:
-                self.loaded[task.label] = scorer = task.load()
-                self.kept.put_names(task.content, getattr(scorer, "also", ()))
-            except EvaluationError as error:
-                if task.label != "embedding":  # whose scorer has said so itself
-                    self.absent.append(str(error))
-                self.loaded[task.label] = None
-        return self.loaded[task.label]
-
-    def keep(self, task: Task, rows: list[int], opened: list[Image.Image]) -> None:
-        """Score some images and keep what came of it."""
-        scorer = self.scorer(task)
-        if scorer is None:
-            return
-        asks = getattr(scorer, "asks", None)
-        prompts = [self.images.prompts[row] for row in rows]
-        chosen = [i for i, prompt in enumerate(prompts) if asks is None or asks(prompt)]
-        numbers, reasons = score_batch(
-            scorer, [prompts[i] for i in chosen], [opened[i] for i in chosen]
-        )
-        found = []
-        for i, (place, row) in enumerate(zip(chosen, numbers, strict=True)):
-            if i in reasons:
-                self.reasons[task.label, self.images.keys[rows[place]]] = reasons[i]
-            else:
-                found.append((self.images.keys[rows[place]], row))
-        self.kept.put(task.content, found)
+def score_group(images: Images, tasks: Sequence[Task], kept: Kept, batch_size: int) -> list[str]:
+    """`score_images` for one group of tasks."""
+    mine = dict(devices.part_of(sorted(images.first.items(), key=lambda item: item[1])))
+    lacking = {}
+    for task in tasks:
+        there = kept.get(task.content, mine)
+        lacking[task] = {row for key, row in mine.items() if key not in there}
+    loaded: dict[Task, Any] = {}
+    absent: list[str] = []
+    reasons: dict[tuple[Task, Any], str] = {}
+    wanted = sorted(set().union(*lacking.values()))
+    progress = Progress(len(wanted), "images")
+    for batch, opened in images.batches(wanted, batch_size):
+        for task in tasks:
+            some = [i for i, row in enumerate(batch) if row in lacking[task]]
+            if some and task not in loaded:
+                try:
+                    loaded[task] = task.load()
+                except EvaluationError as error:
+                    loaded[task] = None
+                    absent += [] if task.embeds else [str(error)]  # its scorer says so itself
+            scorer = loaded.get(task)
+            asks = getattr(scorer, "asks", lambda prompt: True)
+            some = [i for i in some if asks(images.prompts[batch[i]])]
+            if scorer is not None and some:
+                keys = [images.keys[batch[i]] for i in some]
+                numbers, why = score_batch(
+                    scorer, [images.prompts[batch[i]] for i in some], [opened[i] for i in some]
+                )
+                reasons |= {(task, keys[i]): said for i, said in why.items()}
+                found = {key: numbers[i] for i, key in enumerate(keys) if i not in why}
+                kept.put(task.content, found, getattr(scorer, "also", ()))
+        progress.add(len(batch))
+    rows = zip(images.origins, images.keys, strict=True)
+    return absent + [
+        f"{origin}: {task.label}: {reasons[task, key]}"
+        for origin, key in rows
+        for task in tasks
+        if (task, key) in reasons
+    ]
 
 
 def score_batch(
@@ -221,8 +165,6 @@ def score_batch(
     Where a scorer fails on a batch (a prompt that it cannot read, memory), its images are tried one
     by one, so that one of them does not cost the others their scores.
     """
-    if not images:
-        return np.empty((0, 1)), {}
     try:
         numbers = np.asarray(scorer.score(prompts, images), dtype=float)
         if len(numbers) != len(images):
@@ -244,44 +186,66 @@ def score_batch(
 
 
 def with_columns(table: pa.Table, task: Task, images: Images, kept: Kept) -> pa.Table:
-    """The table with a task's numbers as columns."""
-    there = kept.get(task.content, images.rows())
+    """The table with a task's numbers as columns, null where there is none."""
+    there = kept.get(task.content, images.first)
     rows = [there.get(key) if key is not None else None for key in images.keys]
-    if task.label == "embedding":
+    if task.embeds:
         halves = [None if row is None else row.astype(np.float16).tobytes() for row in rows]
-        return put_column(table, "embedding", pa.array(halves, pa.binary()))
-    names = ["brightness", "saturation"] if task.label == "light" else [task.label]
-    names += [f"{task.label}.{name}" for name in kept.names(task.content)]
-    for place, name in enumerate(names):
-        known = (row[place] if row is not None and place < len(row) else np.nan for row in rows)
-        values = np.fromiter(known, float, len(rows))
-        column = pa.array(values, pa.float64(), mask=~np.isfinite(values))
-        table = put_column(table, name, column)
+        columns = {"embedding": pa.array(halves, pa.binary())}
+    else:
+        names = ["brightness", "saturation"] if task is LIGHT else [task.label]
+        names += [f"{task.label}.{name}" for name in kept.names(task.content)]
+        values = np.full((len(rows), len(names)), np.nan)
+        for place, row in enumerate(rows):
+            if row is not None:
+                values[place, : len(row)] = row[: len(names)]
+        columns = {
+            name: pa.array(one, mask=~np.isfinite(one))
+            for name, one in zip(names, values.T, strict=True)
+        }
+    for name, column in columns.items():
+        if name in table.column_names:
+            table = table.drop_columns(name)
+        table = table.append_column(name, column)
     return table
-
-
-def put_column(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    """The table with a column of that name, whether it had one or not."""
-    if name in table.column_names:
-        return table.set_column(table.column_names.index(name), name, column)
-    return table.append_column(name, column)
 
 
 def score(
     paths: Sequence[Path],
-    names: Sequence[str],
-    kept: Path,
+    groups: Sequence[Sequence[Task]],
+    kept: Kept,
     *,
     limit: int | None = None,
     batch_size: int = BATCH,
-    questions: Any = None,
-) -> Scored:
-    """Score IMAGES tables with scorers, see `naming`; what is scored is kept in the file `kept`.
+) -> tuple[pa.Table, list[str], list[str]]:
+    """Score the images that tables list; what is scored is kept.
 
-    limit : of each table only the first so many prompts. questions : see `questions`.
-    Raises EvaluationError for an unknown scorer or an unreadable table.
+    A column that one of several tables lacks is null for its rows. limit : of each table only the
+    first so many prompts.
+
+    Returns the table with its columns of scores, whose names and making are in its metadata; these
+    names; and one sentence for each gap. Raises EvaluationError for an unreadable table.
     """
-    named = parse_all(names)
-    table, origins = read_images(paths, limit)
-    groups = tasks_of(named, questions)
-    return score_table(table, origins, groups, Kept(kept), batch_size=batch_size)
+    tables, origins = [], []
+    for path in paths:
+        table = read_images(path)
+        prompts = table["prompt"].to_pylist()
+        first = {*list(dict.fromkeys(prompts))[:limit]}
+        rows = [i for i, one in enumerate(prompts) if one in first]
+        tables.append(table.take(rows))
+        origins += [f"{path}: row {row + 1}" for row in rows]
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise EvaluationError(f"{paths[0]} and the others do not fit together: {error}") from error
+    if not table.num_rows:
+        raise EvaluationError(f"{paths[0]}: holds no image")
+    images = Images(table["prompt"].to_pylist(), table["image"].to_pylist(), FILES, origins)
+    problems = score_images(images, groups, kept, batch_size)
+    tasks = [task for group in groups for task in group]
+    names = [task.label for task in tasks if task is not LIGHT and not task.embeds]
+    for task in sorted(tasks, key=lambda task: task.label not in names):
+        table = with_columns(table, task, images, kept)
+    about = {"scorers": names} | provenance({task.label: task.content for task in tasks})
+    metadata = {key: json.dumps(value) for key, value in about.items()}
+    return table.replace_schema_metadata(metadata), names, problems

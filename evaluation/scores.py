@@ -12,8 +12,8 @@ which columns are scores, and what is missing.
     names, or those called as a known scorer is. Nothing is guessed from the values.
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from evaluation.errors import EvaluationError
 from evaluation.scorers.naming import BUILT_IN, DESCRIPTIVE, offered
-from evaluation.tables import columns_of, read_table
+from evaluation.tables import columns_of, metadata_of
 
 MEASURES = ("brightness", "saturation")
 
@@ -104,17 +104,13 @@ def scorers_of(table: Any, wanted: Sequence[str] | None = None) -> list[str]:
 
     wanted : the caller's word. Raises EvaluationError where nobody says which they are.
     """
-    columns = table.schema.names if isinstance(table, pa.Table) else list(table.columns)
-    metadata = (table.schema.metadata or {}) if isinstance(table, pa.Table) else {}
-    named = list(wanted) if wanted else json.loads(metadata.get(b"scorers", b"null"))
-    if named is None:
-        known = {*BUILT_IN, *offered()}
-        named = [name for name in columns if name in known]
-    absent = [name for name in named if name not in columns]
-    if absent:
-        raise EvaluationError(
-            f"the scores have no column {absent[0]!r} (only {', '.join(columns)})"
-        )
+    columns = list(table.schema.names if isinstance(table, pa.Table) else table.columns)
+    named = list(wanted) if wanted else metadata_of(table, "scorers")
+    if not isinstance(named, list):
+        named = [name for name in columns if name in {*BUILT_IN, *offered()}]
+    for name in named:
+        if name not in columns:
+            raise EvaluationError(f"the scores have no column {name!r} (only {', '.join(columns)})")
     if not named:
         others = [name for name in columns if name not in DESCRIPTIVE]
         raise EvaluationError(
@@ -138,45 +134,40 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
     for name in ("policy", "prompt"):
         if name not in columns:
             raise EvaluationError(f"the scores have no column {name!r} (only {', '.join(columns)})")
-    count = len(columns["policy"])
-    ids = prompt_ids(columns["prompt"], columns.get("prompt_id", [None] * count))
+    nothing = [None] * len(columns["policy"])
     policies = list(dict.fromkeys(columns["policy"]))
-    rows, places = slots(columns["policy"], ids, columns.get("seed", [None] * count))
-    order = np.unique(rows, return_index=True)[1]  # first row of the table for each slot
-    shape = (len(order), len(policies))
-
-    def spread(values: Sequence[Any], empty: Any, kind: Callable[[Any], Any]) -> np.ndarray:
-        grid = np.full(shape, empty, dtype=object if empty is None else float)
-        for row, place, value in zip(rows, places, values, strict=True):
-            grid[row, place] = empty if value is None else kind(value)
-        return grid
+    ids = prompt_ids(columns["prompt"], columns.get("prompt_id", nothing))
+    rows, places = slots(columns["policy"], ids, columns.get("seed", nothing))
+    shape = (rows.max(initial=-1) + 1, len(policies))
 
     def numbers(name: str) -> np.ndarray:
+        grid = np.full(shape, np.nan)
         try:
-            return spread(columns[name], np.nan, float)
+            grid[rows, places] = np.array(columns[name], dtype=float)  # None becomes NaN
         except (TypeError, ValueError) as error:
             raise EvaluationError(f"the column {name!r} holds no scores: {error}") from error
+        return grid
 
     own = tuple(f"{name}." for name in named)  # "hps_v3.sigma", "vqa.count"
     further = [name for name in columns if name in MEASURES or name.startswith(own)]
-    further = [name for name in further if name not in named]
-    first = [ids[i] for i in order]
+    paths = np.full(shape, None, dtype=object)
+    for row, place, image in zip(rows, places, columns.get("image", [""] * len(ids)), strict=True):
+        paths[row, place] = None if image is None else Path(image)
+    # A row's prompt: its number, its text as first given, the first category that is given.
+    first = [ids[i] for i in np.unique(rows, return_index=True)[1]]
     numbering = {one: number for number, one in enumerate(dict.fromkeys(first))}
-    texts: dict[str, str] = {}
+    texts = dict(zip(reversed(ids), reversed(columns["prompt"]), strict=True))
     categories: dict[str, str | None] = {}
-    for one, text, category in zip(
-        ids, columns["prompt"], columns.get("category", [None] * count), strict=True
-    ):
-        texts.setdefault(one, text)
+    for one, category in zip(ids, columns.get("category", nothing), strict=True):
         categories[one] = categories.get(one) or category
     return Scores(
         policies=policies,
         scorers=named,
         prompts=[texts[one] for one in first],
-        prompt_of=np.array([numbering[one] for one in first]),
+        prompt_of=np.array([numbering[one] for one in first], dtype=int),
         categories=[categories[one] for one in first],
-        paths=spread(columns.get("image", [""] * count), None, Path),
-        values={name: numbers(name) for name in [*named, *further] if name in columns},
+        paths=paths,
+        values={name: numbers(name) for name in dict.fromkeys([*named, *further])},
         embeddings=embeddings_of(columns.get("embedding"), rows, places, shape),
     )
 
@@ -209,25 +200,27 @@ def slots(
     policies: Sequence[str], ids: Sequence[str], seeds: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(row, column) in the grid of images by policies, for each row of the table."""
-    numbers: dict[tuple[str, int], int] = {}
     columns = {name: place for place, name in enumerate(dict.fromkeys(policies))}
-    counts: dict[tuple[str, str], int] = {}
-    taken = set()
-    rows, places = [], []
+    numbers: dict[tuple[str, int], int] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    taken: dict[tuple[int, int], None] = {}
     for policy, one, given in zip(policies, ids, seeds, strict=True):
-        seed = given
-        if seed is None:
-            seed = counts[policy, one] = counts.get((policy, one), -1) + 1
-        row = numbers.setdefault((one, int(seed)), len(numbers))
-        if (row, policy) in taken:
+        try:
+            seed = counts[policy, one] if given is None else int(given)
+            if given is not None and float(given) != seed:
+                raise ValueError
+        except (TypeError, ValueError, OverflowError) as error:
+            raise EvaluationError(f"the seed {given!r} is no whole number") from error
+        counts[policy, one] += given is None
+        place = numbers.setdefault((one, seed), len(numbers)), columns[policy]
+        if place in taken:
             raise EvaluationError(
                 f"policy {policy!r} has two images for prompt {one!r}, seed {seed}; "
                 "give each image once"
             )
-        taken.add((row, policy))
-        rows.append(row)
-        places.append(columns[policy])
-    return np.array(rows, dtype=int), np.array(places, dtype=int)
+        taken[place] = None
+    places = np.array([*taken], dtype=int).reshape(-1, 2)
+    return places[:, 0], places[:, 1]
 
 
 def embeddings_of(
@@ -242,11 +235,3 @@ def embeddings_of(
         if one is not None:
             found[row, place] = np.frombuffer(one, np.float16)
     return found
-
-
-def read_scores(path: Path) -> pa.Table:
-    """Read what `score` wrote; image paths relative to the file become absolute."""
-    table = read_table(path, ("policy", "prompt", "image"))
-    images = [str((path.parent / image).absolute()) for image in table["image"].to_pylist()]
-    index = table.column_names.index("image")
-    return table.set_column(index, "image", pa.array(images, pa.string()))

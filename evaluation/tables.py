@@ -1,33 +1,33 @@
 """Tables and files of the evaluation: read with what they need, written whole or not at all.
 
-Only pyarrow is used here, so that these run where the job runs and inside Dagster alike.
+Only pyarrow is used here, so that these run where the jobs run and inside Dagster alike.
 """
 
 import hashlib
 import io
+import json
 import math
-import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from arena.atomic import replacing
 from evaluation.errors import EvaluationError
 
 TEXT_COLUMNS = ("policy", "prompt", "prompt_id", "image")
 
 
-def read_table(
-    path: Path, required: Iterable[str], *, only: Sequence[str] | None = None
-) -> pa.Table:
-    """Read a .parquet or .csv table that has the required columns; `only` some of a .parquet's.
+def read_table(path: Path, required: Iterable[str]) -> pa.Table:
+    """Read a .parquet or .csv table that has the required columns.
 
-    Identifiers and texts come back as strings even where a CSV's look like numbers.
-    Raises EvaluationError naming the file when it is absent, unreadable or lacks a column.
+    Identifiers and texts come back as strings even where a CSV's look like numbers, empty ones as
+    nulls. Raises EvaluationError naming the file when it is absent, unreadable or lacks a column,
+    and the row that lacks a required value.
     """
     if not path.is_file():
         raise EvaluationError(f"{path}: no such file")
@@ -35,39 +35,46 @@ def read_table(
     if suffix not in (".parquet", ".csv"):
         raise EvaluationError(f"{path}: expected a .parquet or .csv file")
     try:
-        if suffix == ".parquet":
-            names = pyarrow.parquet.read_schema(path).names
-            wanted = [name for name in names if only is None or name in only]
-            table = pyarrow.parquet.read_table(path, columns=wanted)
-        else:
-            as_text = {name: pa.string() for name in TEXT_COLUMNS}
-            text = read_text(path)
-            head = text.partition("\n")[0]  # Excel writes what its country separates numbers by
-            delimiter = next((one for one in ",;\t" if one in head), ",")
-            table = pyarrow.csv.read_csv(
-                io.BytesIO(text.encode()),
-                parse_options=pyarrow.csv.ParseOptions(
-                    delimiter=delimiter, newlines_in_values=True
-                ),
-                convert_options=pyarrow.csv.ConvertOptions(column_types=as_text),
-            )
+        table = pyarrow.parquet.read_table(path) if suffix == ".parquet" else read_csv(path)
+        doubled = {name for name in table.column_names if table.column_names.count(name) > 1}
+        if doubled:
+            raise EvaluationError(f"{path}: has two columns {doubled.pop()!r}; rename one of them")
+        for name in {*TEXT_COLUMNS} & {*table.column_names}:
+            column = table.column(name).cast(pa.string())
+            column = pc.if_else(pc.equal(column, ""), None, column)
+            table = table.set_column(table.column_names.index(name), name, column)
     except (pa.ArrowException, OSError) as error:
         raise EvaluationError(f"{path}: not a readable {suffix[1:]} table: {error}") from error
-    known = names if suffix == ".parquet" else table.column_names
-    missing = [name for name in required if name not in known]
-    if missing:
-        raise EvaluationError(
-            f"{path}: lacks the column {missing[0]!r} (it has {', '.join(known)})"
-        )
-    for name in TEXT_COLUMNS:
-        if name in table.column_names and not pa.types.is_string(table.schema.field(name).type):
-            column = table.column(name).cast(pa.string())
-            table = table.set_column(table.column_names.index(name), name, column)
-    for name in [name for name in required if name in table.column_names]:
+    for name in required:
+        if name not in table.column_names:
+            known = ", ".join(table.column_names)
+            raise EvaluationError(f"{path}: lacks the column {name!r} (it has {known})")
         if table.column(name).null_count:
             row = table.column(name).to_pylist().index(None) + 1
             raise EvaluationError(f"{path}: row {row} has no {name}")
     return table
+
+
+def read_csv(path: Path) -> pa.Table:
+    """Read a table of text as commas, semicolons (Excel in half of Europe) or tabs cut it."""
+    text = read_text(path)
+    head = text.partition("\n")[0]
+    delimiter = next((one for one in ",;\t" if one in head), ",")
+    return pyarrow.csv.read_csv(
+        io.BytesIO(text.encode()),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(TEXT_COLUMNS, pa.string())
+        ),
+    )
+
+
+def read_images(path: Path) -> pa.Table:
+    """Read a table of policy, prompt and image, whose relative paths start at its own folder."""
+    table = read_table(path, ("policy", "prompt", "image"))
+    images = [str((path.parent / image).absolute()) for image in table["image"].to_pylist()]
+    index = table.column_names.index("image")
+    return table.set_column(index, "image", pa.array(images, pa.string()))
 
 
 def read_text(path: Path) -> str:
@@ -75,6 +82,8 @@ def read_text(path: Path) -> str:
 
     Raises EvaluationError naming the file, and the line where it is something else.
     """
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such file")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -88,39 +97,51 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file whole: a reader sees the old content or the new, never a part.
-
-    durable flushes to the disk before the rename, so this holds across a power cut too; where
-    thousands of small files are written that are checked before use, it costs more than it gives.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises EvaluationError naming it when absent or malformed."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError(f"{path}: not readable JSON: {error}") from error
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line, value) of a file of one JSON value a line; U+2028 and its like end no line.
+
+    Raises EvaluationError naming the line that is no JSON.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise EvaluationError(f"{path}: line {number} is not JSON: {error}") from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole: a reader sees the old content or the new, never a part."""
+    with replacing(path) as aside:
+        aside.write_bytes(content)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table as one parquet file, whole or not at all."""
-    sink = pa.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink)
-    write_bytes(path, sink.getvalue().to_pybytes())
+    with replacing(path) as aside:
+        pyarrow.parquet.write_table(table, aside)
 
 
 def columns_of(table: Any) -> dict[str, list[Any]]:
     """Name -> values of a pyarrow table or a polars frame."""
-    if isinstance(table, pa.Table):
-        return table.to_pydict()
-    return table.to_dict(as_series=False)
+    return (table if isinstance(table, pa.Table) else table.to_arrow()).to_pydict()
+
+
+def metadata_of(table: Any, key: str) -> Any:
+    """What a parquet's metadata says in JSON under a key; None where there is nothing."""
+    metadata = getattr(getattr(table, "schema", None), "metadata", None) or {}
+    try:
+        return json.loads(metadata.get(key.encode(), b"null"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def digest(paths: Iterable[Path], root: Path) -> str:

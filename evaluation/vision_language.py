@@ -42,10 +42,9 @@ class VisionLanguageModel:
         dtype = torch.float32 if self.device == "cpu" else "auto"
         local = hub.out_of_reach()
         try:
-            self.processor = AutoProcessor.from_pretrained(source, local_files_only=local)
-            model = AutoModelForImageTextToText.from_pretrained(
-                source, dtype=dtype, local_files_only=local
-            )
+            how = {"local_files_only": local, "trust_remote_code": False}
+            self.processor = AutoProcessor.from_pretrained(source, **how)
+            model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **how)
         except ImportError as error:  # a processor that needs torchvision
             reason = " ".join(str(error).split())[:160]
             raise EvaluationError(

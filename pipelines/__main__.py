@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from assets.pictures import in_plain_text
 from assets.study import Study, read_study
 from pipelines import homes
 
@@ -42,7 +43,7 @@ def main() -> int:
             "check": check, "plan": plan, "run": run, "ui": ui, "clean": clean, "promote": promote,
         }[options.command](options, studies, home)  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"pipelines: {error}", file=sys.stderr)
+        print(in_plain_text(f"pipelines: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -92,7 +93,7 @@ def check(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     from pipelines.needs import needs, shown
 
     found = needs(studies[0])
-    print(shown(studies[0], found))
+    print(in_plain_text(shown(studies[0], found)))
     return int(any(not each.met for each in found))
 
 
@@ -106,7 +107,7 @@ def plan(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     if tracking.exists:
         tracking.client()  # a store that is damaged is said before anybody relies on the plan
     with homes.reading(home) as instance:
-        print(planning.plan(studies[0], chain_of(studies[0]), instance))
+        print(in_plain_text(planning.plan(studies[0], chain_of(studies[0]), instance)))
     return 0
 
 
@@ -126,7 +127,7 @@ def clean(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     from pipelines.chain import chain_of
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr)
+        print(in_plain_text(line), file=sys.stderr)
 
     with homes.reading(home) as instance:
         chain = chain_of(studies[0])
@@ -151,7 +152,8 @@ def run(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     study, begun = studies[0], time.monotonic()
 
     def say(line: str) -> None:
-        print(f"[{time.monotonic() - begun:6.1f} s] {line}", file=sys.stderr, flush=True)
+        stamp = f"[{time.monotonic() - begun:6.1f} s]"
+        print(stamp, in_plain_text(line), file=sys.stderr, flush=True)
 
     require(study, say)
     point_to_served_pages(home)

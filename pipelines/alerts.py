@@ -19,6 +19,7 @@ from arena.atomic import replacing
 from assets.dagster_internals import evaluations
 from assets.lake import Lake
 from assets.lineage import DATA_VERSION, RUN_LINK, latest, named, told, why
+from assets.pictures import in_plain_text
 from assets.stage import Chain
 from assets.study import Study
 from pipelines.delivery import undelivered
@@ -34,7 +35,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Event:
-    """What happened, as it is told; text: one sentence; link: its page in MLflow."""
+    """What happened, as it is told; text: one sentence, harmless; link: its page in MLflow."""
 
     id: str
     event: str  # run_failed, check_failed, new_champion
@@ -48,6 +49,9 @@ class Event:
     check: str = ""
     severity: str = ""
     link: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", in_plain_text(self.text))
 
 
 def tell(study: Study, chain: Chain, instance: dg.DagsterInstance, say: Say) -> list[Event]:

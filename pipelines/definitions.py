@@ -34,6 +34,24 @@ for kind in (dg.BetaWarning, dg.PreviewWarning, DeprecationWarning):
 for kind in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=kind)
 
+
+class KeepsNothing(dg.IOManager):
+    """Stands where Dagster would write what a step returns: a stage writes to its lake itself."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        """Write nothing."""
+
+    def load_input(self, context: dg.InputContext) -> None:
+        """Raise TypeError: no stage reads what another one returned."""
+        raise TypeError(f"{context.upstream_output} is read from the lake, not from Dagster")
+
+
+@dg.io_manager(config_schema={})
+def nowhere(_: dg.InitResourceContext) -> KeepsNothing:
+    """Take no configuration: nobody who starts a run can choose a folder that it writes to."""
+    return KeepsNothing()
+
+
 BUILDERS = (
     votes_stage,
     ratings_stage,
@@ -71,6 +89,7 @@ def build_definitions(study: Study) -> dg.Definitions:
         jobs=[*jobs.values(), clean_job(study, chain)],
         sensors=sensors(study, chain, [jobs[job] for job in JOBS]),
         schedules=schedules(study),
+        resources={"io_manager": nowhere},
         # A chain's stages follow each other, so a process for each would only cost its start; and
         # what ends a run's one process ends its job with it.
         executor=dg.in_process_executor,

@@ -4,10 +4,13 @@ import http.client
 import json
 import os
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
+from assets.environment import short
 from assets.study import Study
 
 SECONDS = 10
@@ -36,7 +39,7 @@ def _run_command(study: Study, event: Fields) -> None:
         study.alerts.command,
         cwd=study.path.parent,
         input=json.dumps(event),
-        env={**os.environ, **named},
+        env=short(os.environ, study.jobs.environment) | named,
         capture_output=True,
         text=True,
         errors="replace",
@@ -56,12 +59,24 @@ def _post(study: Study, event: Fields) -> None:
             raise ValueError(f"the environment variable {address[1:]} holds no http(s) address")
         address = named
     headers = {"Content-Type": "application/json", "User-Agent": "arenapo"}
-    request = urllib.request.Request(address, json.dumps(event).encode(), headers, method="POST")
+    # The address may be a secret and errors repeat it: only its host and what went wrong are said.
     try:
-        urllib.request.urlopen(request, timeout=SECONDS).close()
-    except (OSError, http.client.HTTPException) as error:
-        # The address itself may be a secret, so only its host is said.
-        raise ValueError(f"{urlsplit(address).hostname}: {error}") from None
+        body = json.dumps(event).encode()
+        request = urllib.request.Request(address, body, headers, method="POST")
+        urllib.request.build_opener(NoRedirect).open(request, timeout=SECONDS).close()
+    except urllib.error.HTTPError as error:
+        raise ValueError(f"{urlsplit(address).hostname}: it answered {error.code}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        cause = getattr(error, "reason", error)
+        said = os.strerror(cause.errno) if getattr(cause, "errno", None) else type(cause).__name__
+        raise ValueError(f"{urlsplit(address).hostname}: {said}") from None
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect as the error it is: an event goes to the address that the study names."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Return no request to go on with."""
 
 
 def _is_timeout(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.dagster_internals import open_instance
+from assets.lake import private_folder
 from assets.study import Study, read_study
 
 HOUSE = Path(__file__).resolve().parents[1]
@@ -56,6 +57,7 @@ def complete(home: Path) -> None:
 
 def opened(home: Path) -> dg.DagsterInstance:
     """Open the home's instance; its databases are made when they are not there yet."""
+    private_folder(home / ".dagster")
     return open_instance(home, config(home))
 
 

@@ -17,6 +17,8 @@ from assets.tracking import Tracking, TrackingError
 from assets.votes import NothingYet, sources_of, taken_in
 from evaluation.errors import EvaluationError
 from evaluation.prompts import read_prompts
+from evaluation.scorers.naming import absence
+from pipelines import fit
 from pipelines.chain import chain_of
 from pipelines.costs import Costs
 from pipelines.planning import free_space
@@ -47,7 +49,8 @@ def require(study: Study, say: Callable[[str], object]) -> None:
 
 def needs(study: Study) -> list[Need]:
     """Return every need of a study, met or not."""
-    return [*quick(study), *votes(study), *resources(study)]
+    found = [*quick(study), *(Need(*each) for each in fit.files(study))]
+    return [*found, *votes(study), *resources(study)]
 
 
 def shown(study: Study, found: list[Need]) -> str:
@@ -112,8 +115,8 @@ def weights(scorer: str) -> Need:
     what = f"scorer {name}"
     if source.startswith(("/", ".")):
         return _there(what, Path(source))
-    if name in ("aesthetic", "miniature") and not source:
-        return Need(what, False, f"it has no weights on the hub; write {name}=FOLDER")
+    if said := absence(scorer):
+        return Need(what, False, said)
     return Need(what, True, f"{source or 'its authors weights'}, from the hub or its cache")
 
 
@@ -160,6 +163,7 @@ def votes(study: Study) -> Iterator[Need]:
             yield Need("votes", accepted > 0, said if accepted else f"none is accepted ({said})")
             for name, reason in quarantined.iter_rows():
                 yield Need(Path(name).name, False, reason)
+            yield from (Need(*each) for each in fit.votes(study, lake))
     except (NothingYet, VotesError, OSError) as error:
         yield Need("votes", False, str(error))
 

@@ -13,14 +13,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from assets.dagster_internals import DAEMON
+from assets.environment import short
 from assets.jobs import import_path
+from assets.lake import private_folder
 from assets.study import Study
 from assets.tracking import PAGES, Tracking
+from pipelines.gate import LOOPBACK_NAMES
 from pipelines.homes import STUDIES, apart, complete
 
 LOOPBACK = "127.0.0.1"
@@ -46,7 +51,7 @@ def serve(studies: Sequence[Study], home: Path, dagster_port: int, mlflow_port: 
     tracking.client()
     complete(home)
     with served(home, studies, dagster_port, mlflow_port) as folder, ExitStack() as held:
-        for name in ("dagster", "mlflow"):  # a server of before may still be going down
+        for name in ("dagster", "daemon", "mlflow"):  # one of before may still be going down
             handle = held.enter_context((folder / f"{name}.lock").open("w"))
             fcntl.flock(handle, fcntl.LOCK_EX)
             fcntl.flock(handle, fcntl.LOCK_UN)
@@ -54,18 +59,52 @@ def serve(studies: Sequence[Study], home: Path, dagster_port: int, mlflow_port: 
         for port in wanted:
             require_free(port)
         own = f"http://{LOOPBACK}:{mlflow_port}" if tracking.folder else tracking.uri
-        servers = {
-            f"http://{LOOPBACK}:{dagster_port}": [
-                *("dagster", "dev", "--module-name", "pipelines.definitions"),
-                *("--host", LOOPBACK, "--port", str(dagster_port)),
-            ]
-        }
+        told = environment(studies, tracking, own, home)
+        servers = [
+            Server("dagster", ["pipelines.webserver", str(dagster_port)], told, dagster_port),
+            Server("daemon", [DAEMON, "run", "--module-name", "pipelines.definitions"], told),
+        ]
         if tracking.folder is not None:
-            servers[own] = [
-                *("mlflow", "server", "--backend-store-uri", tracking.uri),
-                *("--host", LOOPBACK, "--port", str(mlflow_port), "--workers", "1"),
-            ]
-        return watch(servers, folder, environment(studies, tracking, own, home))
+            # It runs no code of a study, so it is told no secret of one.
+            few = short(told, ("MLFLOW_*", "PYTHONPATH"))
+            command = mlflow_command(tracking, mlflow_port)
+            servers.append(Server("mlflow", command, few, mlflow_port))
+        return watch(servers, folder, own)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A process behind the pages; command: what `python -m` runs; port: None where it has none."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    port: int | None = None
+
+    @property
+    def url(self) -> str:
+        """Where its page is."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def start(self, folder: Path) -> "subprocess.Popen[bytes]":
+        """Start it, tied to this process and after an earlier one of its name; folder: of locks."""
+        python = [sys.executable, "-P", "-m"]
+        tie = [*python, "assets.child", str(os.getpid()), str(folder / f"{self.name}.lock")]
+        return subprocess.Popen(
+            [*tie, *python, *self.command], env=dict(self.environment), start_new_session=True
+        )
+
+
+def mlflow_command(tracking: Tracking, port: int) -> list[str]:
+    """Return MLflow's server, which answers this machine's names and its own page alone."""
+    names = [name for name in LOOPBACK_NAMES if ":" not in name]  # it listens on IPv4 only
+    hosts = [f"{name}{end}" for name in names for end in ("", ":*")]
+    origins = [f"http://{name}:{port}" for name in names]
+    return [
+        *("mlflow", "server", "--backend-store-uri", tracking.uri),
+        *("--host", LOOPBACK, "--port", str(port), "--workers", "1"),
+        *("--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins)),
+    ]
 
 
 def environment(
@@ -79,33 +118,26 @@ def environment(
         PAGES: pages,
         "PYTHONPATH": import_path(),
         "DAGSTER_HOME": str(home),
+        "PYTHONSAFEPATH": "1",  # `-P` for what the servers start in their turn
         # Nothing here gives MLflow's server jobs of its own; the seven runners cost a gigabyte.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
 
 
-def watch(servers: dict[str, list[str]], folder: Path, environment: dict[str, str]) -> int:
+def watch(servers: Sequence[Server], folder: Path, mlflow: str) -> int:
     """Start the servers, say where they are, and stay with them until an interrupt."""
-    tie = [sys.executable, "-m", "assets.child", str(os.getpid())]
-    running = [
-        subprocess.Popen(
-            [*tie, str(folder / f"{command[0]}.lock"), sys.executable, "-m", *command],
-            env=environment,
-            start_new_session=True,
-        )
-        for command in servers.values()
-    ]
+    running = [server.start(folder) for server in servers]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        for name, url in zip(("Dagster", "MLflow"), servers, strict=False):
-            wait_for(url, running)
-            print(f"{name} is at {url}", flush=True)
-        if len(servers) == 1:
-            print(f"MLflow is at {environment[PAGES]}", flush=True)
+        for server in servers:
+            if server.port is not None:
+                wait_for(server.url, running)
+        print(f"Dagster is at {servers[0].url}", flush=True)
+        print(f"MLflow is at {mlflow}", flush=True)
         while all(process.poll() is None for process in running):
             time.sleep(0.5)
-        raise RuntimeError("a server ended, so the other was stopped; its own words are above")
+        raise RuntimeError("a server ended, so the others were stopped; its own words are above")
     except KeyboardInterrupt:
         return 0
     finally:
@@ -118,7 +150,7 @@ def served(
 ) -> Iterator[Path]:
     """Hold the home's pages while they are served, and say to others where they are."""
     folder = home / ".dagster"
-    folder.mkdir(exist_ok=True)
+    private_folder(folder)
     note = folder / "pages.json"
     with (folder / "pages.lock").open("w") as handle:
         try:

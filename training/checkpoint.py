@@ -173,10 +173,13 @@ def _differences(
 ) -> list[str]:
     """Say in what two runs differ, the keys in FREE aside.
 
-    A schedule that falls to 0 at the last step makes the number of steps part of every step.
+    A schedule that falls to 0 at the last step makes the number of steps part of every step;
+    dropout, and a safeguard for each part, make the number of pairs at once part of it.
     """
     old, new = held["policy"], json.loads(json.dumps(identity["policy"]))
-    free = FREE - ({"steps"} if new.get("schedule") != "constant" else set())
+    of_parts = new["lora_dropout"] or (new["objective"], new["safeguard"]) == ("sdpo", "part")
+    free = FREE - ({"steps"} if new["schedule"] != "constant" else set())
+    free -= {"pairs_at_once"} if of_parts else set()
     differs = [f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)"
                for key in sorted({*old, *new} - free) if old.get(key) != new.get(key)]  # fmt: skip
     others = [key for key in identity if key not in ("policy", "images")]

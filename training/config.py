@@ -29,7 +29,7 @@ ObjectiveName = Literal[
     "alpha_dpo",
     "hinge",
 ]
-# Objectives whose loss does not look at the gap: only other pairs change them.
+# Objectives whose loss does not look at the gap; see `PolicyConfig.reads_gap`.
 WITHOUT_GAPS = frozenset(
     {"sft", "dpo", "fixed_margin", "ipo", "sdpo", "dmpo", "poly_dpo", "alpha_dpo", "hinge"}
 )
@@ -155,12 +155,12 @@ class PolicyConfig:
     """Control: every training pair gets the gap and probability of another one. The other control,
     equal gaps, is `fixed_margin`."""
     mirror: bool = False
-    """Every other time that a pair has its turn, both of its images are mirrored, left to right:
-    more to learn from where votes are few, at the price of letters. Twice the latents are kept."""
+    """At every turn of a pair, mirror each of its two images left to right with probability 1/2,
+    as the scripts of Diffusion-DPO and Diffusion-SDPO do. Twice the latents are kept."""
     crops: int = field(default=1, metadata={"least": 1})
     """n: a pair's turns show n crops of its images one after the other, the middle one first, the
     others at places drawn along the longer side by the image's content; SDXL is told where. n times
-    the latents are kept. Square images have one crop alone, so it is for others."""
+    the latents are kept. A square image has one crop only."""
     drop_prompts: float = field(default=0.0, metadata={"least": 0, "below": 1})
     """Share of turns at which a pair is shown with the empty prompt, so that what guidance pushes
     away from is trained too (0.2 in the scripts of Diffusion-DPO and Diffusion-SDPO)."""
@@ -217,6 +217,13 @@ class PolicyConfig:
             )
         if self.objective == "dmpo" and not 0 < self.alpha < 1:
             raise ConfigError(f"train.alpha = {self.alpha:g}: dmpo needs a share above 0, below 1")
+
+    @property
+    def reads_gap(self) -> bool:
+        """Whether the weights depend on the pairs' gaps and probabilities."""
+        if self.objective == "sft":
+            return False
+        return self.objective not in WITHOUT_GAPS or self.gap_power > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -334,12 +334,14 @@ def _pixels(image: str, content: bytes, shape: Shape, view: View, digest: str) -
 
 
 def _stamp(file: Path | None) -> str:
-    """Name the state of a file without reading it."""
+    """Name the state of a file, or of a folder's shards, without reading them."""
     if file is None:
         return "files"
+    from arena.votes.images import shards
+
     try:
-        state = file.stat()
+        states = [(each.resolve(), each.stat()) for each in shards(file)]
     except OSError as error:
         raise ImageError(f"votes.images: {file}: {error.strerror}") from error
-    text = f"{file.resolve()} {state.st_size} {state.st_mtime_ns}"
+    text = "\n".join(f"{path} {state.st_size} {state.st_mtime_ns}" for path, state in states)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

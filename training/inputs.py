@@ -37,11 +37,11 @@ Draws = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Turns:
-    """How B pairs are shown at their turns: each (B,)."""
+    """How B pairs are shown at their turns."""
 
-    draw: np.ndarray  # which of a pair's fixed times and noises, where it has such
-    view: np.ndarray  # which of the views
-    dropped: np.ndarray  # whether with the empty prompt
+    draw: np.ndarray  # (B,) which of a pair's fixed times and noises, where it has such
+    view: np.ndarray  # (B, 2) which of the views, of winner and loser
+    dropped: np.ndarray  # (B,) whether with the empty prompt
 
     def rows(self, rows: np.ndarray | slice) -> "Turns":
         """Return the turns at `rows`."""
@@ -113,14 +113,20 @@ class Inputs:
 
     def turns(self, pairs: Pairs, rows: np.ndarray, times: np.ndarray) -> Turns:
         """Return how pairs at `rows` (B,) are shown that were shown `times` (B,) before."""
-        config = self._config
-        dropped = np.zeros(len(rows), dtype=bool)
-        if config.drop_prompts:
-            names = (f"{config.seed}/{v}/{t}/prompt"
-                     for v, t in zip(pairs.vote_id[rows], times.tolist(), strict=True))  # fmt: skip
+        config, votes = self._config, pairs.vote_id[rows]
+
+        def happens(what: str, probability: float) -> np.ndarray:
+            if not probability:
+                return np.zeros(len(rows), dtype=bool)
+            names = (f"{config.seed}/{v}/{t}/{what}"
+                     for v, t in zip(votes, times.tolist(), strict=True))  # fmt: skip
             drawn = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:7], "big") for n in names]
-            dropped = np.array(drawn) < config.drop_prompts * 2**56
-        return Turns(times % max(1, config.reference_draws), times % len(self._views), dropped)
+            return np.array(drawn) < probability * 2**56
+
+        mirrored = [happens(f"{side} mirrored", config.mirror / 2) for side in ("winner", "loser")]
+        view = (times % config.crops)[:, None] * (1 + config.mirror) + np.stack(mirrored, axis=1)
+        draw = times % max(1, config.reference_draws)
+        return Turns(draw, view, happens("prompt", config.drop_prompts))
 
     def parts(
         self,
@@ -195,11 +201,11 @@ class Inputs:
         reference: Tensor | None,
     ) -> Batch:
         n = len(taken)
-        views = np.zeros(n, dtype=np.int64) if turns is None else turns.view
+        views = np.zeros((n, 2), dtype=np.int64) if turns is None else turns.view
         rows: list[Tensor] = []
         sizes: list[np.ndarray] = []
-        for side in (taken.winner, taken.loser):
-            for image, view in zip(side.tolist(), views.tolist(), strict=True):
+        for side, of_side in ((taken.winner, views[:, 0]), (taken.loser, views[:, 1])):
+            for image, view in zip(side.tolist(), of_side.tolist(), strict=True):
                 shown = self._shown[bucket, view]
                 at = shown.index[image]
                 rows += shown.rows.take(np.array([at]))

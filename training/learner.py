@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,8 @@ class Learner:
         """
         trained, whole = self.model.trained.values(), sum(len(part) for part in parts)
         found: list[dict[str, Tensor]] = []
-        self.model.policy.train(self.config.lora_dropout > 0)
+        if self.config.lora_dropout:
+            self._start_dropout(step)
         for part in parts:
             measured = self._measure(part)
             self._scaler.scale(measured["loss"].sum() / whole).backward()
@@ -144,6 +146,12 @@ class Learner:
         config, alpha = self.config, self.config.alpha
         a = 0.9999 * self._preference if config.objective == "alpha_dpo" else alpha
         return objective.Asked(gap, probability, config.gamma, a)
+
+    def _start_dropout(self, step: int) -> None:
+        """Let the LoRA drop inputs, which ones being a function of (seed, step) and the process."""
+        numbers = [self.config.seed, step, self.processes.rank]
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))
+        self.model.policy.train()
 
     def _measure(self, batch: Batch, *, as_pairs: bool = False) -> dict[str, Tensor]:
         """Return the loss and what is worth watching, each (B,)."""

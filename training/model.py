@@ -19,9 +19,10 @@ from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from torch import Tensor
 
-from training.config import PolicyConfig
+from training.config import ConfigError, PolicyConfig
 from training.families import Family
 from training.families.adapter import add_adapter, fuse_adapter, save_adapter
+from training.families.folder import quiet
 from training.processes import Processes
 from training.sharding import gathered, is_shared, mesh_of, share_out, slice_like
 
@@ -68,7 +69,7 @@ class Model:
             moving = self.trained if self.lora else dict(self._frozen_copy().named_parameters())
             self.reference = {n: p.detach().clone() if self.lora else p for n, p in moving.items()}
         if config.attention:
-            self.policy.set_attention_backend(config.attention)
+            set_attention(self.policy, config.attention)
         if config.gradient_checkpointing:
             self.policy.enable_gradient_checkpointing()
         if config.compile and getattr(self.policy, "_repeated_blocks", None):
@@ -123,11 +124,14 @@ class Model:
         if not self.lora:
             yield self.policy if untrained else self._frozen_copy()
         elif self.reference:
+            learning = self.policy.training
+            self.policy.eval()  # a reference has no dropout
             self._swap_reference()
             try:
                 yield self.policy
             finally:
                 self._swap_reference()
+                self.policy.train(learning)
         else:
             for adapter in self._adapters:
                 adapter.enable_adapters(False)
@@ -224,6 +228,15 @@ class Model:
         policy = self.family.denoiser(torch.device("cpu"))
         policy.load_state_dict(weights, strict=False)  # what is not trained is the base's
         return policy
+
+
+def set_attention(denoiser: Any, backend: str) -> None:
+    """Compute attention by one of diffusers' backends. Raises ConfigError where there is none."""
+    try:
+        with quiet():
+            denoiser.set_attention_backend(backend)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(f'train.attention = "{backend}": {error}') from error
 
 
 def weights_digest(folder: Path) -> str:

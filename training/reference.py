@@ -29,7 +29,8 @@ AT_ONCE = 4096  # errors between two writes of the file: what a kill can cost
 class ReferenceErrors:
     """Errors (pairs, states, 2) of the reference on winner and loser; NaN where not yet known.
 
-    A state is a draw, a view and whether the prompt is dropped.
+    A state is a draw, a view and whether the prompt is dropped. Winner and loser may be shown in
+    different views: the errors of both are computed in each.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ReferenceErrors:
 
     def at(self, rows: np.ndarray, turns: Turns) -> Tensor:
         """Errors (B, 2) of the pairs at `rows` in the states of `turns`."""
-        return torch.from_numpy(self._errors[rows, self._state(turns)])
+        return torch.from_numpy(self._errors[rows[:, None], self._states(turns), [0, 1]])
 
     def compute(
         self, learner: Learner, rows: np.ndarray, turns: Turns, say: Callable[[str], None]
@@ -71,7 +72,7 @@ class ReferenceErrors:
         self._errors[changed], self._shown[unique] = np.nan, shown
         if processes.rank == 0 and (len(changed) or not self.path.exists()):
             self._write()
-        wanted = np.unique(rows * states + self._state(turns))
+        wanted = np.unique(rows[:, None] * states + self._states(turns))
         missing = wanted[np.isnan(self._errors.reshape(-1, 2)[wanted]).any(axis=1)]
         say(f"reference: {len(wanted)} errors, {len(missing)} to compute, in {self.path}")
         with progress("reference", len(missing), silent=processes.rank > 0) as bar:
@@ -110,9 +111,12 @@ class ReferenceErrors:
             with replacing(path) as aside, aside.open("wb") as file:
                 np.save(file, array)
 
-    def _state(self, turns: Turns) -> np.ndarray:
-        return (turns.draw * self._views + turns.view) * 2 + turns.dropped
+    def _states(self, turns: Turns) -> np.ndarray:
+        """States (B, 2) of winner and loser."""
+        draw, dropped = turns.draw[:, None], turns.dropped[:, None]
+        return (draw * self._views + turns.view) * 2 + dropped
 
     def _turns(self, states: np.ndarray) -> Turns:
         both, dropped = np.divmod(states, 2)
-        return Turns(both // self._views, both % self._views, dropped.astype(bool))
+        view = np.stack([both % self._views] * 2, axis=1)
+        return Turns(both // self._views, view, dropped.astype(bool))

@@ -7,7 +7,7 @@ import torch
 
 from training.config import Generation
 from training.families import Family, Texts
-from training.families.family import quiet
+from training.families.folder import quiet
 
 IMAGES = 4
 

@@ -229,7 +229,8 @@ class Validation:
 
     @staticmethod
     def _turns(draws: np.ndarray) -> Turns:
-        return Turns(draws, np.zeros_like(draws), np.zeros(len(draws), dtype=bool))
+        view = np.zeros((len(draws), 2), dtype=np.int64)
+        return Turns(draws, view, np.zeros(len(draws), dtype=bool))
 
 
 def held_out_rows(pairs: Pairs) -> np.ndarray:

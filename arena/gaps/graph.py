@@ -11,7 +11,7 @@ import polars as pl
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from arena.gaps.sweeps import NOBODY
+from arena.gaps.solving import NOBODY
 from arena.gaps.truncated_vote import LOSS, TIED, WIN
 from arena.schema import OUTCOMES
 
@@ -54,7 +54,7 @@ class Graph:
         """
         shown = votes.select(pl.all_horizontal(pl.col("image_a", "image_b").is_not_null()))
         rows = np.flatnonzero(shown.to_series().to_numpy())
-        image, model = _images(votes[rows], models)
+        image, model, names = _images(votes[rows], models)
         met = image[:, 0] != image[:, 1]
         rows, image = rows[met], image[met]
         kept = votes[rows]
@@ -73,6 +73,7 @@ class Graph:
             flipped=np.zeros(votes.height, bool),
             shown=shown.to_series().to_numpy(),
             kind=votes["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().to_numpy().astype(np.int64),
+            twice=images - names,
         )
         places.factor[rows], places.flipped[rows] = factor, flipped
         swap = places.flipped & (places.kind != TIED)
@@ -124,12 +125,14 @@ class Places:
 
     factor: NOBODY where an image is missing or met itself. flipped: whether the factor's difference
     is b minus a. kind: the outcome's column of `Graph.count`. shown: whether both images are known.
+    twice: how many images have the name of one before, but another model.
     """
 
     factor: np.ndarray
     flipped: np.ndarray
     shown: np.ndarray
     kind: np.ndarray
+    twice: int
 
 
 def _codes(column: pl.Series) -> tuple[np.ndarray, int]:
@@ -139,8 +142,8 @@ def _codes(column: pl.Series) -> tuple[np.ndarray, int]:
     return codes, len(coded.dictionary)
 
 
-def _images(votes: pl.DataFrame, models: pl.Enum) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images (n, 2) of each vote, and the model (I,) of each image."""
+def _images(votes: pl.DataFrame, models: pl.Enum) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the images (n, 2) of each vote, the model (I,) of each, and how many names it took."""
     image, images = _codes(pl.concat([votes["image_a"], votes["image_b"]]))
     model = np.concatenate(
         [votes[name].cast(models).to_physical().to_numpy() for name in ("model_a", "model_b")]
@@ -150,7 +153,7 @@ def _images(votes: pl.DataFrame, models: pl.Enum) -> tuple[np.ndarray, np.ndarra
     if (of_image[image] != model).any():  # one string, two models: two images
         pairs, image = np.unique(image * len(models.categories) + model, return_inverse=True)
         of_image = pairs % len(models.categories)
-    return image.reshape(2, -1).T, of_image
+    return image.reshape(2, -1).T, of_image, images
 
 
 def _counts(votes: pl.DataFrame) -> np.ndarray:

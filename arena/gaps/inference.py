@@ -9,7 +9,8 @@ import numpy as np
 
 from arena.compiled import compiled
 from arena.gaps.graph import Graph, Places
-from arena.gaps.sweeps import NOBODY, Factors, Messages, Prior, Result, Until, sweep_components
+from arena.gaps.solving import NOBODY, Component
+from arena.gaps.sweeps import Result, Until, sweep_components
 from arena.gaps.truncated_vote import LOSS, TIED, WIN, log_one_of_them, log_outcome
 
 TOLERANCE = 1e-4
@@ -37,13 +38,13 @@ class Settings:
 class Posterior:
     """What the sweeps ended in.
 
-    mean: (V,) of each variable. factors: `sweeps.Result`, what is known of each variable and
-    factor. evidence: log p(all votes), EP's approximation. sweeps: the most that any component
-    took. change: the largest move of a difference's mean or variance in the last of them, in
-    standard deviations.
+    mean, variance: (V,) of each variable. factors: what is known of each factor. evidence: log
+    p(all votes), EP's approximation. sweeps: the most that any component took. change: the largest
+    move of a difference's mean or variance in the last of them, in standard deviations.
     """
 
     mean: np.ndarray
+    variance: np.ndarray
     factors: Result
     evidence: float
     sweeps: int
@@ -54,17 +55,16 @@ class Inference:
     """A graph of votes, with the messages kept from one setting to the next."""
 
     def __init__(self, graph: Graph):
-        factors, variables = len(graph.ends), len(graph.model)
         self.graph = graph
-        self.messages = Messages(
-            np.zeros(factors), np.zeros(factors), np.zeros((factors, 4)), np.zeros(variables)
-        )
+        self.message, self.mean = np.zeros((len(graph.ends), 6)), np.zeros(len(graph.model))
+        first = graph.variable_start[graph.component()].astype(np.int32)
+        self.ends = np.where(graph.ends == NOBODY, NOBODY, graph.ends - first[:, None])
         # Which of a factor's two images the rater judged in this one only: (F, 2) bool.
         self.alone = (graph.ends[:, 2:] == NOBODY) & ~graph.seen[graph.ends[:, :2]]
         self.ends_model = graph.model[graph.ends[:, :2]]
 
-    def prior(self, settings: Settings) -> tuple[Prior, np.ndarray]:
-        """Return the variables before any vote, and one vote's own noise (F,)."""
+    def prior(self, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+        """Return the variables before any vote (V, 3), and one vote's own noise (F,)."""
         graph = self.graph
         mean = np.where(graph.taste, 0.0, settings.mu[graph.model])
         spread = settings.spread[graph.model]
@@ -72,38 +72,36 @@ class Inference:
         variance = own + settings.taste * spread * (graph.taste | graph.seen)
         alone = (self.alone * settings.spread[self.ends_model]).sum(1)
         noise = 2.0 * settings.slip + settings.taste * alone
-        return Prior(mean, variance, own / variance), noise
+        return np.stack([mean, variance, own / variance], 1), noise
 
     def run(
-        self,
-        settings: Settings,
-        sweeps: int = SWEEPS,
-        tolerance: float = TOLERANCE,
-        slopes: bool = False,
+        self, settings: Settings, sweeps: int = SWEEPS, tolerance: float = TOLERANCE
     ) -> Posterior:
         """Sweep every component until its posterior moves less than `tolerance`.
 
         sweeps: the most that a component may take; a change above the tolerance in the result says
-        that they were not enough. slopes: whether those of the evidence are wanted.
+        that they were not enough.
         """
         graph = self.graph
         prior, noise = self.prior(settings)
-        factors = Factors(graph.ends, graph.count, noise)
-        until = Until(float(settings.epsilon), sweeps, float(tolerance), slopes)
-        of_factors = [np.zeros(len(graph.ends)) for _ in range(7)]
-        result = Result(np.empty(len(graph.model)), *of_factors)
-        where = (graph.variable_start, graph.factor_start, graph.dense)
+        every = Component(
+            True, prior, self.mean, self.ends, graph.count, noise, self.message
+        )
+        until = Until(float(settings.epsilon), sweeps, float(tolerance))
+        begins = np.stack([graph.variable_start, graph.factor_start], 1)
+        result, variance = np.zeros((len(graph.ends), 7)), np.empty(len(graph.model))
 
         def part(start: int, stop: int) -> tuple[float, int, float]:
             return sweep_components(
-                start, stop, *where, prior, factors, self.messages, until, result
+                start, stop, begins, graph.dense, every, until, result, variance
             )
 
         cuts = np.linspace(0, len(graph.ends), THREADS + 1)[1:-1]
         found = _in_threads(part, len(graph.dense), np.searchsorted(graph.factor_start, cuts))
         return Posterior(
-            mean=self.messages.mean.copy(),
-            factors=result,
+            mean=self.mean.copy(),
+            variance=variance,
+            factors=Result(*np.ascontiguousarray(result.T)),
             evidence=sum(one[0] for one in found),
             sweeps=max((one[1] for one in found), default=0),
             change=max((one[2] for one in found), default=0.0),

@@ -46,8 +46,7 @@ class JointReport:
     settings: as above, epsilon and mu on the scale of the ratings. evidence: log p(all votes), EP's
     approximation. sweeps: the most that any part of the graph took. converged: whether every part
     moved less than the tolerance in its last sweep. change: the largest such move, in standard
-    deviations. dense: the share of factors (votes on one difference) in parts that hold a full
-    covariance. without: how many votes lack an image, and so a joint gap. two_models: how many
+    deviations. without: how many votes lack an image, and so a joint gap. two_models: how many
     images' names come with more than one model: with each of them they are another image.
     """
 
@@ -56,7 +55,6 @@ class JointReport:
     sweeps: int
     converged: bool
     change: float
-    dense: float
     without: int
     two_models: int
 
@@ -138,17 +136,9 @@ def joint_gaps(
         sweeps=posterior.sweeps,
         converged=posterior.change <= TOLERANCE,
         change=posterior.change,
-        dense=float(graph.dense[graph.component()].mean()) if len(graph.ends) else 0.0,
         without=int((~places.shown).sum()),
-        two_models=_with_two_models(frame),
+        two_models=places.twice,
     )
-
-
-def _with_two_models(votes: pl.DataFrame) -> int:
-    """Count the images that come with more than one model."""
-    sides = [votes.select(image=f"image_{side}", model=f"model_{side}") for side in "ab"]
-    seen = pl.concat(sides).filter(pl.col("image").is_not_null()).unique()
-    return seen.height - seen["image"].n_unique()
 
 
 def expected_distance(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:

@@ -13,7 +13,6 @@ use the other votes of the same two images are in `joint`.
 """
 
 import math
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,11 @@ import polars as pl
 import polars.selectors as cs
 
 from arena.compiled import compiled
+from arena.ratings.comparisons import as_frame, refuse_faults
 from arena.ratings.gaussian import Phi, above, absolute_between, between, draw_margin, log_between
 from arena.ratings.table import Ratings
 from arena.ratings.trueskill import TrueSkill
-from arena.schema import OUTCOMES, REQUIRED
+from arena.schema import OUTCOMES
 
 SPREADS = ("posterior", "predictive")
 TIE = OUTCOMES.index("tie")
@@ -114,24 +114,15 @@ def prepared(
 
     votes: a polars or pandas frame with model_a, model_b and outcome. A missing vote_id is the
     row's number, from 0. Codes: rows of the ratings, positions in `schema.OUTCOMES`. Raises
-    ValueError for a missing column or an outcome that is none, and UnratedModelError.
+    as `refuse_faults`, and UnratedModelError.
     """
-    frame = votes if isinstance(votes, pl.DataFrame) else pl.from_pandas(votes)
-    missing = [name for name in REQUIRED if name not in frame.columns]
-    if missing:
-        raise ValueError(f"the votes have no column {missing[0]}; gaps need {', '.join(REQUIRED)}")
+    frame = as_frame(votes)
+    refuse_faults(frame)
     if "vote_id" not in frame.columns:
         frame = frame.with_columns(vote_id=pl.int_range(pl.len()))
     # Ids that are numbers are names all the same; categories are fast to look up as they are.
     numbers = cs.numeric() & cs.by_name(_TEXTS, require_all=False)
     frame = frame.with_columns(numbers.cast(pl.String))
-    outcome = frame["outcome"].cast(pl.Enum(OUTCOMES), strict=False)
-    if outcome.null_count():
-        row = int(outcome.is_null().to_numpy().argmax())
-        raise ValueError(
-            f"row {row} of the votes has the outcome {frame['outcome'][row]!r}; "
-            "it must be 'a', 'b' or 'tie': leave out votes that were not decided"
-        )
     models = pl.Enum(ratings.table["model"])
     a, b = (frame[name].cast(models, strict=False) for name in ("model_a", "model_b"))
     unknown = [frame["model_a"].filter(a.is_null()), frame["model_b"].filter(b.is_null())]
@@ -145,13 +136,14 @@ def prepared(
             f"fit the ratings on votes that include {'it' if one else 'them'}, "
             "or leave such votes out"
         )
+    outcome = frame["outcome"].cast(pl.Enum(OUTCOMES))
     codes = [column.to_physical().to_numpy() for column in (a, b, outcome)]
     return frame, codes[0], codes[1], codes[2]
 
 
 def as_given(gaps: pl.DataFrame, votes: Any) -> Any:
     """Return the gaps as a frame of the kind that the votes came in."""
-    return gaps if isinstance(votes, pl.DataFrame) else gaps.to_pandas()
+    return gaps if isinstance(votes, pl.DataFrame | pl.LazyFrame) else gaps.to_pandas()
 
 
 def described(votes: pl.DataFrame, numbers: np.ndarray) -> pl.DataFrame:
@@ -217,10 +209,3 @@ def capability_gaps(
 ) -> Any:
     """Return mu_winner - mu_loser of every vote; shapes and errors as in `pairwise_gaps`."""
     return pairwise_gaps(votes, ratings, spread, signed, truncated=False)
-
-
-def gaps_in_batches(
-    batches: Iterable[pl.DataFrame], ratings: Ratings, **options: Any
-) -> Iterator[pl.DataFrame]:
-    """Yield the gaps of each frame of votes; options: of `pairwise_gaps`."""
-    return (pairwise_gaps(votes, ratings, **options) for votes in batches)

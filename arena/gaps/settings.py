@@ -69,11 +69,11 @@ class Evidence:
         """
         s = self.settings(point)
         run, m = self.inference, len(s.mu)
-        posterior = run.run(s, sweeps, tolerance, slopes=True)
+        posterior = run.run(s, sweeps, tolerance)
         found = posterior.factors
-        (mean, variance, share), _ = run.prior(s)
+        mean, variance, share = run.prior(s)[0].T
         off = posterior.mean - mean
-        in_log_variance = 0.5 * ((off**2 + found.variance) / variance - 1.0)
+        in_log_variance = 0.5 * ((off**2 + posterior.variance) / variance - 1.0)
         model = run.graph.model
         in_alone = s.taste * run.alone * s.spread[run.ends_model] * found.in_noise[:, None]
         in_log_spread = np.bincount(model, in_log_variance, m)

@@ -1,8 +1,9 @@
 """Gaps as tables: written to parquet, or by several estimators at once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from arena.atomic import replacing
 from arena.gaps.joint import JointReport, joint_gaps
-from arena.gaps.pairwise import capability_gaps, gaps_in_batches, pairwise_gaps
+from arena.gaps.pairwise import capability_gaps, pairwise_gaps
 from arena.ratings.table import Ratings
 
 SLICE = 1 << 20  # votes
@@ -63,44 +64,45 @@ class GapSummary:
         )
 
 
-def write_gaps(batches: Iterable[pl.DataFrame], out: Path) -> GapSummary:
-    """Write frames of the columns of `schema.GAPS` to one parquet file, and count them."""
-    summary = GapSummary()
+def gaps_of(
+    votes: pl.DataFrame,
+    ratings: Ratings,
+    estimator: str = "pairwise",
+    spread: str = "posterior",
+    signed: bool = False,
+) -> tuple[pl.DataFrame, JointReport | None]:
+    """Return the gaps of every vote by one estimator, and the joint one's report.
+
+    estimator: pairwise, capability or joint. spread: not for joint, which infers its own.
+    """
+    if estimator == "joint":
+        return joint_gaps(votes, ratings, signed)
+    by_models = capability_gaps if estimator == "capability" else pairwise_gaps
+    return by_models(votes, ratings, spread, signed), None
+
+
+def write_gaps(
+    votes: pl.DataFrame, ratings: Ratings, out: Path, estimator: str = "pairwise", **how: Any
+) -> tuple[GapSummary, JointReport | None]:
+    """Write the gap of every vote, in input order, to one parquet file; how: as for `gaps_of`.
+
+    A slice of the votes at a time, save for the joint gap, which needs all. Raises
+    NotConvergedError, and writes nothing, where its sweeps were not enough.
+    """
+    summary, report = GapSummary(), None
     # Models, outcomes and gaps repeat, so parquet's dictionary holds each once; ids never repeat.
     repeats = [name for name in SCHEMA.names if name != "vote_id"]
     with (
         replacing(Path(out)) as aside,
         pq.ParquetWriter(aside, SCHEMA, use_dictionary=repeats) as writer,
     ):
-        for gaps in batches:
+        for some in [votes] if estimator == "joint" else votes.iter_slices(SLICE):
+            gaps, report = gaps_of(some, ratings, estimator, **how)
+            if report is not None:
+                report.check()
             summary.add(gaps)
             writer.write_table(gaps.to_arrow().cast(SCHEMA))
-    return summary
-
-
-def write_pairwise_gaps(
-    votes: pl.DataFrame,
-    ratings: Ratings,
-    out: Path,
-    spread: str = "posterior",
-    signed: bool = False,
-    truncated: bool = True,
-) -> GapSummary:
-    """Write the gap of every vote, in input order, to `out`, a slice of the votes at a time."""
-    options = {"spread": spread, "signed": signed, "truncated": truncated}
-    return write_gaps(gaps_in_batches(votes.iter_slices(SLICE), ratings, **options), out)
-
-
-def write_joint_gaps(
-    votes: pl.DataFrame, ratings: Ratings, out: Path, signed: bool = False
-) -> tuple[GapSummary, JointReport]:
-    """Write the joint gap of every vote, in input order, to `out`.
-
-    Raises NotConvergedError, and writes nothing, where the sweeps were not enough.
-    """
-    gaps, report = joint_gaps(votes, ratings, signed)
-    report.check()
-    return write_gaps([gaps], out), report
+    return summary, report
 
 
 def gaps_by(
@@ -116,16 +118,10 @@ def gaps_by(
     other one follow with its name before them, such as joint_gap. A vote without both images has no
     joint gap: null.
     """
-    found: dict[str, pl.DataFrame] = {}
-    report = None
-    for name in dict.fromkeys(estimators):
-        if name == "joint":
-            found[name], report = joint_gaps(votes, ratings, signed)
-        elif name == "capability":
-            found[name] = capability_gaps(votes, ratings, spread, signed)
-        else:
-            found[name] = pairwise_gaps(votes, ratings, spread, signed)
-    first, *others = found
-    numbers = ("gap", "gap_sd", "probability")
-    more = [found[name].select(pl.col(numbers).name.prefix(f"{name}_")) for name in others]
-    return pl.concat([found[first], *more], how="horizontal"), report
+    names = dict.fromkeys(estimators)
+    found = {name: gaps_of(votes, ratings, name, spread, signed) for name in names}
+    (_, (first, _)), *others = found.items()
+    numbers = pl.col("gap", "gap_sd", "probability")
+    more = [gaps.select(numbers.name.prefix(f"{name}_")) for name, (gaps, _) in others]
+    reports = [report for _, report in found.values() if report is not None]
+    return pl.concat([first, *more], how="horizontal"), reports[0] if reports else None

@@ -22,6 +22,7 @@ from arena.ratings.gaussian import (
     INVERSE_SQRT_2PI,
     NARROW,
     above,
+    lambda_coefficients,
     log_between,
     log_Phi,
     v_w_draw,
@@ -36,23 +37,11 @@ NEGLIGIBLE = 20.0
 STEP = 1.2
 
 
-def _log_phi_table(low: float, high: float, steps: int, terms: int) -> np.ndarray:
-    """Return Taylor's coefficients (points, terms) of log Phi at `steps` points per unit.
-
-    Of its slope lambda by the recurrence that lambda' = -lambda (lambda + z) gives.
-    """
-    z = np.linspace(low, high, round((high - low) * steps) + 1)
-    value = log_ndtr(z)
-    slope = [np.exp(-0.5 * z * z - value) * INVERSE_SQRT_2PI]
-    for k in range(terms - 2):
-        square = sum(slope[i] * slope[k - i] for i in range(k + 1))
-        before = slope[k - 1] if k else 0.0
-        slope.append(-(square + z * slope[k] + before) / (k + 1))
-    return np.stack([value, *(c / (k + 1) for k, c in enumerate(slope))], 1)
-
-
-_LOW, _HIGH, _STEPS = -12.0, 8.0, 16
-_LOG_PHI = _log_phi_table(_LOW, _HIGH, _STEPS, 9)
+# Taylor's coefficients of log Phi, whose slope is lambda, at so many points per unit.
+_LOW, _HIGH, _STEPS, _TERMS = -12.0, 8.0, 16, 8
+_SLOPE = lambda_coefficients(_LOW, _HIGH, 1.0 / _STEPS, _TERMS) / np.arange(1, _TERMS + 1)
+_VALUE = log_ndtr(np.arange(len(_SLOPE)) / _STEPS + _LOW)
+_LOG_PHI = np.column_stack([_VALUE, _SLOPE])
 
 
 @compiled
@@ -135,10 +124,10 @@ def log_one_of_them(
 
 
 @compiled
-def evidence(
+def log_votes_and_slopes(
     mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
 ) -> tuple[float, float, float]:
-    """Return log p(the factor's votes) and its slopes in the noise and in epsilon."""
+    """Return `log_votes` and its slopes in the noise and in epsilon."""
     if count[0] + count[1] + count[2] != 1:
         d, weight, total = _density(mean, variance, count, epsilon, noise)
         in_noise = in_epsilon = 0.0

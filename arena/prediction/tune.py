@@ -8,7 +8,6 @@ posterior's mode; its draw margin is estimated with the mode. Only ratios to the
 """
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -134,8 +133,6 @@ def _tune_trueskill(votes: Comparisons) -> Tuned:
 
     first = objective(votes.part(0, SEARCHED))
     found = [climb(first, {"beta": beta, "tau": tau, **margin}) for beta, tau in STARTS]
-    if len(votes) > SEARCHED:
-        print(f"arena: tuning on all {len(votes):,} votes", file=sys.stderr)
     all_votes = objective(votes)
     moving = climb(all_votes, max(found, key=first))
     # A model that never changes has tau 0, where no climb in its logarithm arrives.

@@ -18,7 +18,7 @@ import numpy as np
 
 from arena.ratings.comparisons import Comparisons, groups
 from arena.ratings.gaussian import draw_margin
-from arena.ratings.leaderboards import BETA, ELO, MU, SIGMA, mu_per_theta
+from arena.ratings.leaderboards import BETA, ELO, MU, SIGMA, mu_per_theta, refuse_out_of_range
 from arena.ratings.table import Ratings, batch_ratings
 from arena.ratings.thurstone import likely_draw_probability
 
@@ -91,11 +91,7 @@ class BradleyTerry:
         of models has its own middle (elo 1000): nothing compares two groups. Raises ValueError for
         parameters out of range.
         """
-        for name in ("beta", "ridge"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0.0):
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not math.isfinite(self.mu):
-            raise ValueError(f"mu must be a number, not {self.mu}")
+        refuse_out_of_range(asdict(self))
         comparisons = Comparisons.of(votes, rankings)
         wins, ties = comparisons.counts()
         group = groups(wins + wins.T + ties)

@@ -74,16 +74,14 @@ class Comparisons:
                 raise ValueError("give the votes as a table to rate them together with rankings")
             return votes
         table = as_frame(votes) if votes is not None else pl.DataFrame(schema=_NAMES)
-        _refuse_faults(table)
-        if rankings is not None:
-            pairs = pairs_of(as_frame(rankings))
+        refuse_faults(table)
+        # Joined even with no rows, the names of all votes would turn from codes to texts and back.
+        if rankings is not None and len(pairs := pairs_of(as_frame(rankings))):
             if "ranking" in table.columns:
                 again = pl.col("ranking").is_in(pairs["ranking"].unique().implode())
                 table = table.filter(~again.fill_null(False))
             table = pl.concat([table, pairs], how="diagonal_relaxed") if len(table) else pairs
         table = in_time_order(table)
-        names = pl.concat([table["model_a"].unique(), table["model_b"].unique()]).unique().sort()
-        models = pl.Enum(names)
         ranking = _numbered(table)
         if ranking is not None:
             # The pairs of a K-wise vote are rated together: where its first one stands.
@@ -91,16 +89,13 @@ class Comparisons:
             first = pl.when(known).then(row.min().over("ranking")).otherwise(row)
             table = table.with_row_index("row").sort(first, maintain_order=True).drop("row")
             ranking = _numbered(table)
-
-        def codes(column: str, kind: pl.Enum) -> np.ndarray:
-            return table[column].cast(kind).to_physical().cast(pl.Int32).to_numpy()
-
-        outcome = codes("outcome", pl.Enum(OUTCOMES)).astype(np.int8)
+        models, a, b = _coded(table["model_a"], table["model_b"])
+        outcome = _codes(table["outcome"], pl.Enum(OUTCOMES), pl.Int8)
         timed = "created_at" in table.columns and not table["created_at"].null_count()
         return Comparisons(
-            models=names.to_list(),
-            a=codes("model_a", models),
-            b=codes("model_b", models),
+            models=models,
+            a=a,
+            b=b,
             outcome=outcome,
             tally=_tally(table, outcome),
             ranking=ranking,
@@ -176,7 +171,7 @@ class Comparisons:
 _NAMES = dict.fromkeys(REQUIRED, pl.String)
 
 
-def _refuse_faults(table: pl.DataFrame) -> None:
+def refuse_faults(table: pl.DataFrame) -> None:
     """Raise ValueError for a votes table that cannot be rated, naming column and row."""
     for name in REQUIRED:
         if name not in table.columns:
@@ -184,11 +179,35 @@ def _refuse_faults(table: pl.DataFrame) -> None:
         if table[name].null_count():
             row = int(table[name].is_null().arg_true()[0]) + 1
             raise ValueError(f"vote {row}: {name} is null; leave such votes out")
-    known = table["outcome"].cast(pl.String).is_in(OUTCOMES)
-    if not known.all():
-        row = int((~known).arg_true()[0])
+    known = table["outcome"].cast(pl.Enum(OUTCOMES), strict=False)
+    if known.null_count():
+        row = int(known.is_null().arg_true()[0])
         said = table["outcome"][row]
         raise ValueError(f"vote {row + 1}: outcome {said!r} is none of {', '.join(OUTCOMES)}")
+
+
+def _codes(column: pl.Series, kind: pl.Enum, as_type: type[pl.DataType]) -> np.ndarray:
+    """Return the positions of the values (n,) among the categories of `kind`."""
+    same = column if column.dtype == kind else column.cast(kind)
+    return same.to_physical().cast(as_type).to_numpy()
+
+
+def _coded(a: pl.Series, b: pl.Series) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Return the names in use, sorted, and both columns as int32 positions among them.
+
+    Columns of one Enum are codes already: to find a hundred million names again takes seconds.
+    """
+    kind = a.dtype
+    if not isinstance(kind, pl.Enum) or b.dtype != kind:
+        kind = pl.Enum(pl.concat([x.unique().cast(pl.String) for x in (a, b)]).unique().sort())
+    codes = [_codes(column, kind, pl.Int32) for column in (a, b)]
+    names = kind.categories.to_list()
+    used = sorted(name for name, met in zip(names, _used(len(names), *codes), strict=True) if met)
+    if used != names:
+        place = {name: k for k, name in enumerate(used)}
+        moved = np.array([place.get(name, -1) for name in names], np.int32)
+        codes = [moved[code] for code in codes]
+    return used, codes[0], codes[1]
 
 
 def _numbered(table: pl.DataFrame) -> np.ndarray | None:
@@ -219,6 +238,15 @@ def _tally(table: pl.DataFrame, outcome: np.ndarray) -> np.ndarray | None:
 
 
 @compiled
+def _used(m: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return (m,) bool: which of m codes are in a or b."""
+    used = np.zeros(m, np.bool_)
+    for k in range(len(a)):
+        used[a[k]] = used[b[k]] = True
+    return used
+
+
+@compiled
 def _counts(
     m: int, a: np.ndarray, b: np.ndarray, outcome: np.ndarray, tally: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -241,24 +269,13 @@ def groups(compared: np.ndarray) -> np.ndarray:
     Returns (M,) int64 labels; 0 is the component with the most comparisons.
     """
     m = len(compared)
-    linked = (compared + compared.T) > 0
-    label = np.full(m, -1, np.int64)
-    weights: list[float] = []
-    for start in range(m):
-        if label[start] >= 0:
-            continue
-        frontier = [start]
-        label[start] = len(weights)
-        while frontier:
-            here = frontier.pop()
-            for there in np.flatnonzero(linked[here] & (label < 0)):
-                label[there] = len(weights)
-                frontier.append(int(there))
-        weights.append(float(compared[label == len(weights)].sum()))
-    largest_first = np.argsort(-np.array(weights), kind="stable")
-    rank = np.empty(len(weights), np.int64)
-    rank[largest_first] = np.arange(len(weights))
-    return rank[label] if m else label
+    linked = (compared + compared.T > 0) | np.eye(m, dtype=bool)
+    label, new = np.full(m, -1), np.arange(m)
+    while (new != label).any():  # every model takes the least label that it is linked to
+        label, new = new, np.where(linked, new, m).min(1, initial=m)
+    _, label = np.unique(label, return_inverse=True)
+    weight = np.bincount(label, compared.sum(1))
+    return np.argsort(np.argsort(-weight, kind="stable"))[label]
 
 
 def in_time_order(votes: pl.DataFrame) -> pl.DataFrame:

@@ -54,14 +54,18 @@ def standing(
                 k += 1
             won[i] += gained
             met[i] += 1.0
-    share = won[:k] / met[:k]
-    order = np.argsort(-share, kind="mergesort")
-    size, g = np.zeros(k, np.int64), -1
+    share, size, g = won, np.zeros(k, np.int64), -1
+    for i in range(k):  # best first, by insertion: compiling numpy's sort would take two seconds
+        model, mine, j = found[i], won[i] / met[i], i
+        while j > 0 and share[j - 1] < mine:
+            found[j], share[j] = found[j - 1], share[j - 1]
+            j -= 1
+        found[j], share[j] = model, mine
     for i in range(k):
-        if i == 0 or share[order[i]] != share[order[i - 1]]:
+        if i == 0 or share[i] != share[i - 1]:
             g += 1
         size[g] += 1
-    return found[order], size[: g + 1]
+    return found[:k], size[: g + 1]
 
 
 @compiled
@@ -73,19 +77,21 @@ def free_for_all(
     size: (G,), how many players each rank has; they add up to K. Every truncation is kept as its
     share of variance, which does not cancel for upsets of 40 sigma.
     """
-    last, prior = len(size) - 1, mu.copy()
-    start = np.zeros(len(size) + 1, np.int64)
-    start[1:] = np.cumsum(size)
-    v = var + beta2
+    last, k = len(size) - 1, len(mu)
+    prior, v, mean, kept = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
+    for i in range(k):
+        prior[i], v[i] = mu[i], var[i] + beta2
     # What the comparison with the next group says of lo, and that with the one before of hi, as a
     # Gaussian's precision and precision times mean.
     precision, shift = np.zeros((2, len(size))), np.zeros((2, len(size)))
-    mean, kept = mu.copy(), np.ones(len(mu))
     # The factors: groups of several, and comparisons of two single players.
-    factor = np.array(
-        [g for g in range(last + 1) if size[g] > 1 or (g < last and size[g + 1] == 1)], np.int64
-    )
-    known, end = np.full(len(factor), np.inf), len(factor) - 1
+    start, factor, end = np.zeros(len(size) + 1, np.int64), np.empty(len(size), np.int64), -1
+    known = np.empty(len(size))
+    for g in range(last + 1):
+        start[g + 1] = start[g] + size[g]
+        if size[g] > 1 or (g < last and size[g + 1] == 1):
+            end += 1
+            factor[end], known[end] = g, np.inf
     for _ in range(MOST_SWEEPS):
         change = 0.0
         for step in range(max(1, 2 * end)):  # down the chain, and up again from the last but one
@@ -100,7 +106,7 @@ def free_for_all(
             break
     for g in range(last + 1):
         for i in range(start[g], start[g + 1]):
-            said, heard = precision[:, g].sum(), shift[:, g].sum()
+            said, heard = precision[LO, g] + precision[HI, g], shift[LO, g] + shift[HI, g]
             if size[g] > 1:
                 said, heard = _message(prior[i], v[i], mean[i], kept[i])
             _learn(i, mu, var, beta2, said, heard)
@@ -183,7 +189,8 @@ def _group(
     of its variance that is left. Returns what is still moving while messages have not settled.
     """
     i, j, last = start[g], start[g + 1], len(start) - 2
-    beside_mean, beside_v = np.zeros(2), np.full(2, np.inf)  # by side: LO the group below
+    beside_mean, beside_v = np.zeros(2), np.empty(2)  # by side: LO the group below
+    beside_v[LO] = beside_v[HI] = np.inf
     hi_precision = hi_shift = 0.0
     if g > 0 and start[g] - start[g - 1] == 1:
         beside_mean[HI], beside_v[HI] = _player(i - 1, g - 1, LO, mu, v, precision, shift)
@@ -192,11 +199,12 @@ def _group(
     if g < last and start[g + 2] - j == 1:
         beside_mean[LO], beside_v[LO] = _player(j, g + 1, HI, mu, v, precision, shift)
     elif g < last:
-        k = start[g + 2]
-        below_mean, below_v = np.zeros(2), np.full(2, np.inf)
-        if g + 1 < last and start[g + 3] - k == 1:
-            below_mean[LO], below_v[LO] = _player(k, g + 2, HI, mu, v, precision, shift)
-        mean, kept = tied(mu[j:k], v[j:k], epsilon, below_mean, below_v, 0.0, 0.0)
+        below = start[g + 2]
+        below_mean, below_v = np.zeros(2), np.empty(2)
+        below_v[LO] = below_v[HI] = np.inf
+        if g + 1 < last and start[g + 3] - below == 1:
+            below_mean[LO], below_v[LO] = _player(below, g + 2, HI, mu, v, precision, shift)
+        mean, kept = tied(mu[j:below], v[j:below], epsilon, below_mean, below_v, 0.0, 0.0)
         beside_mean[LO], beside_v[LO] = mean[-1], kept[-1]
     mean, kept = tied(mu[i:j], v[i:j], epsilon, beside_mean, beside_v, hi_precision, hi_shift)
     n = j - i
@@ -208,5 +216,8 @@ def _group(
         precision[HI, g + 1], shift[HI, g + 1] = _message(
             beside_mean[LO], beside_v[LO], mean[n + LO], kept[n + LO]
         )
-    mean_of[i:j], kept_of[i:j] = mean[:n], kept[:n]
-    return (mean[:n] / np.sqrt(v[i:j])).sum()
+    moved = 0.0
+    for k in range(n):
+        mean_of[i + k], kept_of[i + k] = mean[k], kept[k]
+        moved += mean[k] / math.sqrt(v[i + k])
+    return moved

@@ -33,7 +33,6 @@ TAIL = -4.0
 NARROW = 1e-3
 
 
-
 @compiled
 def erfcx(x: float) -> float:
     """Return exp(x^2) erfc(x); infinity below about -26.6, where it overflows."""
@@ -117,7 +116,7 @@ def above(z: float) -> tuple[float, float]:
     return m, m * (k - m)
 
 
-def _taylor(low: float, high: float, step: float, terms: int) -> np.ndarray:
+def lambda_coefficients(low: float, high: float, step: float, terms: int) -> np.ndarray:
     """Return Taylor's coefficients (points, terms) of lambda at every step from low to high.
 
     By the recurrence that lambda' = -lambda (lambda + z) gives.
@@ -139,7 +138,7 @@ def _taylor(low: float, high: float, step: float, terms: int) -> np.ndarray:
 # Almost every vote is within this range: seven multiplications there take half the time of the
 # exponentials and divisions of `lambda_`, to the same digits.
 _LOW, _HIGH, _STEP = TAIL, 6.0, 1.0 / 64.0
-_LAMBDA = _taylor(_LOW, _HIGH, _STEP, 8)
+_LAMBDA = lambda_coefficients(_LOW, _HIGH, _STEP, 8)
 
 
 @compiled

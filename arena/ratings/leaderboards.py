@@ -8,6 +8,7 @@ scale, the bounds a 95% interval.
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ HALF = 1.96
 METADATA_KEY = b"arenapo"
 PUBLISHED = ("model_name", "rating")
 OVERALL = "overall"
+
+
+def refuse_out_of_range(parameters: Mapping[str, Any]) -> None:
+    """Raise ValueError for an estimator's parameter that is out of its range, naming it."""
+    for name, value in parameters.items():
+        if name == "draw_probability":
+            known = value == "auto" or (isinstance(value, int | float) and 0.0 <= value < 1.0)
+            wanted = "from 0 up to 1, or auto"
+        elif name == "counts":
+            known, wanted = value in ("majority", "each"), "majority or each"
+        elif name in ("mu", "tau"):
+            known = math.isfinite(value) and (name == "mu" or value >= 0.0)
+            wanted = "a number" if name == "mu" else "0 or above"
+        else:
+            known, wanted = math.isfinite(value) and value > 0.0, "above 0"
+        if not known:
+            raise ValueError(f"{name} must be {wanted}, not {value}")
 
 
 def mu_per_theta(beta: float) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from arena.escape import printable
 from arena.ratings.table import HALF, Ratings
 
 
@@ -37,13 +38,13 @@ class Agreement:
         for model, place, there, against in self.models.iter_rows():
             if against:
                 lines.append(
-                    f"  {model}: place {place} here, {there} there; surely the other way round "
-                    f"with {against} model" + ("s" if against > 1 else "")
+                    f"  {printable(model)}: place {place} here, {there} there; surely the other "
+                    f"way round with {against} model" + ("s" if against > 1 else "")
                 )
         if not self.disagree:
             lines.append("  no two models are surely the other way round")
         if self.only_here:
-            lines.append(f"  not in the reference: {', '.join(self.only_here)}")
+            lines.append(f"  not in the reference: {', '.join(map(printable, self.only_here))}")
         return "\n".join(lines)
 
 

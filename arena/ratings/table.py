@@ -22,6 +22,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
+from arena.escape import printable
 from arena.ratings.comparisons import groups
 from arena.ratings.gaussian import Phi, draw_margin
 from arena.ratings.leaderboards import (
@@ -140,13 +141,15 @@ class Ratings:
 
     def __repr__(self) -> str:
         table, shown = self.table, 20
-        wide = max([len(name) for name in table["model"].head(shown)] + [len("model")])
+        names = [printable(name) for name in table["model"].head(shown)]
+        wide = max(map(len, ["model", *names]))
         votes = int(table["votes"].sum()) // 2
         lines = [f"{self.estimator}: {len(table):,} models, {votes:,} votes"]
         lines.append(f"{'place':>5}  {'model':<{wide}}  {'mu':>9}  {'95%':>8}  {'votes':>9}")
-        for place, row in zip(self.places(), table.head(shown).iter_rows(named=True), strict=False):
+        rows = table.head(shown).iter_rows(named=True)
+        for place, name, row in zip(self.places(), names, rows, strict=False):
             lines.append(
-                f"{place:>5}  {row['model']:<{wide}}  {row['mu']:9.3f}  "
+                f"{place:>5}  {name:<{wide}}  {row['mu']:9.3f}  "
                 f"±{HALF * row['sigma']:7.3f}  {row['votes']:9,}"
             )
         if len(table) > shown:

@@ -32,7 +32,7 @@ from arena.ratings.gaussian import (
     v_w_draw,
     v_w_strict,
 )
-from arena.ratings.leaderboards import BETA, MU, SIGMA
+from arena.ratings.leaderboards import BETA, MU, SIGMA, refuse_out_of_range
 from arena.ratings.table import Ratings, batch_ratings
 
 STEPS = 100
@@ -154,7 +154,7 @@ def likely_draw_probability(
     The share of ties is not it: most models are not equal, and tie less often. Above 0 and below 1
     whatever the votes are, as if half a tie and half a win were seen besides.
     """
-    total = wins.sum() + ties.sum() / 2.0
+    total = float(wins.sum() + ties.sum() / 2.0)
     *_, epsilon = posterior(wins, ties, 0.0, sigma, beta, None)
     least = 0.5 / (total + 1.0)
     return min(max(draw_probability(epsilon, beta), least), 1.0 - least)
@@ -179,14 +179,8 @@ class Thurstone:
         A row that sums several raters is that many votes, and a K-wise vote its pairs. Raises
         ValueError for parameters out of range, and for ties where draws have no probability.
         """
-        for name in ("sigma", "beta"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0.0):
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if not math.isfinite(self.mu):
-            raise ValueError(f"mu must be a number, not {self.mu}")
+        refuse_out_of_range(asdict(self))
         p = self.draw_probability
-        if p != "auto" and not (isinstance(p, int | float) and 0.0 <= p < 1.0):
-            raise ValueError(f"draw_probability must be from 0 up to 1, or auto, not {p}")
         comparisons = Comparisons.of(votes, rankings)
         wins, ties = comparisons.counts()
         if p == 0.0 and ties.any():

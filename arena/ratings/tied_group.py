@@ -63,18 +63,22 @@ def tied(
     With f and F a performance's density and distribution, and G = F(y) - F(x), the density of
     lo = x and hi = y is prod G times the sum over i != j of r_i q_j, r = f(x) / G, q = f(y) / G.
     """
-    n = len(m)
-    beside_sd = np.sqrt(beside_v)
+    n, pull = len(m), 0.0
+    beside_sd, sd_k, r, q = np.empty(2), np.empty(n), np.empty(n), np.empty(n)
+    for side in range(2):
+        beside_sd[side] = math.sqrt(beside_v[side])
     centre, sd, middle, fine = _peak(m, v, epsilon, beside_mean, beside_sd, hi_precision, hi_shift)
     reach = REACH * sd + 0.5 * epsilon
     width = min(epsilon, 2.0 * reach)
-    pull = (np.abs(centre - m) / v).max()  # how steep the densities are
+    for k in range(n):
+        sd_k[k] = math.sqrt(v[k])
+        pull = max(pull, abs(centre - m[k]) / v[k])  # how steep the densities are
     panels = max(1, math.ceil(width * max(0.5 / fine, pull / 8.0)))
     step = STEP * min(fine, max(width, 0.1 * fine))
-    r, q, sd_k = np.empty(n), np.empty(n), np.sqrt(v)
     largest, mass = -np.inf, 0.0  # sums are relative to the largest density so far
-    about = np.full(n + 3, middle)
-    first, second = np.zeros(n + 3), np.zeros(n + 3)
+    about, first, second = np.empty(n + 3), np.zeros(n + 3), np.zeros(n + 3)
+    for k in range(n + 3):
+        about[k] = middle
     for side in range(2):
         if np.isfinite(beside_v[side]):
             about[n + side] = beside_mean[side]
@@ -107,7 +111,10 @@ def tied(
             continue
         if log_p > largest:
             down = math.exp(largest - log_p)
-            mass, first, second, largest = mass * down, first * down, second * down, log_p
+            mass, largest = mass * down, log_p
+            for k in range(n + 3):
+                first[k] *= down
+                second[k] *= down
         density = weight[u] * math.exp(log_p - largest)
         p = density * pairs
         mass += p
@@ -127,11 +134,11 @@ def tied(
                 second[n + side] += p * (off * off + around * beside_v[side])
         first[n + 2] += p * (y - middle)
         second[n + 2] += p * (y - middle) ** 2
-    mean = about + first / mass
-    kept = second / mass - (first / mass) ** 2
-    kept[:n] /= v
-    kept[n : n + 2] /= beside_v
-    return mean, kept
+    for k in range(n + 3):
+        off = first[k] / mass
+        before = v[k] if k < n else (beside_v[k - n] if k < n + 2 else 1.0)
+        first[k], second[k] = about[k] + off, (second[k] / mass - off * off) / before
+    return first, second
 
 
 @compiled
@@ -150,10 +157,13 @@ def _peak(
     the logarithm of the density bends more than the product's everywhere, so that nothing is
     further from the mode than `REACH` sd; their Phi has no finer scale than their own.
     """
-    total = (1.0 / v).sum() + hi_precision
-    centre = ((m / v).sum() + hi_shift) / total - 0.5 * epsilon * hi_precision / total
+    total, centre = hi_precision, hi_shift - 0.5 * epsilon * hi_precision
+    for k in range(len(m)):
+        total += 1.0 / v[k]
+        centre += m[k] / v[k]
+    centre /= total
     x = centre
-    finest = total + (1.0 / beside_sd**2).sum()
+    finest = total + 1.0 / beside_sd[LO] ** 2 + 1.0 / beside_sd[HI] ** 2
     for _ in range(100):
         slope, bend = total * (centre - x), total
         half = 0.5 * epsilon

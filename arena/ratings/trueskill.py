@@ -21,7 +21,7 @@ from arena.compiled import compiled
 from arena.ratings.comparisons import A_WINS, SINGLE, TIE, Comparisons, groups
 from arena.ratings.free_for_all import free_for_all, standing
 from arena.ratings.gaussian import draw_margin, v_w_draw, v_w_strict
-from arena.ratings.leaderboards import BETA, DRAW_PROBABILITY, MU, SIGMA, TAU
+from arena.ratings.leaderboards import BETA, DRAW_PROBABILITY, MU, SIGMA, TAU, refuse_out_of_range
 from arena.ratings.table import (
     LEADERBOARD,
     Ratings,
@@ -110,14 +110,17 @@ def traverse_with_rankings(
             traverse(mu, sigma, a[one], b[one], outcome[one], beta2, tau2, epsilon)
         else:
             member, size = standing(a[one], b[one], outcome[one])
-            mean, var = mu[member], sigma[member] ** 2 + tau2
+            mean, var = np.empty(len(member)), np.empty(len(member))
+            for k in range(len(member)):
+                mean[k], var[k] = mu[member[k]], sigma[member[k]] * sigma[member[k]] + tau2
             if len(member) == 2:
                 mean[0], var[0], mean[1], var[1] = update(
                     mean[0], var[0], mean[1], var[1], beta2, epsilon, len(size) == 1
                 )
             elif len(member) > 2:
                 free_for_all(mean, var, size, beta2, epsilon)
-            mu[member], sigma[member] = mean, np.sqrt(var)
+            for k in range(len(member)):
+                mu[member[k]], sigma[member[k]] = mean[k], math.sqrt(var[k])
         start = stop
 
 
@@ -162,7 +165,7 @@ class TrueSkill:
         Raises ValueError for parameters out of range, for ties where draws have no probability, for
         a prior by another estimator or with other parameters, and for votes that it already has.
         """
-        self._validate()
+        refuse_out_of_range(asdict(self))
         new = Comparisons.of(votes, rankings)
         before = as_ratings(prior) if prior is not None else None
         kept = self._continues(before, new)
@@ -194,20 +197,6 @@ class TrueSkill:
             settings=asdict(self),
             ids=sampled(before.ids if before else [], new.ids),
         )
-
-    def _validate(self) -> None:
-        for name, low in (("sigma", 0.0), ("beta", 0.0)):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > low):
-                raise ValueError(f"{name} must be above {low:g}, not {getattr(self, name)}")
-        if not math.isfinite(self.mu):
-            raise ValueError(f"mu must be a number, not {self.mu}")
-        if not (math.isfinite(self.tau) and self.tau >= 0.0):
-            raise ValueError(f"tau must be 0 or above, not {self.tau}")
-        p = self.draw_probability
-        if p != "auto" and not (isinstance(p, int | float) and 0.0 <= p < 1.0):
-            raise ValueError(f"draw_probability must be from 0 up to 1, or auto, not {p}")
-        if self.counts not in ("majority", "each"):
-            raise ValueError(f"counts must be majority or each, not {self.counts}")
 
     def _continues(self, before: Ratings | None, new: Comparisons) -> float | None:
         """Return the draw probability that the earlier ratings go on with, None without such.

@@ -120,8 +120,6 @@ def _evaluation(
 def _gaps(votes: pl.DataFrame, ratings: Ratings) -> tuple[dict[str, pl.DataFrame], str]:
     """Return the gaps by estimator, and a remark on the joint one."""
     gaps = {"pairwise": pairwise_gaps(votes, ratings)}
-    if votes["image_a"].null_count() or votes["image_b"].null_count():
-        return gaps, "The joint gap needs both images of every vote, which these votes lack."
     try:
         gaps["joint"], found = joint_gaps(votes, ratings, signed=True)
     except ValueError as error:
@@ -129,7 +127,9 @@ def _gaps(votes: pl.DataFrame, ratings: Ratings) -> tuple[dict[str, pl.DataFrame
     arrived = (
         "converged" if found.converged else f"did NOT converge (last change {found.change:.2g})"
     )
+    lacking = f" Votes without both images, which have no joint gap: {found.without:,}."
+    lacking *= bool(found.without)
     return gaps, (
         f"The joint inference {arrived} in {found.sweeps} sweeps; an image's own spread is "
-        f"{found.settings.rho:.0%} of the variance of one performance."
+        f"{found.settings.rho:.0%} of the variance of one performance.{lacking}"
     )

@@ -43,7 +43,7 @@ Content = bytes | ImageFault
 class Images:
     """Images by name, from any thread. Every source is opened and indexed once, at its first use.
 
-    sources: parquets and uncompressed tars, searched first and in this order, and folders. root:
+    sources: parquets, uncompressed tars and folders of them, searched first and in this order. root:
     the folder that relative paths are told from; with it a path must lead into it, or into a folder
     among the sources, because strangers write the names. Without it names are trusted, and told
     from the working folder. network: whether URLs are fetched. Raises ValueError, at the first use,
@@ -58,7 +58,7 @@ class Images:
         network: bool = False,
     ):
         given = [Path(source) for source in sources]
-        self.paths = [path for path in given if not path.is_dir()]
+        self.paths = [file for source in given for file in shards(source)]
         self.root = Path(root or ".")
         within = [self.root, *(path for path in given if path.is_dir())]
         self._within = [path.resolve() for path in within] if root is not None else []
@@ -146,6 +146,13 @@ class Images:
         if place is None:
             raise ImageFault(f"{path} has no {member}")
         return tar.at(place)
+
+
+def shards(source: Path) -> list[Path]:
+    """Return the files of a source: of a folder its parquets and tars, in order, else itself."""
+    if not source.is_dir():
+        return [source]
+    return sorted(file for file in source.iterdir() if file.suffix in (".parquet", ".tar"))
 
 
 def decoded(content: bytes) -> "Image.Image":

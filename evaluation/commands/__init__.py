@@ -6,13 +6,13 @@ Heavy libraries are imported where they are used, so `--help` answers at once.
 """
 
 import argparse
-import importlib
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 
+from arena.escape import printable
 from evaluation.errors import EvaluationError
 
 NAMES = ("prompts", "generate", "score", "compare", "agreement", "dataset", "ksort")
@@ -25,13 +25,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave."""
-        print(f"{self.prog}: {message} (see --help)", file=sys.stderr)
+        print(f"{self.prog}: {printable(message)} (see --help)", file=sys.stderr)
         raise SystemExit(1)
-
-
-def command(name: str) -> ModuleType:
-    """The module of a command."""
-    return importlib.import_module(f"evaluation.commands.{name}")
 
 
 def parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -39,7 +34,7 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
     root = Parser(prog="python -m evaluation", description="Generate, score and compare policies.")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in words[:1] if words and words[0] in NAMES else NAMES:
-        module = command(name)
+        module = import_module(f"evaluation.commands.{name}")
         first, _, rest = (module.__doc__ or "").partition("\n\n")
         one = commands.add_parser(
             name,
@@ -48,6 +43,7 @@ def parser(words: Sequence[str]) -> argparse.ArgumentParser:
             epilog=rest,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        one.set_defaults(run=module.run)
         module.arguments(one)
     return root
 
@@ -65,10 +61,26 @@ def at_least(lowest: int) -> Any:
     return parse
 
 
+def device_argument(parser: argparse.ArgumentParser) -> None:
+    """Where the job computes."""
+    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
+
+
+def scorer_argument(parser: argparse.ArgumentParser) -> None:
+    """Which scorers score."""
+    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
+
+
+def votes_arguments(parser: argparse.ArgumentParser) -> None:
+    """Votes on images, and where the images are."""
+    parser.add_argument("votes", type=Path, metavar="VOTES")
+    parser.add_argument("--images", type=Path, help="parquet of image, bytes")
+
+
 def say_problems(problems: list[str], rest: str, *, warn: bool = False) -> None:
     """Name what could not be scored on stderr; raise EvaluationError unless it is a warning."""
     for problem in problems[:MOST_NAMED]:
-        print(problem, file=sys.stderr)
+        print(printable(problem), file=sys.stderr)
     if len(problems) > MOST_NAMED:
         print(f"and {len(problems) - MOST_NAMED:,} more like these", file=sys.stderr)
     if problems and not warn:

@@ -12,20 +12,24 @@ images that the scorer orders as the person did, ties left out.
 
 import argparse
 import json
-import sys
 from itertools import combinations
 from pathlib import Path
 
-from evaluation.commands import Done, say_problems
+from evaluation.commands import (
+    Done,
+    device_argument,
+    say_problems,
+    scorer_argument,
+    votes_arguments,
+)
 from evaluation.errors import EvaluationError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("votes", type=Path, metavar="VOTES")
-    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
-    parser.add_argument("--images", type=Path, help="parquet of image, bytes")
-    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
+    votes_arguments(parser)
+    scorer_argument(parser)
+    device_argument(parser)
     parser.add_argument("--out", type=Path, help="agreement.json")
 
 
@@ -33,22 +37,21 @@ def run(args: argparse.Namespace) -> Done:
     """Score the images that people judged, and say how often scorers and people agree."""
     from evaluation import agreement as room
     from evaluation import devices
-    from evaluation.human_votes import image_reader, read_rankings
+    from evaluation.human_votes import image_source, read_rankings
     from evaluation.provenance import provenance
     from evaluation.scorers.naming import content, parse_all
     from evaluation.tables import finite, write_bytes
 
     devices.choose(args.device)
     scorers = parse_all(args.scorer)
-    rankings, notes = read_rankings(args.votes)
-    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
-    pairs, ties = room.judged_pairs(rankings)
+    pairs, ties = room.judged_pairs(read_rankings(args.votes))
     if not pairs:
         raise EvaluationError(f"{args.votes}: every vote is a tie, so there is nothing to agree on")
-    scores, problems = room.score_pairs(pairs, scorers, image_reader(args.votes, args.images))
+    scores, problems = room.score_pairs(pairs, scorers, image_source(args.votes, args.images))
     names = [name for name in scores if scores[name]]
     if not names:
-        raise EvaluationError("; ".join(problems[:3]) or "no scorer scored any image")
+        say_problems(problems, "where the votes hold ids, give --images")
+        raise EvaluationError("no scorer scored any image")
     found = [room.accuracy(name, pairs, scores[name]) for name in names]
     people, twice = room.human_agreement(pairs)
     between = {

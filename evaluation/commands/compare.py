@@ -30,21 +30,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Done:
     """Compare, write the page and its figures, print the table."""
-    from evaluation.ksort_dataset import read_json
     from evaluation.page import as_text, write_comparison
     from evaluation.prompts import training_prompts
-    from evaluation.scores import read_scores
+    from evaluation.tables import read_images, read_json
 
     ksort: dict[str, Any] = {}
     for entry in args.ksort:
         policy, separator, path = entry.partition("=")
         if not separator:
             raise EvaluationError(f"--ksort {entry}: expected POLICY=result.json")
-        ksort[policy] = read_json(Path(path))
+        ksort[policy] = result = read_json(Path(path))
+        if not isinstance(result, dict) or not {"mu", "sigma", "score", "rounds"} <= {*result}:
+            raise EvaluationError(f"{path}: is no result that `ksort` wrote")
     training = None if args.training is None else training_prompts(args.training)
-    table = read_scores(args.scores)
-    files = write_comparison(table, args.baseline, args.out, ksort, training, args.scorer)
-    rows = read_json(args.out / "comparison.json")["comparisons"]
+    files = write_comparison(
+        read_images(args.scores), args.baseline, args.out, ksort, training, args.scorer
+    )
+    rows = read_json(files[0])["comparisons"]
     print(as_text(rows))
     print(f"page: {args.out / 'comparison.html'}")
     others = [row for row in rows if row["policy"] != args.baseline and row["images"]]

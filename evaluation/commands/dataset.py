@@ -9,16 +9,14 @@ inspect` reads. Images are paths relative to the file, or ids into --images (par
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from evaluation.commands import Done, at_least
+from evaluation.commands import Done, at_least, votes_arguments
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("votes", type=Path, metavar="VOTES")
-    parser.add_argument("--images", type=Path, help="parquet of image, bytes")
+    votes_arguments(parser)
     parser.add_argument("--ratings", type=Path, help="leaderboard, as `arena fit` writes it")
     parser.add_argument("--instances", type=at_least(1), default=500, help="at most (500)")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of fours and instances")
@@ -27,19 +25,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Done:
     """Build the data set and say what became of the votes."""
-    from evaluation import ksort_build
-    from evaluation.human_votes import image_reader, read_rankings
+    from evaluation import ksort_build as room
+    from evaluation.human_votes import image_source, read_rankings
 
-    rankings, notes = read_rankings(args.votes)
-    print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
-    ratings = (
-        ksort_build.rate_models(rankings)
-        if args.ratings is None
-        else ksort_build.read_ratings(args.ratings)
-    )
-    reader = image_reader(args.votes, args.images)
-    instances = ksort_build.write_dataset(
-        args.out, rankings, ratings, reader, seed=args.seed, most=args.instances
+    rankings = read_rankings(args.votes)
+    ratings = room.read_ratings(args.ratings) if args.ratings else room.rate_models(rankings)
+    source = image_source(args.votes, args.images)
+    instances = room.write_dataset(
+        args.out, rankings, ratings, source, seed=args.seed, most=args.instances
     )
     few = sum(len(one.images) < 4 for one in rankings)
     print(

@@ -15,7 +15,7 @@ A run that was interrupted goes on with the images that are not there yet.
 import argparse
 from pathlib import Path
 
-from evaluation.commands import Done, at_least
+from evaluation.commands import Done, at_least, device_argument
 
 
 def drawing_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def drawing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the noise, and of orders shown (0)")
     parser.add_argument("--resolution", type=at_least(8), help="side in pixels (the base's own)")
     parser.add_argument("--batch-size", type=at_least(1), help="images at once (by their size)")
-    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
+    device_argument(parser)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> Done:
     from evaluation import devices
     from evaluation import generate as room
     from evaluation.drawing import Settings
+    from evaluation.ksort_dataset import read_dataset
     from evaluation.policies import find_policy
     from evaluation.prompts import read_prompts
 
@@ -54,13 +55,12 @@ def run(args: argparse.Namespace) -> Done:
     pairs = [(one.prompt_id, one.prompt) for one in prompts]
     targets = room.prompt_targets(pairs, args.images_per_prompt, args.seed, args.out / "images")
     if args.ksort is not None:
-        from evaluation.ksort_dataset import read_dataset
-
+        dataset = read_dataset(args.ksort)
         targets += [
-            room.ksort_target(name, prompt, args.seed, args.out / "ksort")
-            for name, prompt in read_dataset(args.ksort).prompts()
+            room.ksort_target(one.name, one.prompt, args.seed, args.out / "ksort")
+            for one in map(dataset.instance, range(len(dataset.names)))
         ]
-    outcome = room.generate(
+    made, kept, seconds, weights = room.generate(
         find_policy(args.base, args.policy),
         targets,
         Settings(args.steps, args.guidance, args.seed, args.resolution),
@@ -69,15 +69,8 @@ def run(args: argparse.Namespace) -> Done:
     if not devices.first():
         return {}, []
     index = args.out / "images.parquet"
-    room.write_index(index, args.name, prompts, args.images_per_prompt, outcome.weights)
-    print(
-        f"{args.name}: {outcome.made} images made in {outcome.seconds:.1f} s, "
-        f"{outcome.kept} kept: {index}"
-    )
-    report = {
-        "policy": args.name,
-        "images": len(targets),
-        "made": outcome.made,
-        "seconds": round(outcome.seconds, 3),
-    }
+    room.write_index(index, args.name, prompts, args.images_per_prompt, weights)
+    print(f"{args.name}: {made} images made in {seconds:.1f} s, {kept} kept: {index}")
+    seconds = round(seconds, 3)
+    report = {"policy": args.name, "images": len(targets), "made": made, "seconds": seconds}
     return report, [*(target.path for target in targets), index]

@@ -18,8 +18,8 @@ judge refuses is left out and noted.
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,28 +73,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Done:
     """Run K-Sort Eval and write its result."""
+    from arena.escape import printable
     from evaluation import devices
     from evaluation.judges import Asking, load_judge
-    from evaluation.ksort import MOST_ROUNDS, Round, evaluate
+    from evaluation.ksort import MOST_ROUNDS, evaluate
     from evaluation.ksort_dataset import read_dataset
+    from evaluation.progress import Progress
     from evaluation.tables import write_bytes
 
     devices.choose(args.device)
     dataset = read_dataset(args.dataset)
     asking = Asking(args.orders, args.question, args.size, args.max_requests, args.max_tokens)
     judge: Any = load_judge(args.judge, args.out.parent / "judgments", asking)
+    rounds = min(MOST_ROUNDS, len(dataset.names))
     if hasattr(judge, "estimate"):
-        print(judge.estimate(min(MOST_ROUNDS, len(dataset.names))), file=sys.stderr)
-    shown = time.monotonic()
-    count = 0
-
-    def progress(done: Round) -> None:
-        nonlocal shown, count
-        count += 1
-        if time.monotonic() - shown > 2:
-            shown = time.monotonic()
-            print(f"  round {count}: mu {done.mu:.2f}, sigma {done.sigma:.2f}", file=sys.stderr)
-
+        print(judge.estimate(rounds), file=sys.stderr)
+    progress = Progress(rounds, "rounds at most")
     result = evaluate(
         dataset,
         args.images,
@@ -104,27 +98,19 @@ def run(args: argparse.Namespace) -> Done:
         score=args.score,
         draw=artist(args),
         most_refusals=args.max_refusals,
-        on_round=progress,
+        on_round=lambda one: progress.add(1, f"mu {one.mu:.2f}, sigma {one.sigma:.2f}"),
     )
-    content = json.dumps(result.as_dict(), ensure_ascii=False, indent=1)
-    write_bytes(args.out, content.encode())
+    write_bytes(args.out, json.dumps(asdict(result), indent=1).encode())
     print(
         f"score {result.score:.2f} (mu {result.mu:.2f}, sigma {result.sigma:.2f}) "
         f"after {len(result.rounds)} rounds, {ENDINGS[result.stopped]}: {args.out}"
     )
     for one in result.skipped:
-        print(f"left out: {one['instance']}: {one['reason']}", file=sys.stderr)
+        print(printable(f"left out: {one['instance']}: {one['reason']}"), file=sys.stderr)
     if "requests" in result.judge:
         say_costs(result.judge)
-    report = {
-        "mu": result.mu,
-        "sigma": result.sigma,
-        "score": result.score,
-        "rounds": len(result.rounds),
-        "skipped": len(result.skipped),
-        "stopped": result.stopped,
-    }
-    return report, [args.out]
+    report = {key: getattr(result, key) for key in ("mu", "sigma", "score", "stopped")}
+    return report | {"rounds": len(result.rounds), "skipped": len(result.skipped)}, [args.out]
 
 
 def artist(args: argparse.Namespace) -> Callable[[Any], None] | None:

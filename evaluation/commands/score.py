@@ -21,60 +21,61 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done, at_least, say_problems
+from evaluation.commands import Done, at_least, device_argument, say_problems, scorer_argument
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help=".csv or .parquet")
-    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
+    scorer_argument(parser)
     parser.add_argument("--out", type=Path, required=True, help="scores.parquet")
     parser.add_argument("--kept", type=Path, help="file of scores kept from before (beside --out)")
     parser.add_argument("--questions", type=Path, help="for vqa: GenEval 2's or DPG-Bench's file")
     parser.add_argument("--limit", type=at_least(1), help="only the first so many prompts")
     parser.add_argument("--batch-size", type=at_least(1), default=64, help="images at once (64)")
-    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
+    device_argument(parser)
     parser.add_argument("--warn", action="store_true", help="exit 0 where some has no score")
 
 
 def run(args: argparse.Namespace) -> Done:
     """Score, write, and say on stderr what could not be scored."""
-    import pyarrow.compute as pc
-
+    from arena.escape import printable
     from evaluation import devices
-    from evaluation.score import score
+    from evaluation.kept import Kept
+    from evaluation.score import score, tasks_of
+    from evaluation.scorers.naming import parse_all
     from evaluation.scorers.questions import read_questions
     from evaluation.tables import write_parquet
 
     devices.choose(args.device)
-    scored = score(
+    named = parse_all(args.scorer)
+    questions = None if args.questions is None else read_questions(args.questions)
+    table, scorers, problems = score(
         args.images,
-        args.scorer,
-        args.kept or args.out.with_suffix(".kept.sqlite"),
+        tasks_of(named, questions),
+        Kept(args.kept or args.out.with_suffix(".kept.sqlite")),
         limit=args.limit,
         batch_size=args.batch_size,
-        questions=None if args.questions is None else read_questions(args.questions),
     )
     rest = f"{args.out} holds the rest"
     if not devices.first():
-        say_problems(scored.problems, rest, warn=True)
+        say_problems(problems, rest, warn=True)
         return {}, []
-    write_parquet(args.out, scored.table)
-    report: dict[str, Any] = {"n": scored.table.num_rows}
-    policies = list(dict.fromkeys(scored.table["policy"].to_pylist()))
-    width = max(len(policy) for policy in [*policies, "policy"])
-    print(f"{'policy':{width}}  " + "  ".join(f"{name:>12}" for name in scored.scorers))
-    for policy in policies:
-        rows = scored.table.filter(pc.equal(scored.table["policy"], policy))
-        means = [pc.mean(rows[name]).as_py() for name in scored.scorers]
-        cells = "  ".join(f"{'-' if mean is None else f'{mean:.4f}':>12}" for mean in means)
-        print(f"{policy:{width}}  {cells}")
-    print(f"{scored.table.num_rows} images: {args.out}")
-    for name in scored.scorers:
-        mean = pc.mean(scored.table[name]).as_py()
+    write_parquet(args.out, table)
+    means = table.group_by("policy", use_threads=False).aggregate([(n, "mean") for n in scorers])
+    width = max(len(printable(policy)) for policy in ["policy", *means["policy"].to_pylist()])
+    print(f"{'policy':{width}}  " + "  ".join(f"{name:>12}" for name in scorers))
+    for row in means.to_pylist():
+        found = [row[f"{name}_mean"] for name in scorers]
+        cells = "  ".join(f"{'-' if mean is None else f'{mean:.4f}':>12}" for mean in found)
+        print(f"{printable(row['policy']):{width}}  {cells}")
+    print(f"{table.num_rows} images: {args.out}")
+    report: dict[str, Any] = {"n": table.num_rows}
+    overall = table.group_by([]).aggregate([(name, "mean") for name in scorers]).to_pylist()[0]
+    for name in scorers:
+        mean = overall[f"{name}_mean"]
         report[f"mean_{name}"] = float("nan") if mean is None else mean
-    if scored.problems:
-        report["without_score"] = len(scored.problems)
-        report["first_problem"] = scored.problems[0]
-    say_problems(scored.problems, rest, warn=args.warn)
+    if problems:
+        report |= {"without_score": len(problems), "first_problem": problems[0]}
+    say_problems(problems, rest, warn=args.warn)
     return report, [args.out]

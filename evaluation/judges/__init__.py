@@ -2,12 +2,14 @@
 
 A judge answers a `Question` with five ranks in the data set's order (0 = best, equal ranks tie),
 whatever the order in which it was shown the images. `load_judge` makes one from its name on the
-command line; each kind lives in its own module, and imports what it needs only when asked.
+command line; what a kind needs is imported only when it is asked for.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from PIL import Image
 
 from evaluation.errors import EvaluationError
 
@@ -69,6 +71,16 @@ class Asking:
 KINDS = "recorded:FILE.jsonl, openai:MODEL, local:FOLDER or scorer:NAME[=SOURCE]"
 
 
+def seen(path: Path) -> Image.Image:
+    """An image of a question; Refused where there is none to be seen, which costs that question."""
+    from evaluation.pictures import read
+
+    try:
+        return read(path)
+    except EvaluationError as error:
+        raise Refused(str(error)) from error
+
+
 def load_judge(name: str, cache: Path, asking: Asking | None = None) -> Judge:
     """Make a judge from its name: one of `KINDS`.
 
@@ -78,23 +90,17 @@ def load_judge(name: str, cache: Path, asking: Asking | None = None) -> Judge:
     kind, _, argument = name.partition(":")
     if not argument or kind not in ("recorded", "openai", "local", "scorer"):
         raise EvaluationError(f"unknown judge {name!r}: expected {KINDS}")
+    asking = asking or Asking()
     if kind == "openai":
         from evaluation.judges.endpoint import EndpointJudge
 
-        return EndpointJudge(argument, cache, asking or Asking())
+        return EndpointJudge(argument, cache, asking)
     if kind == "local":
         from evaluation.judges.local import LocalJudge
 
-        return LocalJudge(argument, cache, asking or Asking())
-    if asking is not None and asking.orders != 1:
+        return LocalJudge(argument, cache, asking)
+    if asking.orders != 1:
         raise EvaluationError(f"{name} does not see positions; --orders is for openai and local")
-    if kind == "recorded":
-        from evaluation.judges.recorded import RecordedJudge
+    from evaluation.judges.plain import RecordedJudge, ScorerJudge
 
-        return RecordedJudge(Path(argument))
-    from evaluation.judges.scorer import ScorerJudge
-    from evaluation.scorers.load import load_named
-    from evaluation.scorers.naming import content, parse
-
-    named = parse(argument)
-    return ScorerJudge(name, load_named(named), content(named))
+    return RecordedJudge(Path(argument)) if kind == "recorded" else ScorerJudge(argument)

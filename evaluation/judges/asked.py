@@ -27,9 +27,8 @@ from typing import Any
 
 from PIL import Image
 
-from evaluation import pictures
 from evaluation.errors import EvaluationError
-from evaluation.judges import Asking, BudgetSpent, Question, Refused
+from evaluation.judges import Asking, BudgetSpent, Question, Refused, seen
 from evaluation.tables import write_bytes
 
 FORM = """Answer with the five names only, best first, on one line, in exactly this form:
@@ -95,7 +94,7 @@ def parse_ranking(answer: str) -> list[int] | None:
 
 def shown_image(path: Path, size: int) -> bytes:
     """An image as the judge reads it: JPEG, the longer side at most `size` pixels."""
-    image = pictures.read(path)
+    image = seen(path)
     image.thumbnail((size, size), Image.Resampling.LANCZOS)
     sink = io.BytesIO()
     image.save(sink, format="JPEG", quality=95, subsampling=0)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from evaluation import pictures
+from arena.votes.images import decoded
 from evaluation.judges import Asking
 from evaluation.judges.asked import AskedJudge, Message
 from evaluation.scorers.naming import weights
@@ -36,10 +36,7 @@ class LocalJudge(AskedJudge):
         turns = [
             (
                 message["role"],
-                [
-                    part if isinstance(part, str) else pictures.decode(part)
-                    for part in message["content"]
-                ],
+                [part if isinstance(part, str) else decoded(part) for part in message["content"]],
             )
             for message in messages
         ]

@@ -117,7 +117,7 @@ def load_open_clip(path: Path, fit: Fit) -> ClipTowers:
     return ClipTowers(model, load_tokenizer(str(path.parent)), Preparation(side, fit=fit))
 
 
-def hps(version: str, source: str = HUB, *, aliased: bool = False) -> CosineScorer:
+def hps(source: str = HUB, *, version: str, aliased: bool = False) -> CosineScorer:
     """HPS: the bare cosine, about 0.2 to 0.35 (tables often show it times 100).
 
     version : "v2" or "v2.1". source : a CLIP folder in transformers' layout, or what holds the

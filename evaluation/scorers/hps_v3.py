@@ -159,27 +159,20 @@ class HpsV3:
         ).last_hidden_state
 
 
-def load_tokenizer(source: str) -> Any:
-    """Qwen2-VL's tokenizer with the one token that HPS v3 adds."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=hub.out_of_reach())
-    tokenizer.add_special_tokens({"additional_special_tokens": [REWARD]})
-    return tokenizer
-
-
 def hps_v3(source: str = HUB) -> HpsV3:
     """Load HPS v3 from a folder, its file, or the hub.
 
     Qwen2-VL's config.json and tokenizer are taken from beside the checkpoint, else from the hub.
     """
-    from transformers import Qwen2VLConfig, Qwen2VLModel
+    from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLModel
 
     path = find_file("hps_v3", source, CHECKPOINT)
     beside = str(path.parent) if (path.parent / "config.json").is_file() else BACKBONE
     try:
-        config = Qwen2VLConfig.from_pretrained(beside, local_files_only=hub.out_of_reach())
-        tokenizer = load_tokenizer(beside)
+        how = {"local_files_only": hub.out_of_reach(), "trust_remote_code": False}
+        config = Qwen2VLConfig.from_pretrained(beside, **how)
+        tokenizer = AutoTokenizer.from_pretrained(beside, **how)
+        tokenizer.add_special_tokens({"additional_special_tokens": [REWARD]})
     except (OSError, ValueError) as error:
         raise MissingWeights(
             f"hps_v3: {path.name} is there but not {BACKBONE}, whose config.json and tokenizer it "

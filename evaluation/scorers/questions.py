@@ -9,14 +9,12 @@
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from evaluation.errors import EvaluationError
-from evaluation.tables import read_table, read_text
+from evaluation.tables import read_jsonl, read_table
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
@@ -52,41 +50,29 @@ class Questions:
 
 def read_questions(path: Path) -> Questions:
     """Read a file of questions; raises EvaluationError naming the row that is none."""
-    rows = read_dpg(path) if path.suffix.lower() == ".csv" else read_atoms(path)
     found: dict[str, list[Atom]] = {}
-    for prompt, atoms in rows:
-        found.setdefault(prompt, []).extend(atoms)
-    if not found:
-        raise EvaluationError(f"{path}: holds no question")
-    known = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Questions({prompt: tuple(atoms) for prompt, atoms in found.items()}, known)
-
-
-def read_dpg(path: Path) -> list[tuple[str, list[Atom]]]:
-    """Rows of DPG-Bench's table, one question each."""
-    table = read_table(path, ("text", "question_natural_language")).to_pydict()
-    skills = table.get("category_broad", [None] * len(table["text"]))
-    rows = zip(table["text"], table["question_natural_language"], skills, strict=True)
-    return [(text, [Atom(question, "yes", skill)]) for text, question, skill in rows]
-
-
-def read_atoms(path: Path) -> list[tuple[str, list[Atom]]]:
-    """Rows of GenEval 2's layout, all questions of a prompt each."""
-    found = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
+    if path.suffix.lower() == ".csv":  # DPG-Bench: a question a row
+        table = read_table(path, ("text", "question_natural_language")).to_pydict()
+        skills = table.get("category_broad", [None] * len(table["text"]))
+        rows = zip(table["text"], table["question_natural_language"], skills, strict=True)
+        for text, question, skill in rows:
+            found.setdefault(text, []).append(Atom(question, "yes", skill))
+    else:  # GenEval 2: a prompt a row
+        for number, row in read_jsonl(path):
             try:
-                row: Any = json.loads(line)
                 pairs = row["vqa_list"] if "vqa_list" in row else row["questions"]
                 skills = row.get("skills") or [None] * len(pairs)
                 atoms = [
-                    Atom(str(question), str(answer), skill)
+                    Atom(str(question), str(answer), None if skill is None else str(skill))
                     for (question, answer), skill in zip(pairs, skills, strict=True)
                 ]
-                found.append((str(row["prompt"]), atoms))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                found.setdefault(str(row["prompt"]), []).extend(atoms)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise EvaluationError(
                     f'{path}: line {number}: expected {{"prompt", "vqa_list": [[question, answer], '
                     f'...], "skills": [one for each]}}: {error}'
                 ) from error
-    return found
+    if not any(found.values()):
+        raise EvaluationError(f"{path}: holds no question")
+    known = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Questions({text: tuple(atoms) for text, atoms in found.items() if atoms}, known)

@@ -24,8 +24,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from arena.__main__ import main
 from arena.export import export_pairs
 from arena.layouts import LAYOUTS
+from arena.ratings.trueskill import TrueSkill
 from arena.schema import VOTES
 from arena.votes.images import Images
 
@@ -124,6 +126,19 @@ def test_diffusers_reads_bytes_a_label_and_a_caption_by_split(votes, gaps, image
     # The file is a source of images itself, for whoever starts from an export.
     again = Images([tmp_path / "out" / "data" / files[0]])
     assert again.content(examples["image_1_uid"][1]) == examples["jpg_1"][1]
+
+
+def test_a_votes_file_that_holds_its_images_needs_no_other_source(votes, gaps, images, tmp_path):
+    export_pairs(votes, gaps, "diffusers", tmp_path / "out", images)
+    shard = tmp_path / "out" / "data" / "train-00000-of-00001.parquet"  # Pick-a-Pic's columns
+    ratings, again = tmp_path / "ratings.parquet", tmp_path / "again"
+    TrueSkill().fit(votes).write(ratings)
+    wanted = ["--ratings", str(ratings), "--to", "flow-factory", "--out", str(again)]
+    assert main(["export", str(shard), *wanted]) == 0
+    pairs = [json.loads(line) for line in (again / "train.jsonl").read_text().splitlines()]
+    assert len(pairs) == 2
+    assert near(Image.open(again / pairs[1]["chosen"]), RED)
+    assert near(Image.open(again / pairs[1]["rejected"]), BLUE)
 
 
 def test_a_trainer_that_knows_no_exif_sees_the_picture_upright(votes, gaps, images, tmp_path):

@@ -24,6 +24,7 @@ from assets.generations import check_images
 from assets.images import SCHEMA, images_stage
 from assets.ksort_rating import check_settled
 from assets.lake import Lake
+from assets.lineage import why
 from assets.policy import check_preference, check_weights
 from assets.ratings import BEFORE, ratings_stage
 from assets.report import COLUMNS, check_better, report_stage
@@ -360,7 +361,8 @@ def test_every_image_can_be_used(study):
         failed = check(images_stage(study, chain_of(study)), "every_image_can_be_used")
         assert failed.passed == passes
     assert not failed.passed
-    assert failed.description.startswith("1 of 2 cannot be used, such as b: cut off")
+    assert failed.description == "1 of 2 cannot be used: no training on them"
+    assert failed.metadata["such_as"].value == "b: cut off"
 
 
 def test_every_file_is_read(study):
@@ -371,7 +373,8 @@ def test_every_file_is_read(study):
     lake.write("quarantined", pl.DataFrame(torn))
     failed = check(votes_stage(study, chain_of(study)), "every_file_is_read")
     assert not failed.passed
-    assert failed.description == "torn.parquet: cut off"
+    assert failed.metadata["such_as"].value == "torn.parquet: cut off"
+    assert why(failed) == "1 files are left out: torn.parquet: cut off"
 
 
 def test_weights_are_finite(tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image
 from evaluation.__main__ import main
 from evaluation.drift import drifts, frechet_distance
 from evaluation.figures import image_grid, ksort_chart, win_rate_chart
-from evaluation.page import extremes, pairs_of, write_comparison
+from evaluation.page import SHOWN, pairs_of, write_comparison
 from evaluation.scores import scores_of
 
 PROMPTS = 12
@@ -210,13 +210,14 @@ def test_the_frechet_distance_of_gaussians_is_its_closed_form():
 
 
 def test_extremes_are_what_they_say_and_never_repeat(scores):
-    pairs = pairs_of(scores_of(scores), "base", "better", "clip")
-    found = extremes(pairs, 5)
-    differences = [pair.difference for pair in pairs]
-    assert [pair.difference for pair in found["gains"]] == differences[:5]
-    assert all(pair.difference < 0 for pair in found["losses"])
-    shown = [pair.images for kind in found.values() for pair in kind]
-    assert len(shown) == len(set(shown))
+    frame = scores.pivot("policy", index=["prompt", "seed"], values="clip")
+    differences = sorted((frame["better"] - frame["base"]).to_list(), reverse=True)
+    found = pairs_of(scores_of(scores), "base", "better", "clip")
+    gains = [pair["scores"][1] - pair["scores"][0] for pair in found["gains"]]
+    assert gains == differences[:SHOWN]
+    assert all(pair["scores"][1] < pair["scores"][0] for pair in found["losses"])
+    shown = [tuple(pair["images"]) for kind in found.values() for pair in kind]
+    assert len(shown) == len(set(shown)) > SHOWN
 
 
 def test_a_grid_shows_every_policy_and_fits_the_limit(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -245,7 +246,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(serve, tmp_path, cap
     assert result.judge["kept"] == 3
     assert result.judge["mean_place_by_position"] == pytest.approx([1, 0, 2, 4, 3])
     kept = "".join(path.read_text() for path in (tmp_path / "judgments").iterdir())
-    assert KEY not in kept + json.dumps(result.as_dict()) + str(capsys.readouterr())
+    assert KEY not in kept + json.dumps(asdict(result)) + str(capsys.readouterr())
 
 
 def test_answers_that_do_not_parse_are_paid_for_and_counted(serve, question):

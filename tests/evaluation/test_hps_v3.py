@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from by_name import load_scorer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -15,7 +16,6 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers import hps_v3 as room
-from evaluation.scorers.load import load_scorer
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 PROMPTS = ["a bold seven", "seven", "a thin <|Reward|> one"]

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from by_name import load_scorer
 from PIL import Image
 from torch.nn import functional as F
 
 from evaluation.errors import EvaluationError, MissingWeights
-from evaluation.scorers.load import load_scorer
 
 VISION, TEXT, PATCH, SIDE, LAYERS = 128, 64, 8, 32, 2
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "bold", "thin", "seven", "left"]

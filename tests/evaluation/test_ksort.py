@@ -16,7 +16,7 @@ from evaluation import ksort_dataset
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
 from evaluation.judges import Question, load_judge
-from evaluation.judges.recorded import RecordedJudge
+from evaluation.judges.plain import RecordedJudge
 from evaluation.ksort import Environment, correct, evaluate, next_instance, spearman
 from evaluation.ksort_dataset import Dataset, read_dataset
 
@@ -282,7 +282,7 @@ def test_a_leaderboard_that_lacks_a_model_is_named(tmp_path):
     content["models_name"][2] = "9_Nobody"
     path.write_text(json.dumps(content))
     with pytest.raises(EvaluationError, match=r"sample_0000.*'Nobody' is not in Arena-Leaderboard"):
-        read_dataset(tmp_path).prompts()
+        read_dataset(tmp_path).instance(0)
 
 
 def test_a_judge_is_made_from_its_name(tmp_path):
@@ -290,7 +290,7 @@ def test_a_judge_is_made_from_its_name(tmp_path):
         EvaluationError, match=r"recorded:FILE\.jsonl, openai:MODEL, local:FOLDER or"
     ):
         load_judge("recorded", tmp_path)
-    with pytest.raises(EvaluationError, match=r"absent\.jsonl: cannot be read"):
+    with pytest.raises(EvaluationError, match=r"absent\.jsonl: no such file"):
         load_judge(f"recorded:{tmp_path / 'absent.jsonl'}", tmp_path)
 
 

@@ -42,7 +42,7 @@ def scorers(monkeypatch):
             raise MissingWeights(f"{named.label}: no weights: put them somewhere")
         return table[named.kind]()
 
-    monkeypatch.setattr("evaluation.score.load_named", load)
+    monkeypatch.setattr("evaluation.scorers.load", load)
     return table
 
 
@@ -98,7 +98,7 @@ def test_a_broken_image_keeps_its_row_and_is_named(images, scorers, tmp_path, ca
     assert "images.csv: row 4: image" in error
     assert "images.csv: row 140: image" in error
     assert "no picture of a known format" in error
-    assert "no such file" in error
+    assert "No such file" in error
     scores = pq.read_table(out)["pickscore"]
     assert [i for i, value in enumerate(scores.to_pylist()) if value is None] == [3, 139]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from by_name import load_scorer
 from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
@@ -15,7 +16,6 @@ from evaluation.errors import EvaluationError, MissingWeights
 from evaluation.scorers.aesthetic import apply_head
 from evaluation.scorers.clip_towers import cleaned, tokenizer_from_merges
 from evaluation.scorers.hps import to_transformers
-from evaluation.scorers.load import load_scorer
 from evaluation.scorers.naming import absence, content, parse, parse_all
 from evaluation.scorers.pixels import Preparation
 
@@ -316,7 +316,7 @@ def test_your_own_scorer_is_a_function_or_a_class(images, tmp_path, monkeypatch)
     path = tmp_path / "my_scorers.py"
     path.write_text(OWN)
     red = load_scorer("mine=my_scorers:reddest").score(PROMPTS, images)
-    assert red.tolist() == [image.resize((1, 1)).getpixel((0, 0))[0] for image in images]
+    assert red == [image.resize((1, 1)).getpixel((0, 0))[0] for image in images]
     assert load_scorer("len=my_scorers:Longest").score(PROMPTS, images)[1] == len(PROMPTS[1])
     before = content(parse("mine=my_scorers:reddest"))
     path.write_text(OWN.replace("[0] for", "[1] for"))

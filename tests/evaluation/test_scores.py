@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.page import further_means, pairs_of, ranked, write_comparison
+from evaluation.page import further_means, pairs_of, ranked, records, write_comparison
 from evaluation.scores import scores_of
 from evaluation.statistics import compare, compare_all, compare_categories, scorer_agreement
 
@@ -39,9 +39,8 @@ def test_a_generated_table_beside_a_plain_one_is_compared():
     assert rival.win_rate == pytest.approx(2 / 3)
     assert rival.mean_difference == pytest.approx((1 - 1 + 3) / 3)
     pairs = pairs_of(scores_of(both, ["clip"]), "base", "rival", "clip")
-    assert [(pair.prompt, pair.scores) for pair in pairs] == [
-        ("a cat", (2, 5)), ("a cow", (3, 4)), ("a dog", (1, 0)),
-    ]  # fmt: skip
+    found = [(p["prompt"], p["scores"]) for kind in ("gains", "losses") for p in pairs[kind]]
+    assert found == [("a cat", [2, 5]), ("a cow", [3, 4]), ("a dog", [1, 0])]
 
 
 def test_a_text_with_two_ids_pairs_with_nothing_that_has_none():
@@ -108,21 +107,23 @@ def test_whoever_wins_every_pair_ranks_first_also_where_hard_prompts_are_missing
     base = [("base", f"p{i}", 10.0 + i) for i in range(6)]
     new = [("new", f"p{i}", 11.0 + i) for i in range(6)] + [("new", f"hard{i}", 0.0) for i in "ab"]
     frame = pl.DataFrame([*base, *new], schema=("policy", "prompt", "clip"), orient="row")
-    rows = ranked(compare_all(scores_of(frame), "base"), "clip")
-    assert [row.policy for row in rows] == ["new", "base"]
-    assert (rows[0].win_rate, rows[0].images, rows[0].missing) == (1.0, 6, 2)
+    first, second = ranked(records(compare_all(scores_of(frame), "base")), "clip")
+    assert (first["policy"], second["policy"]) == ("new", "base")
+    assert (first["win_rate"], first["images"], first["missing"]) == (1.0, 6, 2)
 
 
 def test_without_seeds_statistics_and_page_pair_alike():
     rng = np.random.default_rng(0)
     rows = [(p, f"prompt {i}", rng.normal()) for p in ("base", "new") for i in (0, 0, 1, 1, 1)]
     scores = scores_of(pl.DataFrame(rows, schema=("policy", "prompt", "clip"), orient="row"))
-    pairs = pairs_of(scores, "base", "new", "clip")
+    kinds = pairs_of(scores, "base", "new", "clip")
+    pairs = [pair for kind in kinds.values() for pair in kind]
     new = next(row for row in compare_all(scores, "base") if row.policy == "new")
     assert len(pairs) == new.images == 5
     by_prompt: dict[str, list[float]] = {}
     for pair in pairs:
-        by_prompt.setdefault(pair.prompt, []).append(pair.difference)
+        old, score = pair["scores"]
+        by_prompt.setdefault(pair["prompt"], []).append(score - old)
     means = [np.mean(values) for values in by_prompt.values()]
     assert new.mean_difference == pytest.approx(np.mean(means))
 

@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from by_name import load_scorer
 from PIL import Image, ImageDraw, ImageFont
 from scipy.stats import gmean
 from tiny_vlm import save_tiny_vlm
 
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
-from evaluation.scorers.load import load_scorer
 from evaluation.scorers.naming import content, parse
 from evaluation.scorers.ocr import OcrScorer, accuracy, asked_text
 from evaluation.scorers.questions import Atom, read_questions

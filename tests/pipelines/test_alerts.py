@@ -14,6 +14,7 @@ from assets.lineage import DATA_VERSION
 from pipelines.alerts import tell
 from pipelines.chain import chain_of
 from pipelines.definitions import build_definitions
+from pipelines.delivery import undelivered
 from pipelines.launch import Launcher, StageFailed
 
 KEEP = """
@@ -35,7 +36,12 @@ def posted(monkeypatch):
             assert self.headers["Content-Type"] == "application/json"
             got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(status[0])
+            if status[0] in (302, 307):
+                self.send_header("Location", "/elsewhere")
             self.end_headers()
+
+        def do_GET(self):
+            got.append(f"followed to {self.path}")
 
         def log_message(self, *_):
             pass
@@ -175,7 +181,7 @@ def test_what_cannot_be_told_is_said_and_fails_no_run(launcher, posted, monkeypa
     launcher.rate()  # and this does not raise
     first, second = [line for line in said if line.startswith("alerts.")]
     assert first.endswith(": exit status 1: no disk")
-    assert second.endswith("127.0.0.1: HTTP Error 500: Internal Server Error")
+    assert second.endswith("127.0.0.1: it answered 500")
     assert "secret-path" not in "".join(said)
     assert len(got) >= 1
     # Whoever could not be told is told at the next look, by another process too.
@@ -192,6 +198,44 @@ def test_what_cannot_be_told_is_said_and_fails_no_run(launcher, posted, monkeypa
     assert tell(study, chain_of(study), launcher.instance, said.append) == []
     assert "the environment variable ALERTS_TO holds no http(s) address" in said[-1]
     assert os.environ.get("ALERTS_TO") is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redirect",
+        "http://127.0.0.1:1/secret-path",
+        "http://[x/secret-path",
+        "http://127.0.0.1/secret path",
+    ],
+)
+def test_a_webhooks_path_is_never_said_and_no_redirect_is_followed(
+    write_study, posted, monkeypatch, address
+):
+    got, status = posted
+    status[0] = 302
+    if address != "redirect":
+        monkeypatch.setenv("ALERTS_TO", address)
+    said = []
+    study = write_study(lambda text: f'{text}\n[alerts]\nwebhook = "$ALERTS_TO"\n')
+    assert undelivered(study, {"id": "1"}, ["webhook"], said.append) == ["webhook"]
+    assert len(said) == 1
+    assert "secret" not in said[0]
+    assert not [each for each in got if "followed" in each]
+
+
+def test_a_program_that_is_told_sees_no_other_secret(write_study, monkeypatch, tmp_path):
+    monkeypatch.setenv("RATER_SALT", "s3cret")
+    monkeypatch.setenv("SLACK_TOKEN", "wanted")
+    show = "import json, os; json.dump(dict(os.environ), open('seen.json', 'w'))"
+    command = json.dumps([sys.executable, "-c", show])
+    study = write_study(
+        lambda text: f'{text}\n[jobs]\nenvironment = ["SLACK_*"]\n[alerts]\ncommand = {command}\n'
+    )
+    assert undelivered(study, {"id": "1"}, ["command"], print) == []
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert "RATER_SALT" not in seen
+    assert (seen["SLACK_TOKEN"], seen["ARENAPO_ALERT_ID"]) == ("wanted", "1")
 
 
 def test_without_the_section_nobody_is_told_and_nothing_is_kept(write_study, instance):

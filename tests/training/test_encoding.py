@@ -222,22 +222,6 @@ def test_latents_of_another_vae_are_never_taken_for_this_ones(family, toy, tmp_p
     assert torch.equal(again, one)
 
 
-def test_weights_in_bin_tell_two_vaes_apart(family, tmp_path):
-    """Only where there are no safetensors: those are what is loaded then."""
-    import shutil
-
-    folders = [tmp_path / name for name in "ab"]
-    for folder, content in zip(folders, (b"one", b"two"), strict=True):
-        shutil.copytree(family.folder, folder)
-        (folder / "vae" / "diffusion_pytorch_model.bin").write_bytes(content)
-    one, two = (StableDiffusion(folder).digest("vae") for folder in folders)
-    assert one == two == family.digest("vae")
-    for folder in folders:
-        (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    one, two = (StableDiffusion(folder).digest("vae") for folder in folders)
-    assert one != two
-
-
 def test_a_damaged_shard_and_a_disk_too_small_are_named(family, toy, tmp_path, monkeypatch):
     encode(family, ["w0"], toy.images, tmp_path)
     (shard,) = tmp_path.rglob("latents/*/*.safetensors")

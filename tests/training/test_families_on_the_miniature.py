@@ -15,7 +15,7 @@ import torch
 
 from arena.gaps.pairwise import pairwise_gaps
 from arena.ratings.table import estimator
-from studies.base import MINIATURE as WORLD
+from replication.base import MINIATURE as WORLD
 from training.config import DataConfig, PolicyConfig
 from training.families import open_family
 from training.loop import train

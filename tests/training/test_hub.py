@@ -47,13 +47,6 @@ def test_a_third_of_sd35_mediums_repository_is_fetched():
     assert {"tokenizer/merges.txt", "tokenizer_3/spiece.model", "vae/config.json"} <= set(files)
 
 
-def test_bin_weights_are_fetched_only_where_there_are_no_others():
-    files = ["vae/model.bin", "unet/model.bin", "unet/model.safetensors", "unet/non_ema.bin"]
-    index = {"vae": ["x", "y"], "unet": ["x", "y"], "_class_name": "z"}
-    kept = {"model_index.json", "vae/model.bin", "unet/model.safetensors"}
-    assert set(wanted(files, index)) == kept
-
-
 def refused(kind, status=404):
     response = SimpleNamespace(status_code=status, headers={}, request=None, url="https://x")
     if kind is errors.HFValidationError:

@@ -55,7 +55,7 @@ def test_known_errors_are_those_of_the_live_reference(adaptation, study, tmp_pat
     given = {"draws": 2, "views": 1, "seed": config.seed}
     errors = ReferenceErrors(data.cache, ["x"], pairs.train, inputs, **given)
     rows, draws = np.array([3, 0, 7, 3]), np.array([0, 1, 1, 1])
-    turns = Turns(draws, np.zeros(4, dtype=int), np.zeros(4, dtype=bool))
+    turns = Turns(draws, np.zeros((4, 2), dtype=int), np.zeros(4, dtype=bool))
     errors.compute(learner, rows, turns, print)
     assert not learner.model.holds_frozen_copy
     for step in range(3):  # the policy moves away, the reference does not

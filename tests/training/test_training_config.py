@@ -130,13 +130,54 @@ def test_a_broken_or_missing_file_is_named(tmp_path):
         policy_names(write(tmp_path, "[[policy]]\nname = 'x'\n[[policy]]\nname = 'x'"))
 
 
-def test_configuration_and_pairs_load_without_torch_or_polars():
-    code = (
-        "import sys, training.config, training.pairs, training.__main__\n"
-        "heavy = {'torch', 'diffusers', 'polars', 'mlflow'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=MINIATURE.parents[1])
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\\\b", "-x", "a\\tb", "x" * 101])
+def test_a_policys_name_is_one_plain_part_of_a_path(name, tmp_path):
+    study = write(tmp_path, f'[[policy]]\nname = "base"\n[[policy]]\nname = "{name}"')
+    with pytest.raises(ConfigError, match="a name has letters, digits"):
+        policy_names(study)
+
+
+# What is installed where jobs run, beside Python itself; none of the pipeline's libraries is.
+ABSENT = ("polars", "numba", "scipy", "duckdb", "dagster", "mlflow", "pandas", "psutil")
+WITHOUT = f"""
+import sys
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *more: None if name.partition(".")[0] in {ABSENT!r} else find(
+    name, *more)
+"""
+
+
+def without_the_pipelines_libraries(code, *arguments):
+    command = [sys.executable, "-c", WITHOUT + code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=MINIATURE.parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_configuration_and_pairs_load_without_torch():
+    heavy = "{'torch', 'diffusers', 'transformers'} & set(sys.modules)"
+    code = f"import training.config, training.pairs, training.__main__\nassert not {heavy}, {heavy}"
+    without_the_pipelines_libraries(code)
+
+
+def test_a_job_plans_and_trains_where_only_its_own_libraries_are(toy, tmp_path):
+    """Every module of the room is imported, and images are read through the arena's reader."""
+    code = """
+import pkgutil
+from importlib import import_module
+import training
+for found in pkgutil.walk_packages(training.__path__, "training."):
+    import_module(found.name)
+from training.__main__ import main
+study, out = sys.argv[1:]
+job = [study, "--policy", "arenapo", "--out", out]
+assert main([*job, "--plan"]) == 0
+assert main([*job, "--set", "train.steps=1", "--set", f"cache.root={out}/cache"]) == 0
+"""
+    said = without_the_pipelines_libraries(code, toy.study, tmp_path / "out")
+    assert "activations, 4 pairs at once" in said
+    assert said.splitlines()[-1] == str(tmp_path / "out" / "policy")
 
 
 def test_every_objective_of_the_configuration_has_a_loss():

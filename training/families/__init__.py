@@ -1,15 +1,16 @@
 """Model families: what the loop needs to know of a diffusers pipeline, told from its folder.
 
 A family is a declaration of 15 to 35 lines (`stable_diffusion.py`, `packed.py`, `unpacked.py`)
-over what all share (`family.py`) and one of two forward processes (`process.py`). `adapter.py` puts
-LoRAs on them, `hub.py` fetches them. What is done with the errors is `objective.py`'s, and when,
-`loop.py`'s.
+over what all share (`family.py`; on disk, `folder.py`) and one of two forward processes
+(`process.py`). `adapter.py` puts LoRAs on them, `hub.py` fetches them. What is done with the errors
+is `objective.py`'s, and when, `loop.py`'s.
 """
 
 import json
 from pathlib import Path
 
 from training.families.family import Family, PromptEncoder, Texts
+from training.families.folder import refuse_code
 from training.families.hub import fetched
 from training.families.packed import Chroma, Flux, Flux2, Flux2Klein, QwenImage
 from training.families.process import ModelError
@@ -36,8 +37,8 @@ def open_family(
     """Return the family of the pipeline at `base`, a folder or a name on the hub.
 
     Without `weights` only configurations are fetched from the hub: enough for a plan. `memo` is a
-    folder in which digests of files are remembered. Raises ModelError when there is no pipeline or
-    its class is not among FAMILIES.
+    folder in which digests of files are remembered. Raises ModelError when there is no pipeline,
+    when it brings code or pickles, or when its class is not among FAMILIES.
     """
     folder = Path(base)
     if folder.is_file():
@@ -51,9 +52,11 @@ def open_family(
         folder = fetched(base, revision, weights)
     index = folder / "model_index.json"
     try:
-        pipeline = json.loads(index.read_text()).get("_class_name")
-    except (OSError, json.JSONDecodeError) as error:
+        named = json.loads(index.read_text())
+        pipeline = named.get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"model.base: {folder} is not a diffusers pipeline: {error}") from error
+    refuse_code(folder, named)
     if pipeline not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise ModelError(f"model.base: {folder} is a {pipeline}; supported: {known}")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from training.config import PolicyConfig
-from training.families.family import Family, quiet
+from training.families.family import Family
+from training.families.folder import quiet
 from training.families.process import ModelError
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
@@ -87,6 +88,8 @@ def fuse_adapter(family: Family, denoiser: Any, source: str) -> None:
     if not path.exists():
         raise ModelError(f"model.adapter: there is no file or folder {source}")
     file = path / ADAPTER_FILE if path.is_dir() else path
+    if file.suffix != ".safetensors":
+        raise ModelError(f"model.adapter: {file} is no .safetensors file: nothing else is read")
     pipe = family.assembled((), **{family.trained: denoiser})
     try:
         with quiet():

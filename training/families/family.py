@@ -1,17 +1,11 @@
-"""What all families share: the parts of a pipeline on disk, its images, its prompts, saving.
+"""What a model family declares of a pipeline, and what follows for images, prompts and times.
 
 A family is a declaration: the pipeline's name, the part that is trained, what its `encode_prompt`
-returns, the forward process, and one call of the denoiser. Each component is loaded only when
-asked for, so a job whose latents and prompt embeddings are cached never reads the VAE or a text
-encoder.
+returns, the forward process, and one call of the denoiser. Its parts on disk are `folder.py`'s.
 """
 
-import contextlib
-import hashlib
-import json
-import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -20,9 +14,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from training.families.folder import PipelineFolder, config_of, quiet
 from training.families.process import Discrete, Flow, ModelError
-
-WEIGHTS = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True)
@@ -63,17 +56,13 @@ class PromptEncoder:
     """How many of n prompts are longer than what the encoder reads."""
 
 
-class Family(ABC):
+class Family(PipelineFolder, ABC):
     """A pipeline in diffusers' layout, as the trainer sees it.
 
     Times t (n,) are the forward process's own (whole steps, or sigma in (0, 1)); nothing outside a
     family reads them.
     """
 
-    pipeline: ClassVar[str]
-    """Name of diffusers' pipeline class."""
-    trained: ClassVar[str] = "transformer"
-    """The component that is trained."""
     results: ClassVar[tuple[str, ...]]
     """What `encode_prompt` returns, in order, by the names of the pipeline's own arguments."""
     encoding: Mapping[str, Any] = MappingProxyType({})
@@ -99,13 +88,9 @@ class Family(ABC):
     """Whether the denoiser is told of each image's size and crop."""
 
     def __init__(self, folder: Path, memo: Path | None = None) -> None:
-        self.folder, self._memo = folder, memo
-        self.index = config_of(folder, "model_index.json")
-        self.config = config_of(folder / self.trained)
-        self.vae_config = config_of(folder / "vae")
+        super().__init__(folder, memo)
         scheduler = config_of(folder / "scheduler", "scheduler_config.json")
         self.process = self.process_kind(folder, scheduler)
-        self._digests: dict[str, str] = {}
 
     # What a family declares --------------------------------------------------------------------
 
@@ -160,17 +145,6 @@ class Family(ABC):
         """Whether prompts differ in length, and are padded to the longest of a batch."""
         return self.mask_name is not None
 
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Tokenizers and text encoders, which decide the prompt embeddings."""
-        return tuple(name for name in self.index if name.startswith(("tokenizer", "text_encoder"))
-                     and (self.folder / name).is_dir())  # fmt: skip
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """All that makes the base model what it is."""
-        return (self.trained, "vae", "scheduler", *self.texts)
-
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Shape (c, h, w) of the latent of an image of so many pixels."""
         return self.latent_channels, height // self.downscale, width // self.downscale
@@ -187,15 +161,6 @@ class Family(ABC):
                 f"{self.downscale * self.patch}"
             )
 
-    def class_of(self, component: str) -> Any:
-        """Return diffusers' class of a component, by the pipeline's own index."""
-        import diffusers
-
-        named = self.index.get(component)
-        if not isinstance(named, list) or not hasattr(diffusers, str(named[1])):
-            raise ModelError(f"model.base: {self.folder}/model_index.json names no {component}")
-        return getattr(diffusers, named[1])
-
     def denoiser(
         self, device: torch.device, dtype: torch.dtype = torch.float32, quantization: str = "none"
     ) -> Any:
@@ -207,26 +172,10 @@ class Family(ABC):
             how["quantization_config"] = BitsAndBytesConfig(
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
             )
-        model = self._loaded(self.trained, dtype, **how)
+        model = self.loaded(self.trained, dtype, **how)
         if how:
             return model.to(device).eval().requires_grad_(False)
         return model.to(device, memory_format=self.layout(device)).eval().requires_grad_(False)
-
-    def empty(self, component: str, dtype: torch.dtype) -> Any:
-        """Return a component without values, on the `meta` device: its shapes alone, frozen."""
-        kind = self.class_of(component)
-        with torch.device("meta"), quiet():
-            model = kind.from_config(kind.load_config(self.folder / component))
-        return torch.nn.Module.to(model, dtype).eval().requires_grad_(False)
-
-    def text_weights(self, component: str) -> int:
-        """Count the weights of a text encoder from its configuration."""
-        import transformers
-
-        kind = getattr(transformers, self.index[component][1])
-        config = transformers.AutoConfig.from_pretrained(self.folder / component)
-        with torch.device("meta"), quiet():
-            return sum(p.numel() for p in kind._from_config(config).parameters())
 
     def image_encoder(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Load the VAE; return pixels (n, 3, h, w) in [-1, 1] -> latents (n, c, h/f, w/f).
@@ -235,7 +184,7 @@ class Family(ABC):
         noise of every timestep that matters, a mean can be computed once and named by its image,
         and no two runs disagree on it. It is computed in fp32, in which no VAE overflows.
         """
-        vae = self._loaded("vae", torch.float32).to(device).eval()
+        vae = self.loaded("vae", torch.float32).to(device).eval()
 
         @torch.no_grad()
         def encode(pixels: Tensor) -> Tensor:
@@ -302,120 +251,3 @@ class Family(ABC):
         if self.mask_name and texts.mask is not None:
             named[self.mask_name] = texts.mask
         return named
-
-    def assembled(self, loads: Sequence[str], *, dtype: Any = None, **parts: Any) -> Any:
-        """Return the pipeline with the components `loads` from disk, `parts` as they are, no other.
-
-        Without its other components it checks no image for safety and encodes what it can.
-        """
-        import diffusers
-
-        kind = getattr(diffusers, self.pipeline)
-        absent = {name: None for name, value in self.index.items()
-                  if isinstance(value, list) and name not in loads}  # fmt: skip
-        try:
-            with quiet():
-                pipe = kind.from_pretrained(
-                    self.folder, **{**absent, **parts}, dtype=dtype, local_files_only=True
-                )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            raise ModelError(
-                f"model.base: {self.folder} does not load as {self.pipeline}: {error}"
-            ) from error
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
-
-    def _loaded(self, component: str, dtype: torch.dtype, **how: Any) -> Any:
-        """Load one component in `dtype`, its failures as one sentence."""
-        kind, folder = self.class_of(component), self.folder / component
-        try:
-            with quiet():
-                return kind.from_pretrained(folder, dtype=dtype, local_files_only=True, **how)
-        except (OSError, ValueError, RuntimeError) as error:
-            if any(folder.glob("*.fp16.*")):
-                raise ModelError(
-                    f"model.base: {folder} holds weights of the variant fp16 only: load the "
-                    'pipeline once with variant="fp16", save it with save_pretrained, and name '
-                    "that folder"
-                ) from error
-            raise ModelError(
-                f"model.base: {folder} does not load as {kind.__name__}: {error}"
-            ) from error
-
-    # What it is on disk ------------------------------------------------------------------------
-
-    def digest(self, *components: str) -> str:
-        """SHA-256 over the files of some components: equal exactly where these are equal."""
-        for component in components:
-            if component not in self._digests:
-                paths = files_of(self.folder / component)
-                files = [f"{path.name} {file_digest(path, self._memo)}" for path in paths]
-                self._digests[component] = "\n".join([component, *files])
-        text = "\n".join(self._digests[component] for component in components)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def save_pipeline(self, denoiser: Any, folder: Path) -> None:
-        """Write a whole pipeline: the trained part beside copies of the base's other ones."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in self.index:
-            if name != self.trained and (self.folder / name).is_dir():
-                (folder / name).mkdir()
-                for path in files_of(self.folder / name):
-                    shutil.copyfile(path, folder / name / path.name)
-        shutil.copyfile(self.folder / "model_index.json", folder / "model_index.json")
-        denoiser.to(memory_format=torch.contiguous_format).save_pretrained(folder / self.trained)
-
-
-def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """Read a component's configuration."""
-    path = folder / name
-    try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ModelError(f"model.base: {path} cannot be read: {error}") from error
-
-
-def files_of(folder: Path) -> list[Path]:
-    """Configuration, vocabulary and weights of a component, without fp16 or other variants.
-
-    Weights in .bin count only where there are none in safetensors, as diffusers loads them.
-    """
-    kept = (".json", ".txt", ".model", ".jinja", *WEIGHTS)
-    files = [path for path in sorted(folder.glob("*")) if path.suffix in kept]
-    plain = [path for path in files if not (path.suffix in WEIGHTS and "." in path.stem)]
-    safe = any(path.suffix == ".safetensors" for path in plain)
-    return [path for path in plain if not (safe and path.suffix == ".bin")]
-
-
-def file_digest(path: Path, memo: Path | None) -> str:
-    """SHA-256 of a file; with a folder `memo` it is computed once for each state of the file."""
-    state = path.stat()
-    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    note = memo / hashlib.sha256(key.encode()).hexdigest() if memo else None
-    if note and note.exists():
-        return note.read_text()
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if note:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(digest)
-    return digest
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Within, diffusers and transformers show no progress bars and log errors only."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    kinds = (of_diffusers, of_transformers)
-    levels = [kind.get_verbosity() for kind in kinds]
-    for kind in kinds:
-        kind.set_verbosity_error()
-        kind.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for kind, level in zip(kinds, levels, strict=True):
-            kind.set_verbosity(level)
-            kind.enable_progress_bar()

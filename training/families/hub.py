@@ -4,7 +4,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from training.families.family import WEIGHTS
+from training.families.folder import plain_files, refuse_pickles
 from training.families.process import ModelError
 
 CONFIGURATIONS = ["model_index.json", "*/config.json", "*/scheduler_config.json"]
@@ -23,6 +23,8 @@ def fetched(name: str, revision: str | None, weights: bool) -> Path:
             index = json.loads((folder / "model_index.json").read_text())
             files = wanted(HfApi().list_repo_files(name, revision=revision), index)
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=files))
+    except ModelError:
+        raise
     except Exception as error:
         local = _fetched_before(name, revision)
         if local is None:
@@ -34,18 +36,15 @@ def fetched(name: str, revision: str | None, weights: bool) -> Path:
 def wanted(files: list[str], index: dict[str, Any]) -> list[str]:
     """Return which of a repository's files its pipeline reads.
 
-    Files of the components that model_index.json names, without variants (`model.fp16...`) and, of
-    weights in two formats, the safetensors.
+    Files of the components that model_index.json names, without variants (`model.fp16...`). Raises
+    ModelError for a component whose weights are a pickle.
     """
     kept = ["model_index.json"]
     for component in (name for name, value in index.items() if isinstance(value, list)):
         own = [PurePosixPath(file) for file in files if PurePosixPath(file).parent.name == component
                and len(PurePosixPath(file).parts) == 2]  # fmt: skip
-        plain = [path for path in own if not (path.suffix in WEIGHTS and "." in path.stem)]
-        plain = [path for path in plain if path.suffix in (".json", ".txt", ".model", ".jinja",
-                                                           *WEIGHTS)]  # fmt: skip
-        safe = any(path.suffix == ".safetensors" for path in plain)
-        kept += [str(path) for path in plain if not (safe and path.suffix == ".bin")]
+        refuse_pickles(component, [path.name for path in own])
+        kept += [f"{component}/{name}" for name in plain_files([path.name for path in own])]
     return kept
 
 

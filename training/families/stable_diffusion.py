@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from training.families.family import Family, Texts, config_of
+from training.families.family import Family, Texts
+from training.families.folder import config_of
 from training.families.process import Discrete, ModelError
 
 ALONE: Mapping[str, Any] = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}

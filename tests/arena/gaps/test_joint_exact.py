@@ -224,6 +224,7 @@ def test_without_cycles_sparse_and_dense_sweeps_end_in_the_same_posterior():
     sparse, full = both_ways(tree, settings(), models, sweeps=500, tolerance=1e-9)
     assert sparse.mean == pytest.approx(full.mean, abs=1e-6)
     assert sparse.evidence == pytest.approx(full.evidence, abs=1e-6)
+    assert sparse.variance == pytest.approx(full.variance, abs=1e-6)
     for one, other in zip(sparse.factors, full.factors, strict=True):
         assert one == pytest.approx(other, abs=1e-6)
 

@@ -206,3 +206,13 @@ def test_the_library_loads_no_plotting_no_torch_and_no_pandas():
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
     assert said.stderr == ""
+
+
+def test_a_name_from_a_stranger_moves_no_cursor_in_what_is_printed():
+    hostile = "\x1b[2J\u202eevil"
+    votes = pl.DataFrame({"model_a": [hostile], "model_b": ["n"], "outcome": ["a"]})
+    ratings = TrueSkill().fit(votes)
+    other = as_ratings(pl.DataFrame({"model": ["n"], "mu": [25.0], "sigma": [1.0]}))
+    for said in (repr(ratings), str(agreement(ratings, other))):
+        assert all(line.isprintable() for line in said.splitlines())
+        assert r"\x1b[2J\u202eevil" in said

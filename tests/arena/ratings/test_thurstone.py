@@ -16,7 +16,13 @@ from scipy.stats import norm
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.gaussian import above
 from arena.ratings.table import Ratings, estimator
-from arena.ratings.thurstone import Thurstone, log_likelihood, posterior, slopes
+from arena.ratings.thurstone import (
+    Thurstone,
+    likely_draw_probability,
+    log_likelihood,
+    posterior,
+    slopes,
+)
 
 SHARED = Path(__file__).parents[3] / ".." / "shared"
 DATA, CASES = SHARED / "data" / "genai_arena", SHARED / "cases" / "votes"
@@ -173,9 +179,10 @@ def test_genai_arena_has_the_counted_differences():
     found = {}
     for pair in (("PlayGroundV2", "PixArtAlpha"), ("LCM", "PlayGroundV2")):
         (delta,), (variance,) = ratings.difference(*([ratings._row(name)] for name in pair))
-        found[pair[0]] = math.sqrt(variance), math.sqrt(variance) * above(
-            delta / math.sqrt(variance)
-        )[0]
+        found[pair[0]] = (
+            math.sqrt(variance),
+            math.sqrt(variance) * above(delta / math.sqrt(variance))[0],
+        )
     assert found["PlayGroundV2"] == pytest.approx((0.3620, 1.8353), abs=1e-4)
     assert found["LCM"][1] == pytest.approx(0.0204, abs=1e-4)
     assert ratings.places().to_list() == [1, 2, 2, 4, 5, 5]
@@ -225,3 +232,10 @@ def test_ties_without_a_probability_are_an_error():
     votes = pl.DataFrame({"model_a": ["x"], "model_b": ["y"], "outcome": ["tie"]})
     with pytest.raises(ValueError, match="draw_probability must be above 0, or auto"):
         Thurstone(draw_probability=0.0).fit(votes)
+
+
+def test_without_a_tie_the_draw_probability_is_a_plain_number():
+    wins, ties = np.array([[0, 9], [10, 0]]), np.zeros((2, 2))
+    found = likely_draw_probability(wins, ties, 25 / 3, 25 / 6)
+    assert type(found) is float  # Dagster's metadata takes no number of numpy's
+    assert found == 0.5 / 20

@@ -94,7 +94,18 @@ def test_a_model_without_a_rating_and_no_votes_at_all_are_refused(votes, tmp_pat
 def test_without_images_only_the_pairwise_gap_is_shown(votes, tmp_path):
     bare = votes.with_columns(image_a=pl.lit(None, pl.String))
     write_report(bare, estimator("thurstone").fit(bare), tmp_path)
-    assert "The joint gap needs both images" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "No joint gap: the joint gap needs image_a and image_b and no vote has both" in page
+    assert "<td class=text>joint<" not in page
+
+
+def test_a_vote_that_lacks_an_image_leaves_the_others_their_joint_gap(votes, tmp_path):
+    one = pl.when(pl.int_range(pl.len()) > 0).then("image_b").alias("image_b")
+    some = votes.head(60).with_columns(one)
+    write_report(some, estimator("thurstone").fit(some), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "Votes without both images, which have no joint gap: 1." in page
+    assert "<td class=text>joint<" in page
 
 
 def test_the_ticks_of_the_gap_histogram_stand_where_they_say():

@@ -1,0 +1,1 @@
+"""A study rehearsed: the same TOML on small stand-ins in the published layouts."""

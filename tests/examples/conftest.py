@@ -1,0 +1,3 @@
+"""A Dagster instance of its own for every test that runs a chain."""
+
+from small_study import instance  # noqa: F401

@@ -1,0 +1,50 @@
+"""The page says what the stored runs say, and every table has its place."""
+
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from replication.report import TABLES, write_report
+
+DOCS = Path(__file__).parents[2] / "docs" / "replication"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    docs = tmp_path_factory.mktemp("page") / "replication"
+    shutil.copytree(DOCS, docs)
+    shutil.copy(DOCS.with_suffix(".md"), docs.with_suffix(".md"))
+    for path in write_report(docs):
+        assert path.stat().st_size > 0
+    return docs
+
+
+def test_the_committed_pages_are_those_that_the_runs_give(written: Path) -> None:
+    for page in ("../replication.md", "tables.md"):
+        assert (written / page).read_text() == (DOCS / page).read_text()
+
+
+def test_the_headline_has_both_outcomes(written: Path) -> None:
+    """The win rate of joint minus pairwise was found by another program: -1.1 (-1.7 to -0.6)."""
+    close = TABLES["close worlds"](pl.read_parquet(DOCS / "results.parquet"))
+    row = next(
+        line for line in close.split("All at one setting:")[1].splitlines()
+        if "| joint - pairwise |" in line
+    )  # fmt: skip
+    assert "| -1.1 (-1.7 to -0." in row
+
+
+@pytest.mark.parametrize(("other", "wrong"), [("", "no place"), (None, "two places")])
+def test_a_table_without_a_place_or_with_two_is_an_error(
+    tmp_path: Path, other: str | None, wrong: str
+) -> None:
+    docs = tmp_path / "replication"
+    shutil.copytree(DOCS, docs)
+    page = DOCS.with_suffix(".md").read_text()
+    docs.with_suffix(".md").write_text("" if other == "" else page)
+    if other is None:
+        (docs / "tables.md").write_text(page)
+    with pytest.raises(ValueError, match=f"{wrong} for a table in .*: <!-- headline -->"):
+        write_report(docs)

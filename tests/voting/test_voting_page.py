@@ -1,0 +1,341 @@
+"""The page's interface: what is shown, what a vote becomes, and who may ask."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+from PIL import Image
+from voting_world import HERE, MODELS, client, draw, make_study, page, written
+
+from arena.votes.read import read_votes
+from voting import asking as asking_module
+from voting.server import links
+from voting.study import open_study
+
+HOUSE = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_study(tmp_path)
+
+
+@pytest.fixture
+def served(study):
+    asking, app = page(study)
+    yield asking, app
+    asking.ballots.close()
+
+
+def vote(browser, outcome="a"):
+    pair = browser.get("/api/pair").json()
+    answer = browser.post("/api/vote", json={"token": pair["token"], "outcome": outcome})
+    assert answer.status_code == 200, answer.text
+    return pair, answer.json()
+
+
+def test_a_vote_is_a_row_that_the_arena_reads_as_it_was_meant(served, study, tmp_path):
+    browser = client(served[1])
+    pair = browser.get("/api/pair").json()
+    assert set(pair) == {"token", "prompt", "image_a", "image_b"}
+    answer = browser.post("/api/vote", json={"token": pair["token"], "outcome": "b"}).json()
+    assert answer["votes"] == 1
+    (row,) = written(tmp_path)
+    assert row["outcome"] == "b"
+    assert row["side"] == "right"
+    assert [row["model_a"], row["model_b"]] == answer["models"]
+    reading = read_votes(tmp_path / "landing", open_study(study).options)
+    assert reading.rejected.is_empty()
+    assert reading.doubts.is_empty()
+    (mine,) = reading.votes.filter(pl.col("vote_id") == row["vote_id"]).to_dicts()
+    assert mine["prompt"] == pair["prompt"]
+    assert mine["outcome"] == "b"
+    assert mine["anonymous"] is True
+    assert mine["rater"] == row["rater"]
+    # The same images as in the arena's own votes: paths from the study's folder.
+    assert mine["image_a"] == f"images/{mine['model_a']}-{mine['prompt'].split()[-1]}.png"
+    assert (tmp_path / mine["image_b"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "read"), [("a", "a"), ("b", "b"), ("tie", "tie"), ("both_bad", "tie")]
+)
+def test_every_answer_keeps_its_meaning(served, tmp_path, outcome, read):
+    vote(client(served[1]), outcome)
+    assert [row["outcome"] for row in written(tmp_path)] == [outcome]
+    votes = read_votes(sorted((tmp_path / "landing").glob("votes-*.jsonl"))).votes
+    assert votes["outcome"].to_list() == [read]
+
+
+def test_a_ranking_is_one_free_for_all_vote(served, tmp_path):
+    browser = client(served[1])
+    shown = browser.get("/api/ranking").json()
+    assert set(shown) == {"token", "prompt", "images"}
+    said = {"token": shown["token"], "ranks": [2, 1, 4, 3]}
+    answer = browser.post("/api/ranking", json=said).json()
+    assert answer["votes"] == 1
+    assert len(set(answer["models"])) == 4
+    reading = read_votes(sorted((tmp_path / "landing").glob("rankings-*.jsonl")))
+    (row,) = reading.rankings.to_dicts()
+    assert row["models"] == answer["models"]
+    assert row["ranks"] == [2, 1, 4, 3]
+    assert row["prompt"] == shown["prompt"]
+    assert reading.votes.height == 6
+
+
+def test_nothing_names_a_model_before_the_vote(served):
+    browser = client(served[1])
+    for path in ("/api/pair", "/api/ranking"):
+        answer = browser.get(path)
+        shown = answer.json()
+        images = shown.get("images") or [shown["image_a"], shown["image_b"]]
+        for image in images:
+            assert re.fullmatch(r"/images/[0-9a-f]{32}", image)
+            content = browser.get(image)
+            assert content.headers["content-type"] == "image/png"
+            picture = Image.open(io.BytesIO(content.content))
+            assert picture.info == {}
+            assert b"secret" not in content.content
+            assert not {model for model in MODELS if model in str(content.headers)}
+        assert not {model for model in MODELS if model in answer.text}
+
+
+def test_an_image_is_shown_as_the_houses_reader_sees_it(served, tmp_path):
+    browser = client(served[1])
+    pair, answer = vote(browser)
+    shown = Image.open(io.BytesIO(browser.get(pair["image_a"]).content))
+    own = tmp_path / "images" / f"{answer['models'][0]}-{pair['prompt'].split()[-1]}.png"
+    assert shown.tobytes() == Image.open(own).convert("RGB").tobytes()
+
+
+def test_a_broken_image_is_never_shown(study, tmp_path):
+    for path in (tmp_path / "images").glob("flux-*.png"):
+        path.write_bytes(b"no picture")
+    asking, app = page(study)
+    browser = client(app)
+    for _ in range(20):
+        assert "flux" not in vote(browser)[1]["models"]
+    asking.ballots.close()
+
+
+def test_sides_are_drawn_at_random(served):
+    browser = client(served[1])
+    first = Counter(vote(browser)[1]["models"][0] < "l" for _ in range(60))
+    # 2 of 5 models, 60 votes: either side has some of each with all but certainty.
+    assert min(first.values()) > 5
+
+
+def test_no_pair_comes_twice_to_one_rater_but_repeats_do(served, monkeypatch, tmp_path):
+    browser, other = client(served[1]), client(served[1])
+    monkeypatch.setattr(asking_module, "REPEATS", 0.0)
+    monkeypatch.setattr(asking_module, "KNOWN", 0.5)
+    for _ in range(80):  # 8 prompts x 10 pairs of models: all there are
+        vote(browser)
+    shown = [frozenset(row["items"]) for row in written(tmp_path)]
+    assert len(set(shown)) == 80
+    answer = browser.get("/api/pair")
+    assert answer.status_code == 404
+    assert answer.json() == {"detail": "you have seen every pair there is; thank you"}
+    vote(other)
+    monkeypatch.setattr(asking_module, "REPEATS", 1.0)
+    vote(browser)
+    assert frozenset(written(tmp_path)[-1]["items"]) in shown
+
+
+def test_repeats_and_known_pairs_measure_a_rater(served, monkeypatch):
+    asking, app = served
+    careful, random = client(app), client(app)
+    monkeypatch.setattr(asking_module, "REPEATS", 0.3)
+    for n in range(50):
+        for browser in (careful, random):
+            pair = browser.get("/api/pair").json()
+            _, items, _ = asking.read(
+                asking.seals.opened("token", pair["token"])[0][1], pair["token"]
+            )
+            better = MODELS.index(items[0].model) < MODELS.index(items[1].model)
+            if browser is random:
+                better = n % 2 == 0
+            said = {"token": pair["token"], "outcome": "a" if better else "b"}
+            assert browser.post("/api/vote", json=said).status_code == 200
+    owner, _ = links(asking, HERE, 0)
+    head = client(app)
+    head.get(owner.removeprefix(HERE))
+    found = head.get("/api/raters").json()["raters"]
+    by_left = sorted(found, key=lambda one: abs(one["left"] - 0.5))
+    assert {one["votes"] for one in found} == {50}
+    coin = by_left[0] if by_left[0]["left"] == 0.5 and by_left[1]["left"] != 0.5 else None
+    repeats = {one["rater"]: one["repeats"] for one in found}
+    whole = [rater for rater, (agreeing, counted) in repeats.items() if agreeing == counted > 3]
+    assert len(whole) == 1
+    best = next(one for one in found if one["rater"] == whole[0])
+    rest = next(one for one in found if one["rater"] != whole[0])
+    assert best["arena"][0] / best["arena"][1] > rest["arena"][0] / rest["arena"][1]
+    assert coin is None or coin["rater"] != whole[0]
+
+
+def test_the_owners_page_needs_the_owners_link(served):
+    browser = client(served[1])
+    vote(browser)
+    assert browser.get("/api/raters").status_code == 401
+    browser.cookies.set("arenapo_owner", browser.cookies["arenapo_rater"])
+    assert browser.get("/api/raters").status_code == 401
+    assert browser.get("/raters").status_code == 200  # the empty frame
+
+
+def test_an_undone_vote_leaves_no_trace_and_its_pair_comes_again(served, tmp_path):
+    browser = client(served[1])
+    vote(browser)
+    pair, _ = vote(browser)
+    answer = browser.post("/api/undo", json={"token": pair["token"]}).json()
+    assert answer["votes"] == 1
+    assert [answer[key] for key in ("prompt", "image_a", "image_b")] == [
+        pair[key] for key in ("prompt", "image_a", "image_b")
+    ]
+    assert len(written(tmp_path)) == 1
+    old = browser.post("/api/vote", json={"token": pair["token"], "outcome": "a"})
+    assert old.status_code == 409
+    new = browser.post("/api/vote", json={"token": answer["token"], "outcome": "b"})
+    assert new.json()["votes"] == 2
+    assert [row["outcome"] for row in written(tmp_path)] == ["a", "b"]
+
+
+def test_a_vote_is_taken_back_within_ten_seconds_only(served, tmp_path):
+    browser = client(served[1])
+    pair, _ = vote(browser)
+    served[0].ballots.clock = lambda: time.time() + 10.5
+    answer = browser.post("/api/undo", json={"token": pair["token"]})
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == "a vote can be taken back for 10 seconds only"
+    assert len(written(tmp_path)) == 1
+
+
+def test_the_leaderboard_moves_with_the_votes(served):
+    asking, app = served
+    browser = client(app)
+    before = {r["model"]: r for r in browser.get("/api/leaderboard").json()["leaderboard"]}
+    pair, answer = vote(browser, "a")
+    after = {r["model"]: r for r in browser.get("/api/leaderboard").json()["leaderboard"]}
+    winner, loser = answer["models"]
+    assert after[winner]["mu"] > before[winner]["mu"]
+    assert after[loser]["mu"] < before[loser]["mu"]
+    assert after[winner]["votes"] == before[winner]["votes"] + 1
+    browser.post("/api/undo", json={"token": pair["token"]})
+    undone = {r["model"]: r for r in browser.get("/api/leaderboard").json()["leaderboard"]}
+    assert undone == before
+
+
+def test_votes_that_the_lake_has_rated_are_not_rated_again(served, study, tmp_path):
+    asking, app = served
+    browser = client(app)
+    for _ in range(5):
+        vote(browser)
+    before = browser.get("/api/leaderboard").json()["leaderboard"]
+    (tmp_path / "lake" / "votes").mkdir()
+    votes = read_votes(tmp_path / "landing", open_study(study).options).votes
+    votes.write_parquet(tmp_path / "lake" / "votes" / "votes.parquet")
+    asking._looked -= 60
+    vote(browser)
+    told = browser.get("/api/leaderboard").json()["leaderboard"]
+    assert sum(r["votes"] for r in told) == sum(r["votes"] for r in before) + 2
+
+
+def test_each_version_of_a_policy_is_a_model_of_its_own(study, tmp_path):
+    draw(tmp_path, "base", "weights-0", 100)
+    draw(tmp_path, "arenapo", "weights-1", 200)
+    asking, app = page(study)
+    browser = client(app)
+    # New policies against the baseline come first.
+    pair, answer = vote(browser)
+    assert set(answer["models"]) == {"base@1", "arenapo@1"}
+    draw(tmp_path, "arenapo", "weights-2", 300)
+    shutil.rmtree(tmp_path / "lake" / "generations" / "arenapo" / "weights-1")
+    late = browser.post("/api/vote", json={"token": pair["token"], "outcome": "a"})
+    assert late.status_code == 409
+    asking._looked -= 60
+    assert set(vote(browser)[1]["models"]) == {"base@1", "arenapo@2"}
+    # The images of the first version were deleted by the pipeline, not the ones voted about.
+    reading = read_votes(tmp_path / "landing", open_study(study).options)
+    for row in reading.votes.filter(pl.col("model_a").str.contains("@")).to_dicts():
+        assert (tmp_path / row["image_a"]).is_file()
+        assert row["image_a"].startswith("landing/images/")
+    asking.ballots.close()
+
+
+def test_a_salted_study_hashes_a_rater_once(tmp_path, monkeypatch):
+    study = make_study(
+        tmp_path, change=lambda t: t.replace('["landing"]', '["landing"]\nrater_salt = "SALT"')
+    )
+    asking, app = page(study)
+    vote(client(app))
+    monkeypatch.setenv("SALT", "pepper")
+    (row,) = written(tmp_path)
+    read = read_votes(sorted((tmp_path / "landing").glob("votes-*.jsonl")), salt="pepper").votes
+    import hashlib
+    import hmac
+
+    once = hmac.new(b"pepper", row["rater"].encode(), hashlib.sha256).hexdigest()[:16]
+    assert read["rater"].to_list() == [once]
+    asking.ballots.close()
+
+
+@pytest.mark.parametrize(
+    ("votes", "said"),
+    [
+        ('sources = ["landing"]\nformat = "battles"', "would misread the page's votes"),
+        ('sources = ["landing"]\noutcomes = {a = "b", b = "a"}', "would misread the page's votes"),
+    ],
+)
+def test_a_study_that_would_misread_the_votes_is_refused(tmp_path, votes, said):
+    study = make_study(tmp_path, change=lambda t: t.replace('sources = ["landing"]', votes))
+    with pytest.raises(ValueError, match=said):
+        open_study(study)
+
+
+def test_names_of_the_studys_own_are_written_too(tmp_path):
+    own = 'sources = ["landing/v*.jsonl"]\ncolumns = {model_a = "left_model"}'
+    study = make_study(tmp_path, change=lambda t: t.replace('sources = ["landing"]', own))
+    opened = open_study(study)
+    assert opened.landing == tmp_path / "landing"
+    assert opened.row({"model_a": "flux"}) == {"model_a": "flux", "left_model": "flux"}
+
+
+def test_the_command_serves_on_loopback_and_refuses_the_rest(study, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(HOUSE)}
+    command = [sys.executable, "-m", "voting", str(study)]
+
+    def run(*more):
+        return subprocess.run(
+            [*command, *more], env=environment, capture_output=True, text=True, timeout=120
+        )
+
+    open_to_all = run("--host", "0.0.0.0")
+    assert open_to_all.returncode == 1
+    assert "so raters need invitations: add --invite N" in open_to_all.stderr
+    behind = run("--url", "https://vote.example.org")
+    assert behind.returncode == 1
+    assert "--invite" in behind.stderr
+    missing = subprocess.run(
+        [sys.executable, "-m", "voting", "none.toml"],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )
+    assert missing.returncode == 1
+    assert missing.stderr == (
+        "voting: none.toml: there is no such study; give the path of its TOML\n"
+    )
+    assert "example: python -m voting" in run("--help").stdout
+
+
+def test_json_is_what_the_files_hold_whatever_the_prompt(served, tmp_path):
+    vote(client(served[1]))
+    (row,) = written(tmp_path)
+    assert row["prompt"].startswith("<b>drawing</b>")
+    assert json.loads(json.dumps(row)) == row

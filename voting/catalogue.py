@@ -1,0 +1,185 @@
+"""What can be voted about: images of the arena's votes and of the policies, under opaque ids.
+
+The newest version of each policy is a model of its own, `arenapo@3`: the third weights of that name
+whose images came here. A generated image is copied beside the votes before it is shown, because the
+pipeline deletes the images of a version when the next one has drawn its own.
+"""
+
+import hashlib
+import hmac
+import io
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from arena.atomic import replacing
+from arena.ratings.table import Ratings
+from arena.ratings.trueskill import TrueSkill
+from arena.schema import UNNAMED
+from arena.votes.images import Images
+from arena.votes.read import read_votes
+from voting.study import Study, present
+
+# Of a larger arena a random part is asked about: every item is held in memory.
+MOST_PROMPTS = 20_000
+MOST_SIDE = 2048  # pixels; larger images are shown smaller
+MOST_PICTURES = 256  # held in memory, ready to send
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image that can be shown. image: its name as `Images` reads it."""
+
+    id: str
+    prompt: str
+    prompt_id: str | None
+    model: str
+    image: str
+    generated: bool = False
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All that can be voted about now.
+
+    items: by opaque id. policies: the names of the policies' newest versions. baseline: that of
+    the study's baseline, if it has drawn. ratings: of the models, as the lake has them. counts: how
+    many votes there are about a prompt. rated: ids of the votes that these numbers know.
+    """
+
+    items: dict[str, Item]
+    policies: set[str]
+    baseline: str | None
+    ratings: Ratings
+    counts: dict[str, int]
+    rated: set[str] = field(default_factory=set)
+
+
+def open_catalogue(study: Study, secret: bytes) -> Catalogue:
+    """Read what can be voted about. Raises ValueError where there is nothing, and says what to do."""
+    votes = arena_votes(study)
+    items: dict[str, Item] = {}
+
+    def add(prompt: str, prompt_id: str | None, model: str, image: str, generated: bool) -> None:
+        told = "\0".join((prompt, model, image)).encode()
+        name = hmac.new(secret, told, hashlib.sha256).hexdigest()[:32]
+        items[name] = Item(name, prompt, prompt_id, model, image, generated)
+
+    newest = generations(study)
+    policy = pl.col("model").str.extract(r"^(.+)@\d+$")
+    of_arena = ~policy.is_in(study.policies).fill_null(False) & (pl.col("model") != UNNAMED)
+    sides = (
+        votes.select("prompt", "prompt_id", model=f"model_{side}", image=f"image_{side}")
+        for side in "ab"
+    )
+    shown = pl.concat(sides).drop_nulls(["prompt", "image"]).filter(of_arena)
+    prompts = shown["prompt"].unique().sort()
+    if len(prompts) > MOST_PROMPTS:
+        shown = shown.filter(pl.col("prompt").is_in(prompts.sample(MOST_PROMPTS, seed=0).implode()))
+    for row in shown.unique(["prompt", "model", "image"], maintain_order=True).iter_rows():
+        add(*row, generated=False)
+    for table in newest.values():
+        for row in table.select("prompt", "prompt_id", "model", "image").iter_rows():
+            add(*row, generated=True)
+    if not items:
+        raise ValueError(
+            f"{study.name}: there is no image to vote about: no vote names a prompt and images, "
+            "and no policy has drawn; run `python -m pipelines run STUDY.toml` first"
+        )
+    base = newest.get(study.baseline or "")
+    return Catalogue(
+        items=items,
+        policies={table["model"][0] for table in newest.values()},
+        baseline=None if base is None else base["model"][0],
+        ratings=ratings_of(study, votes),
+        counts=dict(votes["prompt"].drop_nulls().value_counts().iter_rows()),
+        rated={*votes["vote_id"].drop_nulls(), *votes["ranking"].drop_nulls()},
+    )
+
+
+def arena_votes(study: Study) -> pl.DataFrame:
+    """Return the lake's votes, or those of the sources where no intake was made yet."""
+    table = study.lake / "votes" / "votes.parquet"
+    if table.exists():
+        return pl.read_parquet(table)
+    sources = present(study.sources)
+    return read_votes(sources, study.options).votes
+
+
+def ratings_of(study: Study, votes: pl.DataFrame) -> Ratings:
+    """Return the lake's ratings, or TrueSkill's of these votes where none were made yet."""
+    path = study.lake / "ratings" / "ratings.parquet"
+    return Ratings.read(path) if path.exists() else TrueSkill().fit(votes)
+
+
+def generations(study: Study) -> dict[str, pl.DataFrame]:
+    """Return (prompt, prompt_id, model, image) of every policy that has drawn, by policy.
+
+    Weights that were not seen before get the policy's next number, which is kept for ever.
+    """
+    book = study.state / "versions.json"
+    versions: dict[str, list[str]] = json.loads(book.read_text()) if book.exists() else {}
+    before, found = json.dumps(versions), {}
+    for policy in study.policies:
+        table = study.lake / "generations" / policy / "current" / "images.parquet"
+        if not table.exists():
+            continue
+        told = json.loads((pq.read_schema(table).metadata or {}).get(b"made_by", b"{}"))
+        weights = str(told.get("weights", {}).get(policy))
+        known = versions.setdefault(policy, [])
+        if weights not in known:
+            known.append(weights)
+        found[policy] = pl.read_parquet(table).select(
+            "prompt",
+            "prompt_id",
+            model=pl.lit(f"{policy}@{known.index(weights) + 1}"),
+            image=pl.lit(f"{table.parent.resolve()}/") + pl.col("image"),
+        )
+    if json.dumps(versions) != before:
+        with replacing(book) as aside:
+            aside.write_text(json.dumps(versions))
+    return found
+
+
+class Pictures:
+    """The catalogue's images as a browser gets them, from any thread.
+
+    Each is decoded by the house's reader and encoded anew as PNG, so neither metadata nor the
+    container tells which model an image is of.
+    """
+
+    def __init__(self, reader: Images):
+        self.reader = reader
+        self._lock = Lock()
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+
+    def png(self, item: Item) -> bytes:
+        """Return an image, at most MOST_SIDE pixels a side. Raises ImageFault where it is none."""
+        with self._lock:
+            if item.id in self._kept:
+                self._kept.move_to_end(item.id)
+                return self._kept[item.id]
+        picture = self.reader.read(item.image)
+        picture.thumbnail((MOST_SIDE, MOST_SIDE))
+        picture.info.clear()
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", compress_level=1)
+        with self._lock:
+            self._kept[item.id] = buffer.getvalue()
+            while len(self._kept) > MOST_PICTURES:
+                self._kept.popitem(last=False)
+        return buffer.getvalue()
+
+    def keep(self, item: Item, folder: Path) -> str:
+        """Copy a generated image into a folder, named by its content, and return its whole path."""
+        content = self.reader.content(item.image)
+        path = folder / f"{hashlib.sha256(content).hexdigest()[:32]}.png"
+        if not path.exists():
+            with replacing(path) as aside:
+                aside.write_bytes(content)
+        return str(path)

@@ -1,0 +1,156 @@
+"""What stands between strangers and the page: sizes, origins, rates, and what the server signed."""
+
+import os
+import secrets
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MOST_BYTES = 16_384  # of a request
+TOKEN_SECONDS, INVITATION_SECONDS, COOKIE_SECONDS = 3600, 90 * 86400, 365 * 86400
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Middleware: refuses foreign hosts and origins and large bodies, and adds HEADERS.
+
+    hosts: the names under which the page is reached, with their port; None takes any.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None):
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                told = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+                message = message | {"headers": [*message["headers"], *told]}
+            await send(message)
+
+        status, said, body = await self._judged(scope, receive)
+        if said:
+            await JSONResponse({"detail": said}, status)(scope, receive, send_with_headers)
+            return
+
+        async def received() -> Message:
+            nonlocal body
+            if body is None:
+                return await receive()
+            content, body = body, None
+            return {"type": "http.request", "body": content, "more_body": False}
+
+        await self.app(scope, received, send_with_headers)
+
+    async def _judged(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes | None]:
+        """Return (status, why it is refused or "", the body)."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "").lower()
+        if self.hosts is not None and host not in self.hosts:
+            return 421, "this page is not served under that name; see --url", None
+        origin = headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host
+        if foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            if scope["method"] not in ("GET", "HEAD"):
+                return 403, "a vote has to come from this page itself", None
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return 400, "the request was broken off", None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > MOST_BYTES:
+                return 413, f"a request has at most {MOST_BYTES:,} bytes", None
+        return 200, "", body
+
+
+class Rates:
+    """A bucket for each name: `burst` requests at once, `rate` more in every second."""
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic):
+        self.rate, self.burst, self.clock = rate, burst, clock
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def allows(self, name: str) -> bool:
+        """Count one request; tell whether it is within the limit."""
+        now = self.clock()
+        if len(self._left) > 10_000:  # those that are full again need no place
+            full = now - self.burst / self.rate
+            self._left = {key: held for key, held in self._left.items() if held[1] > full}
+        left, then = self._left.get(name, (self.burst, now))
+        left = min(self.burst, left + (now - then) * self.rate)
+        self._left[name] = (max(left - 1.0, 0.0), now)
+        return left >= 1.0
+
+
+class Seals:
+    """What the server signs: cookies, invitations and the tokens of pairs."""
+
+    def __init__(self, secret: bytes):
+        ages = {"token": TOKEN_SECONDS, "invitation": INVITATION_SECONDS, "cookie": COOKIE_SECONDS}
+        self._kinds = {
+            kind: (URLSafeTimedSerializer(secret, salt=f"arenapo {kind}"), age)
+            for kind, age in ages.items()
+        }
+
+    def seal(self, kind: str, content: object) -> str:
+        """Sign something that JSON can say."""
+        return str(self._kinds[kind][0].dumps(content))
+
+    def opened(self, kind: str, sealed: str) -> tuple[list[str], float]:
+        """Return what was sealed, a list of texts, and its age in seconds.
+
+        Raises ValueError where it was not signed here, or is too old.
+        """
+        serializer, age = self._kinds[kind]
+        try:
+            content, when = serializer.loads(sealed, max_age=age, return_timestamp=True)
+        except SignatureExpired:
+            raise ValueError(f"this {kind} is too old") from None
+        except BadSignature:
+            raise ValueError(f"this {kind} is not from this page") from None
+        return content, time.time() - when.timestamp()
+
+
+def secret_of(folder: Path) -> bytes:
+    """Return the server's key, made at the first use and readable by its owner only.
+
+    Raises ValueError where others can read it.
+    """
+    path = folder / "secret"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(secrets.token_bytes(32))
+            stream.flush()
+            os.fsync(handle)
+    except FileExistsError:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise ValueError(
+                f"{path}: others can read it; delete it (every link and cookie ends) or chmod 600"
+            ) from None
+    secret = path.read_bytes()
+    if len(secret) != 32:
+        raise ValueError(f"{path}: not the 32 bytes of a key; delete it")
+    return secret

@@ -1,0 +1,216 @@
+"""The voting page over HTTP: the interface, the page's own files, and who may ask.
+
+    GET  /api/pair         -> {token, prompt, image_a, image_b}
+    POST /api/vote         {token, outcome: a | b | tie | both_bad} -> {votes, models}
+    GET  /api/ranking      -> {token, prompt, images: [4]}
+    POST /api/ranking      {token, ranks: [4]} -> {votes, models}
+    POST /api/undo         {token} -> {votes, token, prompt, ...}: the same images again
+    GET  /api/leaderboard  -> {leaderboard: [{model, mu, sigma, votes}]}
+    GET  /api/raters       for the study's owner
+
+A refusal is {"detail": "a sentence"} with 400 (not as agreed), 401 (nobody), 404 (nothing there),
+409 (the vote does not count), 413 (too large), 429 (too fast), 507 (the disk).
+"""
+
+import ipaddress
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from voting.asking import Asking, NothingLeft
+from voting.ballots import Refused
+from voting.guard import COOKIE_SECONDS, Guard, Rates
+from voting.raters import agreements
+
+PAGE = Path(__file__).parent / "page"
+FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+FILES |= {"/raters": "raters.html", "/raters.js": "raters.js"}
+RATER, OWNER = "arenapo_rater", "arenapo_owner"
+# No person votes faster for long. An address may be a whole office's.
+EACH_RATER, EACH_ADDRESS = (10.0, 300.0), (50.0, 1500.0)
+Token = Annotated[str, Field(max_length=2000)]
+
+
+class Body(BaseModel):
+    """A request's JSON: no key that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Vote(Body):
+    """A vote about a pair: a is the image that was called image_a."""
+
+    token: Token
+    outcome: Literal["a", "b", "tie", "both_bad"]
+
+
+class Ranking(Body):
+    """A vote about four: ranks from 1 = best, in the order of the images; equal ranks tie."""
+
+    token: Token
+    ranks: Annotated[list[Annotated[int, Field(ge=1, le=4)]], Field(min_length=4, max_length=4)]
+
+
+class Undo(Body):
+    """The token of the vote that is to be taken back."""
+
+    token: Token
+
+
+@dataclass(frozen=True)
+class Doors:
+    """Who may vote. hosts: see `Guard`. invited: only those with a link (`links`)."""
+
+    hosts: frozenset[str] | None
+    invited: bool
+
+
+def build_app(asking: Asking, doors: Doors) -> FastAPI:
+    """Return the application over one study."""
+    app = FastAPI(title="ArenaPO", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard, hosts=doors.hosts)
+    by_rater, by_address = Rates(*EACH_RATER), Rates(*EACH_ADDRESS)
+
+    def rater(request: Request, response: Response) -> str:
+        """Return who asks, by the signed cookie; without invitations anybody gets one."""
+        address = request.client.host if request.client else ""
+        if not _is_loopback(address) and not by_address.allows(address):
+            raise HTTPException(429, "too many requests from your address; wait a moment")
+        try:
+            (name,), _ = asking.seals.opened("cookie", request.cookies.get(RATER, ""))
+        except ValueError:
+            if doors.invited:
+                raise HTTPException(401, "open the link of your invitation first") from None
+            name = f"rater-{secrets.token_hex(6)}"
+            _keep(request, response, RATER, asking.seals.seal("cookie", [name]))
+        if not by_rater.allows(name):
+            raise HTTPException(429, "nobody looks at images that fast; wait a moment")
+        return name
+
+    def owner(request: Request) -> None:
+        try:
+            told, _ = asking.seals.opened("cookie", request.cookies.get(OWNER, ""))
+        except ValueError:
+            told = []
+        if told != [OWNER]:
+            raise HTTPException(401, "open the owner's link that the command printed first")
+
+    Rater = Annotated[str, Depends(rater)]  # noqa: N806
+
+    @app.get("/api/pair")
+    def pair(name: Rater) -> dict[str, object]:
+        return asking.pair(name)
+
+    @app.get("/api/ranking")
+    def ranking(name: Rater) -> dict[str, object]:
+        return asking.four(name)
+
+    @app.post("/api/vote")
+    def vote(said: Vote, name: Rater) -> dict[str, object]:
+        return asking.vote(name, said.token, 2, {"outcome": said.outcome})
+
+    @app.post("/api/ranking")
+    def rank(said: Ranking, name: Rater) -> dict[str, object]:
+        return asking.vote(name, said.token, 4, {"ranks": said.ranks})
+
+    @app.post("/api/undo")
+    def undo(said: Undo, name: Rater) -> dict[str, object]:
+        return asking.withdraw(name, said.token)
+
+    @app.get("/api/leaderboard")
+    def leaderboard(_: Rater) -> dict[str, object]:
+        table = asking.ratings().table.select("model", "mu", "sigma", "votes")
+        return {"leaderboard": table.to_dicts()}
+
+    @app.get("/api/raters", dependencies=[Depends(owner)])
+    def raters() -> dict[str, object]:
+        return {"raters": agreements(list(asking.ballots.rows.values()), asking.ratings())}
+
+    @app.get("/images/{name}")
+    def image(name: str, _: Rater) -> Response:
+        item = asking.item(name)
+        if item is None:
+            raise HTTPException(404, "there is no such image")
+        kept = {"Cache-Control": "private, max-age=3600"}
+        return Response(asking.pictures.png(item), media_type="image/png", headers=kept)
+
+    @app.get("/invitation/{token}")
+    def invitation(token: str, request: Request) -> Response:
+        try:
+            (kind, name), _ = asking.seals.opened("invitation", token)
+        except ValueError as error:
+            raise HTTPException(401, f"{error}; ask for another link") from None
+        response = RedirectResponse("/raters" if kind == OWNER else "/", 303)
+        _keep(request, response, kind, asking.seals.seal("cookie", [name]))
+        return response
+
+    for path, file in FILES.items():
+        app.get(path)(_page(PAGE / file))
+
+    _refusals(app)
+    return app
+
+
+def links(asking: Asking, url: str, count: int) -> tuple[str, list[str]]:
+    """Return the owner's link and `count` new invitations, each for a rater of its own."""
+
+    def link(kind: str, name: str) -> str:
+        return f"{url}/invitation/{asking.seals.seal('invitation', [kind, name])}"
+
+    invited = [link(RATER, f"rater-{secrets.token_hex(6)}") for _ in range(count)]
+    return link(OWNER, OWNER), invited
+
+
+def _page(path: Path) -> object:
+    def page() -> FileResponse:
+        return FileResponse(path, headers={"Cache-Control": "no-cache"})
+
+    return page
+
+
+def _keep(request: Request, response: Response, name: str, value: str) -> None:
+    """Set a cookie that no script reads and no other site sends."""
+    response.set_cookie(
+        name,
+        value,
+        max_age=COOKIE_SECONDS,
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https",
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _refusals(app: FastAPI) -> None:
+    """Answer what is refused with one sentence."""
+
+    def said(status: int) -> object:
+        def answer(_: Request, error: Exception) -> JSONResponse:
+            return JSONResponse({"detail": str(error)}, status)
+
+        return answer
+
+    def not_agreed(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+        return JSONResponse({"detail": f"{place}: {first['msg']}"}, 400)
+
+    def no_room(_: Request, error: OSError) -> JSONResponse:
+        return JSONResponse({"detail": f"the vote could not be kept: {error.strerror}"}, 507)
+
+    app.add_exception_handler(Refused, said(409))  # type: ignore[arg-type]
+    app.add_exception_handler(NothingLeft, said(404))  # type: ignore[arg-type]
+    app.add_exception_handler(OSError, no_room)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, not_agreed)  # type: ignore[arg-type]
