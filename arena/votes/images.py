@@ -43,11 +43,11 @@ Content = bytes | ImageFault
 class Images:
     """Images by name, from any thread. Every source is opened and indexed once, at its first use.
 
-    sources: parquets, uncompressed tars and folders of them, searched first and in this order. root:
-    the folder that relative paths are told from; with it a path must lead into it, or into a folder
-    among the sources, because strangers write the names. Without it names are trusted, and told
-    from the working folder. network: whether URLs are fetched. Raises ValueError, at the first use,
-    for a source that cannot be read.
+    sources: parquets, uncompressed tars and folders of them, searched first and in this order.
+    root: the folder that relative paths are told from; with it a path must lead into it, or into a
+    folder among the sources, because strangers write the names. Without it names are trusted, and
+    told from the working folder. network: whether URLs are fetched. Raises ValueError, at the first
+    use, for a source that cannot be read.
     """
 
     def __init__(
