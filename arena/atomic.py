@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ def replacing(path: Path) -> Iterator[Path]:
     is untouched. Folders are made as needed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Nobody can plant a link under a name that cannot be guessed.
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.{os.getpid()}.partial")
     try:
         yield aside
         with aside.open("rb+") as stream:

@@ -115,7 +115,10 @@ def ratings_stage(study: Study, chain: Chain) -> list[Any]:
     @stage.check(study, "raters_agree_with_the_arena")
     def raters_agree_with_the_arena() -> dg.AssetCheckResult:
         """No rater votes as a coin would where the arena has clear favourites."""
-        return raters_agree(lake.read("votes"), Ratings.read(lake.table("ratings")))
+        votes, fitted = lake.read("votes"), Ratings.read(lake.table("ratings"))
+        result, named = raters_agree(votes, fitted)
+        lake.write("raters_like_a_coin", named)
+        return result
 
     @stage.check(study, "ratings_did_not_jump")
     def ratings_did_not_jump() -> dg.AssetCheckResult:

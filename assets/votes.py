@@ -16,9 +16,10 @@ from arena.votes.deliveries import fingerprint
 from arena.votes.faults import VotesError
 from arena.votes.intake import arrivals, take_in
 from arena.votes.reading import Options
-from arena.votes.sources import File, as_url, expanded, remote_rows
+from arena.votes.sources import File, as_url, expanded, remote_rows, without_query
 from assets.anomalies import ties_are_steady
 from assets.content import remembered
+from assets.forgotten import leave_out, left_out, list_version
 from assets.lake import Lake
 from assets.lineage import DATA_VERSION, SUCH_AS
 from assets.pictures import markdown
@@ -69,13 +70,14 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
             context.instance.report_runless_asset_event(observation(study, seen))
             run.inputs["vote_files"] = seen
             files, quarantined = taken_in(study, lake, sources_of(study, settled), before)
+            forgotten = leave_out(lake)
             arrived = arrivals(files, before)
             lake.write("intake", files)
             lake.write("quarantined", quarantined)
             for name, content in files.select("file", "fingerprint").iter_rows():
                 called = "a file of votes" if run.private else Path(name).name
                 run.dataset(called, content.partition(":")[2], "votes")
-            counts = describe(lake) | {"quarantined": quarantined.height}
+            counts = describe(lake) | {"quarantined": quarantined.height, "forgotten": forgotten}
             run.metrics(counts)
             return run.result(
                 lake.version("votes", "rankings"),
@@ -91,11 +93,12 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
 
     @stage.check(study, "no_vote_lost")
     def no_vote_lost() -> dg.AssetCheckResult:
-        """Rows in = rows accepted + rows rejected + exact duplicates."""
+        """Rows in = rows accepted + rejected + exact duplicates + those of forgotten raters."""
         files, rankings = lake.read("intake"), lake.read("rankings")
         accepted = pairwise(lake.read("votes", "ranking")) + int(rankings["rows"].sum())
         counted = {name: int(files[name].sum()) for name in COUNTED}
         lost = counted["rows"] - accepted - lake.read("rejected").height - counted["duplicates"]
+        lost -= left_out(lake)
         astray = files.filter(
             pl.col("rows") != pl.sum_horizontal("accepted", "rejected", "duplicates")
         )
@@ -104,6 +107,7 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
             metadata={
                 **counted,
                 "accepted": accepted,
+                "forgotten": left_out(lake),
                 "lost": lost,
                 "files_that_do_not_add_up": dg.MetadataValue.md(markdown(astray)),
             },
@@ -144,11 +148,6 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
     return [vote_files, votes, *checks]
 
 
-def without_query(source: Path | str) -> str:
-    """Return a source as it may be kept and shown: a URL's query may hold a key."""
-    return str(source) if as_url(source) is None else str(source).partition("?")[0]
-
-
 class NothingYet(ValueError):
     """The sources are empty: no file of votes has come so far."""
 
@@ -159,7 +158,7 @@ def observation(study: Study, version: str) -> dg.AssetObservation:
 
 
 def observed(study: Study, settled: float | None = None) -> str:
-    """Return a hash of what the arena reads of every source.
+    """Return a hash of what the arena reads of every source, and of the raters that it forgets.
 
     settled: files written after this time do not count yet. Of a remote table the number of its
     rows is asked; its content is read when it is taken in. Raises NothingYet where no file is.
@@ -172,6 +171,8 @@ def observed(study: Study, settled: float | None = None) -> str:
             parts.append(f"{path.name} {remembered('votes', path, print_of)}")
         else:
             parts.append(f"{url} {remote_rows(url)}")
+    forgotten = list_version(Lake(study.lake))
+    parts += [f"without {forgotten}"] if forgotten else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

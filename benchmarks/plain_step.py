@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from training.inputs import step_generator
+from training.order import step_generator
 
 Phases = Callable[[str], AbstractContextManager[None]]
 """What counts the time of the part of a step that it is given the name of."""

@@ -210,7 +210,7 @@ def measure(options: argparse.Namespace) -> None:
     from transformers import CLIPTextModel  # noqa: F401
 
     from benchmarks.plain_step import plain_step
-    from training.inputs import rows_of_step
+    from training.order import rows_of_step
     from training.study_file import policy_config
 
     libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -272,8 +272,9 @@ def our_step(
 
     from training.encoding import Source
     from training.families import open_family
-    from training.inputs import Inputs, step_generator
+    from training.inputs import Inputs
     from training.learner import Learner
+    from training.order import step_generator
     from training.pairs import open_pairs
     from training.processes import Processes
 

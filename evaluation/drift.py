@@ -91,8 +91,10 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 def distances(scores: Scores, baseline: str) -> dict[str, float]:
     """Policy -> FD to the baseline, for those with more images than dimensions."""
+    if scores.embeddings is None:
+        return {}
     sets = {}
-    for policy in scores.policies if scores.embeddings is not None else ():
+    for policy in scores.policies:
         own = scores.embeddings[:, scores.column(policy)].astype(float)
         own = own[np.isfinite(own).all(axis=1)]
         if len(own) > own.shape[1]:

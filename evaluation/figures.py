@@ -147,12 +147,12 @@ def image_grid(images: Mapping[str, Path], prompts: int = 6, *, limit: int | Non
     grid = figure.subplots(len(tables), len(places), squeeze=False)
     for axes_of_policy, (policy, table) in zip(grid, tables.items(), strict=True):
         for axes, key in zip(axes_of_policy, (shared[place] for place in places), strict=True):
-            text, path = table[key]
+            text, image = table[key]
             if axes in grid[0]:
-                lines = textwrap.wrap(text, 20, max_lines=4, placeholder=" …")
+                lines = textwrap.wrap(text[:100], 20, max_lines=4, placeholder=" …")
                 title = "\n".join(map(unformatted, lines))
                 axes.set_title(title, fontsize=6, color=GREY, loc="left")
-            show_image(axes, Path(path))
+            show_image(axes, Path(image))
         label = unformatted(textwrap.shorten(policy, 24, placeholder="…"))
         axes_of_policy[0].set_ylabel(
             label, rotation=0, ha="right", va="center", color=INK, fontsize=8

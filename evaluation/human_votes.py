@@ -90,8 +90,8 @@ def image_source(votes: Path, images: Path | None) -> Source:
     EvaluationError where the file cannot be read.
     """
     holds = images or (votes if votes.suffix in (".parquet", ".tar") else None)
-    source = Source([holds] if holds else [], votes.parent)
     try:
+        source = Source([holds] if holds else [], votes.parent)
         list(source.contents([]))  # opens it
     except (ValueError, OSError) as error:
         raise EvaluationError(str(error)) from error

@@ -99,6 +99,11 @@ def verdict(row: Row) -> str:
     }[row["verdict"]]
 
 
+def shortened(text: str, length: int) -> str:
+    """The beginning of a text, as long as the page has room for."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def embed(content: bytes, kind: str = "png") -> str:
     """A data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
@@ -221,7 +226,7 @@ def html_page(scores: Scores, numbers: Mapping[str, Any], ksort_chart: bytes | N
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.filters |= {"thumbnail": thumbnail, "verdict": verdict}
+    environment.filters |= {"thumbnail": thumbnail, "verdict": verdict, "shortened": shortened}
     return environment.get_template("page.html.jinja").render(
         numbers,
         scores=scores,

@@ -136,7 +136,9 @@ def load_pipeline(policy: Policy, device: str) -> Any:
         )
         if policy.source is not None and not whole:
             change(pipeline, policy)
-    except (OSError, ValueError, RuntimeError) as error:
+    except EvaluationError:
+        raise
+    except Exception as error:  # the libraries raise whatever a strange folder makes of them
         for name in (policy.base, policy.source):
             if name and (said := hub.explained(name, error)) is not None:
                 raise EvaluationError(f"{name}: {said}") from error

@@ -14,6 +14,7 @@ import gc
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,6 @@ class Task:
     embeds: bool = False
 
 
-LIGHT = Task("light", "light", lambda: FunctionScorer(light))
-PIXELS = Task("embedding", "pixels", lambda: FunctionScorer(pixels), embeds=True)
-
-
 def light(prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
     """Brightness and saturation of images, float64 (n, 2)."""
     return np.array([*READERS.map(pictures.light, images)])
@@ -63,12 +60,16 @@ def pixels(prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
     return np.array([*READERS.map(pictures.tiny, images)])
 
 
-def embedding(scorer: Any) -> Scorer:
-    """The unit embeddings by a CLIP scorer's image tower, float64 (n, d), as scores."""
-    if not hasattr(scorer, "towers"):
+LIGHT = Task("light", "light", partial(FunctionScorer, light))
+PIXELS = Task("embedding", "pixels", partial(FunctionScorer, pixels), embeds=True)
+
+
+def embedder(named: Named) -> Scorer:
+    """The unit embeddings by a CLIP scorer's image tower, float64 (n, d), in place of scores."""
+    towers = getattr(scorers.load(named), "towers", None)
+    if towers is None:
         return FunctionScorer(pixels)
-    features = scorer.towers.image_features
-    return FunctionScorer(lambda prompts, images: features(images).double().cpu().numpy())
+    return FunctionScorer(lambda _, images: towers.image_features(images).double().cpu().numpy())
 
 
 def tasks_of(
@@ -81,19 +82,13 @@ def tasks_of(
     groups: dict[str, list[Task]] = {}
     embeddings, home = PIXELS, ""
     for one in named:
-        known, more = content(one), {}
+        known, load = content(one), partial(scorers.load, one)
         if one.kind == "vqa" and questions is not None:
-            known, more = known + questions.content, {"questions": questions}
-        task = Task(one.label, known, lambda one=one, more=more: scorers.load(one, **more))
-        groups.setdefault(towers_of(one), []).append(task)
+            known, load = known + questions.content, partial(load, questions=questions)
+        groups.setdefault(towers_of(one), []).append(Task(one.label, known, load))
         if one.kind in TOWERED and embeddings is PIXELS:
-            embeddings = Task(
-                "embedding",
-                f"embedding {known}",
-                lambda one=one: embedding(scorers.load(one)),
-                True,
-            )
-            home = towers_of(one)
+            load = partial(embedder, one)
+            embeddings, home = Task("embedding", f"embedding {known}", load, True), towers_of(one)
     if measures:
         groups[home or next(iter(groups))] += [LIGHT, embeddings]
     return list(groups.values())
@@ -145,7 +140,7 @@ def score_group(images: Images, tasks: Sequence[Task], kept: Kept, batch_size: i
                     scorer, [images.prompts[batch[i]] for i in some], [opened[i] for i in some]
                 )
                 reasons |= {(task, keys[i]): said for i, said in why.items()}
-                found = {key: numbers[i] for i, key in enumerate(keys) if i not in why}
+                found = {key: numbers[i] for i, key in enumerate(keys) if key and i not in why}
                 kept.put(task.content, found, getattr(scorer, "also", ()))
         progress.add(len(batch))
     rows = zip(images.origins, images.keys, strict=True)

@@ -5,7 +5,6 @@ folder or a hub name. The judge `local` lets one rank images, the scorer `vqa` r
 of its answers.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,13 +43,15 @@ class VisionLanguageModel:
         try:
             how = {"local_files_only": local, "trust_remote_code": False}
             self.processor = AutoProcessor.from_pretrained(source, **how)
-            model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, **how)
+            model = AutoModelForImageTextToText.from_pretrained(
+                source, dtype=dtype, use_safetensors=True, **how
+            )
         except ImportError as error:  # a processor that needs torchvision
             reason = " ".join(str(error).split())[:160]
             raise EvaluationError(
                 f"{user}: {source}: its processor cannot run here: {reason}"
             ) from error
-        except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        except Exception as error:  # whatever a strange file makes the library raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise MissingWeights(
                 f"{user}: {source} is not a vision-language model that can be loaded here: "

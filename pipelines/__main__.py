@@ -6,6 +6,7 @@
     python -m pipelines ui experiments/miniature.toml [MORE.toml ...]
     python -m pipelines promote experiments/miniature.toml arenapo
     python -m pipelines clean experiments/miniature.toml --dry-run
+    python -m pipelines forget experiments/miniature.toml --rater NAME
 
 `check` looks at every file, weight, judge, disk and memory that the study will need; `plan` says
 what `run` would do, why and at what cost, and writes nothing; `run` recomputes only what is stale
@@ -28,6 +29,7 @@ COMMANDS = {
     "run": "materialise what is stale, then print what was found",
     "ui": "serve Dagster's and MLflow's pages on loopback",
     "clean": "remove what is old and not needed, as [retention] says",
+    "forget": "leave a rater's votes out for good; every stage follows",
     "promote": "pin a policy or a version as champion, roll back, or unpin",
 }
 
@@ -40,7 +42,8 @@ def main() -> int:
         studies = [read_study(path) for path in options.study]
         home = homes.enter()
         return {
-            "check": check, "plan": plan, "run": run, "ui": ui, "clean": clean, "promote": promote,
+            "check": check, "plan": plan, "run": run, "ui": ui, "clean": clean,
+            "forget": forget, "promote": promote,
         }[options.command](options, studies, home)  # fmt: skip
     except (ValueError, OSError, RuntimeError) as error:
         print(in_plain_text(f"pipelines: {error}"), file=sys.stderr)
@@ -64,7 +67,7 @@ def parse() -> argparse.Namespace:
             help=what,
             description=what,
             epilog=f"example:\n  python -m pipelines {name} experiments/miniature.toml"
-            + (" arenapo" if name == "promote" else ""),
+            + {"promote": " arenapo", "forget": " --rater NAME"}.get(name, ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         count = "+" if name == "ui" else 1
@@ -76,6 +79,8 @@ def parse() -> argparse.Namespace:
                 chosen.add_argument(
                     flag, dest="who", action="store_const", const=flag, help=f"{said}, again"
                 )
+        if name == "forget":
+            command.add_argument("--rater", required=True, metavar="NAME", help="as the files say")
         if name == "clean":
             command.add_argument("--dry-run", action="store_true", help="only say what would go")
         if name == "run":
@@ -132,6 +137,18 @@ def clean(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     with homes.reading(home) as instance:
         chain = chain_of(studies[0])
         print(retention.clean(studies[0], chain, instance, say, options.dry_run))
+    return 0
+
+
+def forget(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
+    """Leave a rater out, rewrite the tables, and say what follows."""
+    from pipelines.forget import forget_rater
+
+    def say(line: str) -> None:
+        print(in_plain_text(line), file=sys.stderr)
+
+    with homes.opened(home) as instance:
+        print(in_plain_text(forget_rater(studies[0], instance, options.rater, say)))
     return 0
 
 

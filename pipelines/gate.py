@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = "127.0.0.1"
+LOOPBACK_NAMES = (LOOPBACK, "localhost", "::1")
 OF_THIS_PAGE = ("same-origin", "none")  # Sec-Fetch-Site: the page itself, or a person's address bar
 # No other page may show this one in a frame and have it clicked.
 FRAME = (b"x-frame-options", b"SAMEORIGIN")

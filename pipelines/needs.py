@@ -24,7 +24,7 @@ from pipelines.costs import Costs
 from pipelines.planning import free_space
 from pipelines.sizes import as_bytes, size
 
-# Above this the votes are read when they are taken in, and not twice.
+# Above this only the smallest file is read here; all are when they are taken in.
 MOST_BYTES = 200 * 10**6
 
 
@@ -150,16 +150,17 @@ def store(study: Study) -> Need:
 def votes(study: Study) -> Iterator[Need]:
     """Read the votes into a lake of their own, which is thrown away."""
     try:
-        local = [each for each in sources_of(study) if isinstance(each, Path)]
+        sources, among = sources_of(study), ""
+        local = [each for each in sources if isinstance(each, Path)]
         if sum(each.stat().st_size for each in local) > MOST_BYTES:
-            yield Need("votes", True, "too large to be read here; they are when they are taken in")
-            return
+            among = f", in the smallest of {len(sources)} files"
+            sources = [min(local, key=lambda each: each.stat().st_size)]
         with tempfile.TemporaryDirectory() as folder:
             lake = Lake(Path(folder))
-            files, quarantined = taken_in(study, lake, sources_of(study), None)
+            files, quarantined = taken_in(study, lake, sources, None)
             rejected = int(files["rejected"].sum())
             accepted = lake.read("votes").height
-            said = f"{accepted} votes, {rejected} rows rejected"
+            said = f"{accepted} votes, {rejected} rows rejected{among}"
             yield Need("votes", accepted > 0, said if accepted else f"none is accepted ({said})")
             for name, reason in quarantined.iter_rows():
                 yield Need(Path(name).name, False, reason)

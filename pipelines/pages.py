@@ -25,10 +25,9 @@ from assets.jobs import import_path
 from assets.lake import private_folder
 from assets.study import Study
 from assets.tracking import PAGES, Tracking
-from pipelines.gate import LOOPBACK_NAMES
+from pipelines.gate import LOOPBACK, LOOPBACK_NAMES
 from pipelines.homes import STUDIES, apart, complete
 
-LOOPBACK = "127.0.0.1"
 PATIENCE_SECONDS = 180
 
 

@@ -6,9 +6,10 @@ model. docs/pipeline.md states the policy.
 """
 
 import shutil
+import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets import inputs
-from assets.content import known
+from assets.content import file_hash, known
 from assets.dagster_internals import files_of_run
 from assets.generations import folder_name
 from assets.lake import Lake
@@ -85,6 +86,7 @@ def removals(
 ) -> Iterator[Removal]:
     """Find everything to remove; before: history older than this time."""
     yield from _of_the_lake(study, before)
+    yield from _of_the_cache(study, before)
     for version, policy, bytes_, remove in old_models(study, instance):
         yield Removal("model versions", f"{version} ({policy})", bytes_, remove)
     for run, name, bytes_, remove in old_runs(study, chain, instance, before):
@@ -118,6 +120,32 @@ def _of_the_lake(study: Study, before: float) -> Iterator[Removal]:
     for path in sorted(lake.root.rglob(".*.partial")):
         if path.is_file() and path.stat().st_mtime < before:
             yield Removal("half-written files", str(path), path.stat().st_size, path.unlink)
+
+
+def _of_the_cache(study: Study, before: float) -> Iterator[Removal]:
+    """Pictures that K-Sort Eval drew by weights of before, and scores of pictures that are gone."""
+    lake = Lake(study.lake)
+    current = {lake.current("generations", name).resolve().name for name in study.policies}
+    for folder in sorted((lake.root / "cache" / "ksort").glob("*")):
+        if folder.name not in current and newest(folder) < before:
+            yield _folder("pictures for K-Sort", folder)
+    scores = lake.root / "cache" / "scores.sqlite"
+    if not scores.exists():
+        return
+    drawn = {file_hash(path) for path in (lake.root / "generations").rglob("*.png")}
+    with closing(sqlite3.connect(f"{scores.as_uri()}?mode=ro", uri=True)) as kept:
+        known = [image for (image,) in kept.execute("SELECT DISTINCT image FROM kept")]
+    if gone := [image for image in known if image not in drawn]:
+        freed = scores.stat().st_size * len(gone) // len(known)
+        remove = partial(_forget_scores, scores, gone)
+        yield Removal("scores of lost pictures", str(scores), freed, remove)
+
+
+def _forget_scores(scores: Path, images: Sequence[str]) -> None:
+    with closing(sqlite3.connect(scores, timeout=60)) as kept:
+        with kept:
+            kept.executemany("DELETE FROM kept WHERE image = ?", [(image,) for image in images])
+        kept.execute("VACUUM")
 
 
 def _resumable(study: Study, lake: Lake, stage: str, name: str) -> str | None:

@@ -9,9 +9,7 @@ import uvicorn
 
 from assets.dagster_internals import web_app
 from pipelines import homes
-from pipelines.gate import Gate
-
-LOOPBACK = "127.0.0.1"
+from pipelines.gate import LOOPBACK, Gate
 
 
 def main() -> None:

@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -74,6 +77,14 @@ judge = "scorer:miniature"
 PROMPTS = "prompt_id,prompt\n" + "".join(f"{i},drawing {i}\n" for i in range(24))
 STAND_IN = Path(__file__).parent / "pipelines" / "fake_jobs" / "stand_in.py"
 WITHOUT_TELEMETRY = {"telemetry": {"enabled": False}}
+# Where MLflow keeps the places of artifacts.
+ARTIFACTS = [
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+]
 
 # A home of the tests' own: nothing that Dagster writes lands in the checkout.
 HOME = Path(tempfile.mkdtemp(prefix="arenapo-home-"))
@@ -119,39 +130,75 @@ def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store / "mlflow.db"
 
 
+def small_study(
+    folder: Path,
+    store: Path,
+    change: Callable[[str], str] = str,
+    votes: pl.DataFrame | None = None,
+) -> Study:
+    """Write the small study, with its text changed, and read it; store: an empty one of MLflow."""
+    (folder / "mlflow").mkdir(exist_ok=True)
+    if not (folder / "mlflow" / "mlflow.db").exists():
+        shutil.copy(store, folder / "mlflow" / "mlflow.db")
+    for inside in ("base", "scorer", "ksort/Image/0"):
+        (folder / inside).mkdir(parents=True, exist_ok=True)
+        name = "model_index.json" if inside == "base" else "result.json"
+        (folder / inside / name).write_text("{}")
+    (folder / "prompts.csv").write_text(PROMPTS)
+    (make_votes(600) if votes is None else votes).write_parquet(folder / "votes.parquet")
+    (folder / "small.toml").write_text(change(STUDY))
+    return read_study(folder / "small.toml")
+
+
+def quick_study(
+    folder: Path, store: Path, change: Callable[[str], str] = str, **fake: object
+) -> Study:
+    """Write the small study with jobs that take milliseconds; fake: what these do."""
+    launch = f"\n[jobs]\nlaunch = {json.dumps([sys.executable, str(STAND_IN)])}\n"
+    study = small_study(folder, store, lambda text: change(text) + launch)
+    quality = {name: 0.5 + 0.2 * place for place, name in enumerate(study.policies)}
+    settings = {"steps": 3, "pause": 0.0, "quality": quality, **fake}
+    (folder / "fake.json").write_text(json.dumps(settings))
+    return study
+
+
 @pytest.fixture
 def write_study(tmp_path: Path, migrated_store: Path) -> Callable[..., Study]:
     """Return a function that writes the small study, with its text changed, and reads it."""
-
-    def write(change: Callable[[str], str] = str, votes: pl.DataFrame | None = None) -> Study:
-        (tmp_path / "mlflow").mkdir(exist_ok=True)
-        if not (tmp_path / "mlflow" / "mlflow.db").exists():
-            shutil.copy(migrated_store, tmp_path / "mlflow" / "mlflow.db")
-        for folder in ("base", "scorer", "ksort/Image/0"):
-            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-            name = "model_index.json" if folder == "base" else "result.json"
-            (tmp_path / folder / name).write_text("{}")
-        (tmp_path / "prompts.csv").write_text(PROMPTS)
-        (make_votes(600) if votes is None else votes).write_parquet(tmp_path / "votes.parquet")
-        (tmp_path / "small.toml").write_text(change(STUDY))
-        return read_study(tmp_path / "small.toml")
-
-    return write
+    return partial(small_study, tmp_path, migrated_store)
 
 
 @pytest.fixture
-def write_chain(write_study: Callable[..., Study], tmp_path: Path) -> Callable[..., Study]:
+def write_chain(tmp_path: Path, migrated_store: Path) -> Callable[..., Study]:
     """Return a function that writes the small study with jobs that take milliseconds."""
+    return partial(quick_study, tmp_path, migrated_store)
 
-    def write(change: Callable[[str], str] = str, **fake: object) -> Study:
-        launch = f"\n[jobs]\nlaunch = {json.dumps([sys.executable, str(STAND_IN)])}\n"
-        study = write_study(lambda text: change(text) + launch)
-        quality = {name: 0.5 + 0.2 * place for place, name in enumerate(study.policies)}
-        settings = {"steps": 3, "pause": 0.0, "quality": quality, **fake}
-        (tmp_path / "fake.json").write_text(json.dumps(settings))
-        return study
 
-    return write
+@pytest.fixture(scope="session")
+def ran_before(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Path:
+    """The quick study's folder after its whole chain ran: made once, and copied for each test."""
+    from pipelines.launch import Launcher
+
+    folder = tmp_path_factory.mktemp("ran")
+    (folder / "dagster").mkdir()
+    home = str(folder / "dagster")
+    with dg.DagsterInstance.local_temp(home, overrides=WITHOUT_TELEMETRY) as made:
+        Launcher(quick_study(folder, migrated_store), made, lambda line: None).chain()
+    return folder
+
+
+@pytest.fixture
+def finished(ran_before: Path, tmp_path: Path) -> Study:
+    """The quick study as its chain left it, with its stores; `instance` is its own Dagster's."""
+    shutil.copytree(ran_before, tmp_path, dirs_exist_ok=True, symlinks=True)
+    # MLflow writes down where its artifacts lie.
+    with closing(sqlite3.connect(tmp_path / "mlflow" / "mlflow.db")) as database, database:
+        for table, column in ARTIFACTS:
+            database.execute(
+                f"UPDATE {table} SET {column} = REPLACE({column}, ?, ?)",
+                (str(ran_before), str(tmp_path)),
+            )
+    return read_study(tmp_path / "small.toml")
 
 
 def second_study(study: Study) -> Study:
@@ -171,9 +218,11 @@ def second_study(study: Study) -> Study:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance with its own storage, with the pools of dagster.yaml."""
+def instance(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance with its own storage: new, or that of the `finished` study."""
+    if "finished" in request.fixturenames:
+        request.getfixturevalue("finished")
     home = tmp_path / "dagster"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     with dg.DagsterInstance.local_temp(str(home), overrides=WITHOUT_TELEMETRY) as made:
         yield made

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parents[1]
-ROOMS = ("arena", "training", "evaluation", "assets", "pipelines")
+ROOMS = ("arena", "training", "evaluation", "assets", "pipelines", "voting")
 # Who may import whom, besides their own room.
 ALLOWED = {
     "arena": set(),
@@ -15,6 +15,7 @@ ALLOWED = {
     "evaluation": {"arena", "examples"},  # the miniature's scorer, where it is asked for
     "assets": {"arena", "training", "evaluation"},
     "pipelines": {"arena", "training", "evaluation", "assets"},
+    "voting": {"arena", "training"},  # of training the study's reader only
 }
 # The jobs' doors report through Dagster's pipes when Dagster started them, and log to MLflow's run.
 DOORS = {"training.__main__", "training.report", "evaluation.__main__"}
@@ -57,7 +58,7 @@ def test_a_room_knows_only_the_rooms_below_it(room):
         assert reached & others <= known, name
 
 
-@pytest.mark.parametrize("room", ["arena", "training", "evaluation"])
+@pytest.mark.parametrize("room", ["arena", "training", "evaluation", "voting"])
 def test_the_method_knows_no_orchestrator(room):
     for name, path in modules(room).items():
         reached = {each.partition(".")[0] for each in imports(path, deferred=True)}
@@ -76,6 +77,16 @@ def test_no_room_has_a_circle(room):
         for name in free:
             del left[name]
     assert not left, f"a circle among {sorted(left)}"
+
+
+def test_the_voting_page_reads_a_study_and_trains_nothing():
+    reached = {
+        each
+        for path in modules("voting").values()
+        for each in imports(path, deferred=True)
+        if each.startswith("training.")
+    }
+    assert reached == {"training.study_file", "training.study_file.read_study"}
 
 
 def test_dagsters_private_modules_are_imported_in_one_place():

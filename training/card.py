@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from training import objective
 from training.config import PolicyConfig
 from training.families import Family
 
@@ -37,22 +38,6 @@ The pairs have the digest `{pairs_digest}`, the images `{images_digest}`, the ba
 The weights derive from {base} and are bound by its licence; the votes and images by theirs. Name
 them in `license` above before you publish this.
 """
-
-FORMULAS = {
-    "sft": "denoising error of the winning images",
-    "dpo": "Diffusion-DPO, arXiv 2311.12908",
-    "fixed_margin": "Diffusion-DPO with the same margin for every pair",
-    "arenapo": "ArenaPO, arXiv 2605.06070: a margin in proportion to the pair's arena gap",
-    "arenapo_weighted": "Diffusion-DPO with the arena gap as the pair's weight",
-    "arenapo_regression": "the implicit reward regressed on the arena gap",
-    "ipo": "IPO, arXiv 2310.12036",
-    "cdpo": "Diffusion-DPO with the arena's probability as a soft label",
-    "sdpo": "Diffusion-SDPO, arXiv 2511.03317",
-    "dmpo": "DMPO, arXiv 2507.10510",
-    "poly_dpo": "Poly-DPO, arXiv 2604.24953",
-    "alpha_dpo": "the alpha-divergence of DPO's preference",
-    "hinge": "Diffusion-DPO with SLiC's hinge, arXiv 2305.10425",
-}
 
 
 def write_card(
@@ -92,7 +77,7 @@ def write_card(
         base=base,
         name=config.name,
         objective=config.objective,
-        formula=FORMULAS[config.objective],
+        formula=objective.stated(config.objective),
         usage=usage,
         pairs=result["pairs"],
         held_out_pairs=result["held_out_pairs"],

@@ -183,7 +183,7 @@ def _differences(
     differs = [f"{key} ({old.get(key)!r} there, {new.get(key)!r} here)"
                for key in sorted({*old, *new} - free) if old.get(key) != new.get(key)]  # fmt: skip
     others = [key for key in identity if key not in ("policy", "images")]
-    differs += [f"the {key}" for key in others if held.get(key) != identity[key]]
+    differs += [f"the {key}" for key in others if held.get(key, "") != identity[key]]
     if not any("pairs" in each for each in differs):
         images = held.get("images", {})
         if images_digest(images.get("pairs", 0)) not in (None, images.get("digest")):

@@ -5,7 +5,6 @@ will show are read and encoded. Every policy and study that shares them shares t
 """
 
 import hashlib
-import io
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,51 +22,12 @@ from training import TrainingError
 from training.families import Family
 from training.processes import Processes
 from training.store import Rows, Say, Store, announce
+from training.views import ImageError, Picture, Shape, View, pixels_of, size_of
 
 SHARD_ROWS = 1024
 BATCH_PIXELS = 2**21  # through the VAE at once: 8 images of 512 px
 PROMPTS_AT_ONCE = 16
 READ_AT_ONCE = 256
-Shape = tuple[int, int]  # height and width in pixels
-
-
-class ImageError(TrainingError):
-    """An image is missing or cannot be decoded; the message names it."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What is known of an image without its pixels."""
-
-    digest: str  # SHA-256 of its bytes
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class View:
-    """One way to show an image: which of its crops, 0 the middle one, and whether mirrored."""
-
-    crop: int = 0
-    mirrored: bool = False
-
-    def __str__(self) -> str:
-        return f"-crop{self.crop}" * bool(self.crop) + "-mirrored" * self.mirrored
-
-    def place(self, digest: str) -> float:
-        """Where along its longer side the image is cropped, 0 to 1: by its content and the crop."""
-        if not self.crop:
-            return 0.5
-        hashed = hashlib.sha256(f"{digest}/{self.crop}".encode()).digest()
-        return int.from_bytes(hashed[:7], "big") / 2**56
-
-    def corner(self, picture: Picture, shape: Shape) -> tuple[int, int]:
-        """Top and left of the crop, in pixels of the image scaled until it covers `shape`."""
-        scale = max(shape[0] / picture.height, shape[1] / picture.width)
-        sides = (picture.height, picture.width)
-        spare = [round(side * scale) - least for side, least in zip(sides, shape, strict=True)]
-        top, left = (round(self.place(picture.digest) * each) for each in spare)
-        return top, spare[1] - left if self.mirrored else left
 
 
 @dataclass(frozen=True)
@@ -105,7 +65,7 @@ def pictures(source: Source, images: Sequence[str]) -> dict[str, Picture]:
     source.processes.wait()  # until all know what is missing
     mine = _share(_in_order(missing, source.images), source.processes)
     for part in _parts(_contents(mine, source.images), READ_AT_ONCE):
-        found = {key(image): (hashlib.sha256(content).hexdigest(), *_size(image, content))
+        found = {key(image): (hashlib.sha256(content).hexdigest(), *size_of(image, content))
                  for image, content in part}  # fmt: skip
         name = hashlib.sha256("\n".join(found).encode()).hexdigest()
         with replacing(folder / f"{name}.json") as aside:
@@ -221,7 +181,7 @@ def _encode_images(
     done = 0
 
     def decode(item: tuple[str, bytes]) -> tuple[str, Tensor]:
-        return digests[item[0]], _pixels(*item, shape, view, digests[item[0]])
+        return digests[item[0]], pixels_of(*item, shape, view, digests[item[0]])
 
     with ThreadPoolExecutor(8, "decode") as pool:
         for batch in _parts(_contents(images, source.images), at_once):
@@ -301,36 +261,6 @@ def _in_order(images: list[str], source: Path | None) -> list[str]:
     names = pq.read_table(source, columns=["image"])["image"].to_pylist()
     ordered = [name for name in dict.fromkeys(names) if name in wanted]
     return ordered + sorted(wanted - set(ordered))
-
-
-def _size(image: str, content: bytes) -> tuple[int, int]:
-    """Width and height, turned upright as the pixels will be, without reading the pixels."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            turned = picture.getexif().get(0x0112, 1) >= 5
-            width, height = picture.size
-    except Exception as error:
-        raise ImageError(f"image {image!r} cannot be decoded: {error}") from error
-    return (height, width) if turned else (width, height)
-
-
-def _pixels(image: str, content: bytes, shape: Shape, view: View, digest: str) -> Tensor:
-    """Decode, scale until it covers `shape` and crop: (3, height, width), in [-1, 1]."""
-    from PIL import Image, ImageOps
-
-    from arena.votes.image_fault import ImageFault
-    from arena.votes.images import decoded
-
-    try:
-        picture = decoded(content)
-    except ImageFault as error:
-        raise ImageError(f"image {image!r} cannot be decoded: {error}") from error
-    at = (view.place(digest),) * 2
-    picture = ImageOps.fit(picture, shape[::-1], Image.Resampling.LANCZOS, centering=at)
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
-    return pixels.flip(2) if view.mirrored else pixels
 
 
 def _stamp(file: Path | None) -> str:

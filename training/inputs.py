@@ -5,11 +5,9 @@ run continues from a checkpoint to the bit without a random state or replayed da
 numbers are drawn however many processes share the batch.
 """
 
-import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +16,7 @@ from torch import Tensor
 
 from training.config import PolicyConfig
 from training.encoding import (
-    Shape,
     Source,
-    View,
     latents,
     pictures,
     prompt_embeddings,
@@ -28,24 +24,13 @@ from training.encoding import (
 )
 from training.families import Family, Texts
 from training.learner import Batch
+from training.order import Turns, named_generator
 from training.pairs import Pairs
 from training.store import Rows
+from training.views import Shape, View
 
 Draws = tuple[Tensor, Tensor]
 """Noise (B, cells) and times (B,) of B pairs; a pair takes of its noise what its shape needs."""
-
-
-@dataclass(frozen=True)
-class Turns:
-    """How B pairs are shown at their turns."""
-
-    draw: np.ndarray  # (B,) which of a pair's fixed times and noises, where it has such
-    view: np.ndarray  # (B, 2) which of the views, of winner and loser
-    dropped: np.ndarray  # (B,) whether with the empty prompt
-
-    def rows(self, rows: np.ndarray | slice) -> "Turns":
-        """Return the turns at `rows`."""
-        return Turns(self.draw[rows], self.view[rows], self.dropped[rows])
 
 
 @dataclass(frozen=True)
@@ -165,7 +150,7 @@ class Inputs:
         noises, times = [], []
         tokens = self.tokens(pairs, rows)
         for vote, draw, count in zip(pairs.vote_id[rows], draws.tolist(), tokens, strict=True):
-            generator = _generator(f"{seed}/{vote}/{draw}", torch.device("cpu"))
+            generator = named_generator(f"{seed}/{vote}/{draw}", torch.device("cpu"))
             noises.append(torch.randn((1, self._cells), generator=generator))
             times.append(self._family.process.draw([count], generator, torch.device("cpu")))
         return torch.cat(noises), torch.cat(times)
@@ -294,53 +279,3 @@ def padded(family: Family, columns: Sequence[Sequence[Tensor]]) -> Texts:
     hidden = torch.nn.utils.rnn.pad_sequence(list(columns[0]), batch_first=True)
     mask = torch.arange(hidden.shape[1])[None] < torch.tensor(lengths)[:, None]
     return Texts((hidden, *(torch.stack(list(c)) for c in columns[1:])), mask, lengths)
-
-
-def rows_of_step(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
-    """Rows (batch_size,) of a step: every row once an epoch, in an order of its own each epoch.
-
-    A function of (seed, step), so data need no state and no replay when a run is continued.
-    """
-    positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = positions // n
-    rows = np.empty(batch_size, dtype=np.int64)
-    for epoch in np.unique(epochs):
-        of_epoch = epochs == epoch
-        rows[of_epoch] = _order(seed, int(epoch), n)[positions[of_epoch] % n]
-    return rows
-
-
-def rows_used(seed: int, steps: int, batch_size: int, n: int) -> np.ndarray:
-    """Rows that the steps up to `steps` show, in the order in which they show them first."""
-    return _order(seed, 0, n)[: steps * batch_size]
-
-
-@functools.lru_cache(2)  # a step costs less than the permutation of a million rows
-def _order(seed: int, epoch: int, n: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(n)
-
-
-def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Return the random source of one step: the same whenever, and however often, it is taken."""
-    return _generator(f"{seed}/{step}", device)
-
-
-def prefetched(
-    fetch: Callable[[int], list[Batch]], steps: Iterable[int]
-) -> Iterator[tuple[int, list[Batch]]]:
-    """Yield (step, fetch(step)), each fetched in a thread while the one before is in use."""
-    with ThreadPoolExecutor(1, "prefetch") as thread:
-        waiting = None
-        for step in steps:
-            coming = (step, thread.submit(fetch, step))
-            if waiting:
-                yield waiting[0], waiting[1].result()
-            waiting = coming
-        if waiting:
-            yield waiting[0], waiting[1].result()
-
-
-def _generator(name: str, device: torch.device) -> torch.Generator:
-    digest = hashlib.sha256(name.encode()).digest()
-    place = "cpu" if device.type == "meta" else device
-    return torch.Generator(place).manual_seed(int.from_bytes(digest[:7], "big"))

@@ -127,10 +127,6 @@ class Learner:
                     whole[name] = found.to("cpu", copy=True)
             return whole
 
-    def as_tensors(self, *arrays: Any) -> tuple[Tensor, ...]:
-        """Return arrays on the device."""
-        return tuple(torch.from_numpy(array).to(self.device) for array in arrays)
-
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Take over what `tensors` returned after `step` steps."""
         self._steps = step

@@ -110,11 +110,6 @@ class Model:
         """Within, no other process of this machine holds a whole denoiser to be shared out."""
         return self.processes.one_after_the_other() if self.shared else contextlib.nullcontext()
 
-    @property
-    def holds_frozen_copy(self) -> bool:
-        """Whether a second denoiser is in memory."""
-        return self._frozen is not None
-
     @contextlib.contextmanager
     def as_reference(self, *, untrained: bool = False) -> Iterator[Any]:
         """Within, the model the run started from, or what has followed the policy from there.
@@ -232,6 +227,12 @@ class Model:
 
 def set_attention(denoiser: Any, backend: str) -> None:
     """Compute attention by one of diffusers' backends. Raises ConfigError where there is none."""
+    processors = [getattr(module, "processor", None) for module in denoiser.modules()]
+    if not any(hasattr(each, "_attention_backend") for each in processors):
+        raise ConfigError(
+            f'train.attention = "{backend}": {type(denoiser).__name__} computes attention by torch '
+            "alone; leave it empty"
+        )
     try:
         with quiet():
             denoiser.set_attention_backend(backend)

@@ -67,18 +67,18 @@ def inside(
 
 
 def dpo(inside: Tensor, asked: Asked) -> tuple[Tensor, Tensor]:
-    """Diffusion-DPO: -log sigmoid(inside). Returns the loss and the margin (zero), each (n,)."""
+    """Diffusion-DPO (arXiv 2311.12908): -log sigmoid(inside). Returns loss and margin (n,)."""
     return -F.logsigmoid(inside), torch.zeros_like(inside)
 
 
 def fixed_margin(inside: Tensor, asked: Asked) -> tuple[Tensor, Tensor]:
-    """The ablation of ArenaPO: every pair is asked for the same margin gamma, in logits."""
+    """Diffusion-DPO in which every pair is asked for the same margin gamma, in logits."""
     margin = torch.full_like(inside, asked.gamma)
     return -F.logsigmoid(inside - margin), margin
 
 
 def arenapo(inside: Tensor, asked: Asked) -> tuple[Tensor, Tensor]:
-    """ArenaPO: a pair is asked for a margin in proportion to its capability gap.
+    """ArenaPO (arXiv 2605.06070): a pair's margin is in proportion to its gap.
 
     `gap` (n,) is divided by the mean of the training split and, with `margin_spread`, scaled about
     1, which may make it negative. Either way the mean margin is gamma logits and
@@ -197,6 +197,13 @@ PREFERENCE: dict[str, PairLoss] = {
 }
 """Objectives over pairs. `sft` has none: its loss is `sample_errors` itself. `sdpo` is `dpo` over
 an `inside` whose loser went through `safeguard` and `scaled_gradient`."""
+
+
+def stated(name: str) -> str:
+    """Return what an objective is and its source, in a few words: its docstring's first line."""
+    whole = {"sft": "denoising error of the winners", "sdpo": "Diffusion-SDPO, arXiv 2511.03317"}
+    doc = PREFERENCE[name].__doc__ if name in PREFERENCE else ""
+    return whole.get(name) or (doc or "").partition("\n")[0].rstrip(".")
 
 
 def implicit_accuracy(inside: Tensor) -> Tensor:

@@ -70,7 +70,9 @@ def optimizer_tensors(
 
     def own(key: str, value: Any) -> Tensor:
         # The 8-bit form's weights all hold the same two tables; safetensors refuses that.
-        return value.clone() if key in ("qmap1", "qmap2") else torch.as_tensor(value)
+        if key in ("qmap1", "qmap2"):
+            return value.clone()
+        return torch.as_tensor(value, dtype=torch.float64 if isinstance(value, float) else None)
 
     state = {
         f"{key}.{name}": own(key, value)
@@ -80,7 +82,7 @@ def optimizer_tensors(
     }
     group = optimizer.param_groups[0]
     kept = {k: v for k, v in group.items() if isinstance(v, int | float) or torch.is_tensor(v)}
-    return state | {f"group.{key}": torch.as_tensor(value) for key, value in kept.items()}
+    return state | {f"group.{key}": own(key, value) for key, value in kept.items()}
 
 
 def load_optimizer(
@@ -94,8 +96,7 @@ def load_optimizer(
         key, _, name = full.removeprefix("optimizer.").partition(".")
         value = tensors[full]
         if key == "group":
-            before = groups[0][name]
-            groups[0][name] = value if torch.is_tensor(before) else type(before)(value.item())
+            groups[0][name] = value if torch.is_tensor(groups[0].get(name)) else value.item()
             continue
         weight = weights[name]
         if value.shape == weight.shape and value.is_floating_point():

@@ -2,17 +2,15 @@
 
 `build_pairs` joins votes with their gaps into one Parquet table; `open_pairs` reads such a table as
 integer arrays over the unique prompts and images, which is all that the loop needs. Images stay
-names here: `cache.py` turns them into latents. Ties carry no preference and are left out, as the
-Diffusion-DPO authors do. Nothing here imports torch, nor polars unless votes must still be read.
+names here: `encoding.py` turns them into latents. Ties carry no preference and are left out, as the
+Diffusion-DPO authors do. Nothing here imports torch or polars.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +19,6 @@ import pyarrow.parquet as pq
 
 from arena.atomic import replacing
 from training import TrainingError
-from training.study_file import gap_estimators
 
 SCHEMA = pa.schema(
     [
@@ -123,32 +120,6 @@ def build_pairs(
         if name.endswith(("_gap", "_gap_sd", "_probability")):
             table = table.append_column(name, pc.cast(gaps[name], pa.float64()).take(rows))
     return table.replace_schema_metadata({"left_out": json.dumps(left_out)})
-
-
-def build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> pa.Table:
-    """Read the study's votes, rate its models and return the pairs: the pipeline's first stages.
-
-    For a training job that is started alone. `study` is `config.read_study`'s.
-    """
-    from arena.gaps.table import gaps_by
-    from arena.ratings.table import estimator
-    from arena.votes.read import read_votes
-
-    votes_section = dict(study["votes"])
-    arena_section = dict(study.get("arena", {}))
-    gap_section = dict(study.get("gap", {}))
-    paths = [Path(source) for source in votes_section["sources"]]
-    told = ("format", "columns", "outcomes", "dimension")
-    votes = read_votes(
-        paths,
-        images="ids" if "images" in votes_section else "resolved",
-        **{key: votes_section[key] for key in told if key in votes_section},
-        salt=os.environ.get(votes_section.get("rater_salt", "")),
-    ).votes
-    ratings = estimator(arena_section.pop("estimator", "trueskill"), **arena_section).fit(votes)
-    gap_section.pop("estimator", None)
-    gaps, _ = gaps_by(gap_estimators(study), votes, ratings, **gap_section)
-    return build_pairs(votes.to_arrow(), gaps.to_arrow(), held_out, seed)
 
 
 def write_pairs(pairs: pa.Table, path: Path) -> None:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from arena.atomic import replacing
-from training.inputs import Inputs, Turns
+from training.inputs import Inputs
 from training.learner import Learner
+from training.order import Turns
 from training.pairs import Pairs
 from training.report import progress
 

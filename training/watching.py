@@ -14,10 +14,11 @@ from torch import Tensor
 
 from training import TrainingError
 from training.config import PolicyConfig
-from training.inputs import Inputs, Turns
+from training.inputs import Inputs
 from training.learner import Learner
 from training.memory import peak_memory
 from training.objective import implicit_accuracy
+from training.order import Turns
 from training.pairs import Pairs
 from training.processes import Processes
 from training.reference import ReferenceErrors

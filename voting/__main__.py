@@ -97,14 +97,14 @@ def is_loopback(host: str) -> bool:
 
 def shown(host: str) -> str:
     """Return a host as an address names it; for all addresses the machine's name."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104
+    if host in ("0.0.0.0", "::"):
         return socket.gethostname()
     return f"[{host}]" if ":" in host else host
 
 
 def hosts_of(host: str, port: int, url: str) -> frozenset[str] | None:
     """Return the names that a browser may call the page by; None where they cannot be known."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104
+    if host in ("0.0.0.0", "::"):
         return None
     names = {shown(host)} | ({"127.0.0.1", "localhost", "[::1]"} if is_loopback(host) else set())
     own = {f"{name}:{port}" for name in names} | (names if port == 80 else set())

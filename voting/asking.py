@@ -50,6 +50,7 @@ class Asking:
             self.voted[vote["rater"]].append(name)
             self.seen[vote["rater"]] |= _pairs(vote["items"])
         self._lock = threading.RLock()
+        self._looked = self._weighed = 0.0
         self._load(open_catalogue(study, secret))
 
     def pair(self, rater: str) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class Asking:
             return self._answer(rater, [self.catalogue.items[name] for name in items])
 
     def vote(self, rater: str, token: str, size: int, said: dict[str, Any]) -> dict[str, Any]:
-        """Count a vote about a pair (size 2) or four and return who was who, with the rater's votes.
+        """Count a vote about a pair (size 2) or four; return the rater's votes and who was who.
 
         said: outcome, or ranks. Raises Refused for a token that is forged, old, used, of another
         rater or of a pair that is no longer asked about.
@@ -88,9 +89,11 @@ class Asking:
             "prompt_id": items[0].prompt_id,
             "prompt": items[0].prompt,
         }
-        images = [self._written(item) for item in items]
+        copies = self.pictures.copies
+        images = [self.study.written(copies.get(item.id, item.image)) for item in items]
         if size == 2:
-            vote |= dict(zip(("model_a", "model_b", "image_a", "image_b"), models + images))
+            vote |= {"model_a": models[0], "model_b": models[1]}
+            vote |= {"image_a": images[0], "image_b": images[1]}
             vote["outcome"] = said["outcome"]
             vote["side"] = {"a": "left", "b": "right"}.get(said["outcome"])
             vote["anonymous"] = True
@@ -113,7 +116,9 @@ class Asking:
             self.chooser.counts[items[0].prompt] -= 1
             return {"votes": len(self.voted[rater])} | self._answer(rater, items)
 
-    def read(self, rater: str, token: str, size: int | None = None) -> tuple[str, list[Item], float]:
+    def read(
+        self, rater: str, token: str, size: int | None = None
+    ) -> tuple[str, list[Item], float]:
         """Return (vote_id, the images, the token's age in seconds). Raises Refused."""
         try:
             (name, owner, *shown), age = self.seals.opened("token", token)
@@ -171,7 +176,9 @@ class Asking:
 
     def _new(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         """Return the page's votes and rankings that the lake's ratings do not know."""
-        rows = [v for v in list(self.ballots.rows.values()) if v["vote_id"] not in self.catalogue.rated]
+        rows = [
+            v for v in list(self.ballots.rows.values()) if v["vote_id"] not in self.catalogue.rated
+        ]
         outcomes = {"both_bad": "tie"}
         votes = [
             {"model_a": v["model_a"], "model_b": v["model_b"], "outcome": outcomes.get(o, o)}
@@ -179,14 +186,20 @@ class Asking:
             if (o := v.get("outcome")) is not None
         ]
         kinds = dict.fromkeys(("model_a", "model_b", "outcome"), pl.String)
-        ranked = [{k: v[k] for k in ("vote_id", "models", "images", "ranks", "prompt")} for v in rows if "ranks" in v]
+        ranked = [
+            {k: v[k] for k in ("vote_id", "models", "images", "ranks", "prompt")}
+            for v in rows
+            if "ranks" in v
+        ]
         return pl.DataFrame(votes, schema=kinds), pl.DataFrame(ranked) if ranked else None
 
     def _state(self) -> list[object]:
         """Return what changes when the pipeline has made votes, ratings or images anew."""
         lake = self.study.lake
         paths = [lake / "votes" / "votes.parquet", lake / "ratings" / "ratings.parquet"]
-        paths += [lake / "generations" / p / "current" / "images.parquet" for p in self.study.policies]
+        paths += [
+            lake / "generations" / p / "current" / "images.parquet" for p in self.study.policies
+        ]
         return [(p.resolve(), p.stat().st_mtime_ns) if p.exists() else None for p in paths]
 
     def _shown(self, rater: str, choose: Any) -> dict[str, Any]:
@@ -204,6 +217,8 @@ class Asking:
         """Tell whether an image can be shown; it is ready to be sent then."""
         try:
             self.pictures.png(item)
+            if item.generated:
+                self.pictures.keep(item, self.study.landing / "images")
         except ImageFault:
             return False
         return True
@@ -245,13 +260,6 @@ class Asking:
         if len(images) == 2:
             return shown | {"image_a": images[0], "image_b": images[1]}
         return shown | {"images": images}
-
-    def _written(self, item: Item) -> str:
-        """Return how a votes file calls an image; a generated one is copied beside it first."""
-        name = item.image
-        if item.generated:
-            name = self.pictures.keep(item, self.study.landing / "images")
-        return self.study.written(name)
 
 
 def _pairs(names: Sequence[str]) -> set[frozenset[str]]:

@@ -61,11 +61,11 @@ class Catalogue:
 
 
 def open_catalogue(study: Study, secret: bytes) -> Catalogue:
-    """Read what can be voted about. Raises ValueError where there is nothing, and says what to do."""
+    """Read what can be voted about. Raises ValueError where there is nothing."""
     votes = arena_votes(study)
     items: dict[str, Item] = {}
 
-    def add(prompt: str, prompt_id: str | None, model: str, image: str, generated: bool) -> None:
+    def add(generated: bool, prompt: str, prompt_id: str | None, model: str, image: str) -> None:
         told = "\0".join((prompt, model, image)).encode()
         name = hmac.new(secret, told, hashlib.sha256).hexdigest()[:32]
         items[name] = Item(name, prompt, prompt_id, model, image, generated)
@@ -82,10 +82,10 @@ def open_catalogue(study: Study, secret: bytes) -> Catalogue:
     if len(prompts) > MOST_PROMPTS:
         shown = shown.filter(pl.col("prompt").is_in(prompts.sample(MOST_PROMPTS, seed=0).implode()))
     for row in shown.unique(["prompt", "model", "image"], maintain_order=True).iter_rows():
-        add(*row, generated=False)
+        add(False, *row)
     for table in newest.values():
         for row in table.select("prompt", "prompt_id", "model", "image").iter_rows():
-            add(*row, generated=True)
+            add(True, *row)
     if not items:
         raise ValueError(
             f"{study.name}: there is no image to vote about: no vote names a prompt and images, "
@@ -155,6 +155,7 @@ class Pictures:
 
     def __init__(self, reader: Images):
         self.reader = reader
+        self.copies: dict[str, str] = {}  # a generated image's id -> where its copy lies
         self._lock = Lock()
         self._kept: OrderedDict[str, bytes] = OrderedDict()
 
@@ -175,11 +176,12 @@ class Pictures:
                 self._kept.popitem(last=False)
         return buffer.getvalue()
 
-    def keep(self, item: Item, folder: Path) -> str:
-        """Copy a generated image into a folder, named by its content, and return its whole path."""
-        content = self.reader.content(item.image)
-        path = folder / f"{hashlib.sha256(content).hexdigest()[:32]}.png"
-        if not path.exists():
-            with replacing(path) as aside:
-                aside.write_bytes(content)
-        return str(path)
+    def keep(self, item: Item, folder: Path) -> None:
+        """Copy a generated image into a folder, named by its content: its own may be deleted."""
+        if item.id not in self.copies:
+            content = self.reader.content(item.image)
+            path = folder / f"{hashlib.sha256(content).hexdigest()[:32]}.png"
+            if not path.exists():
+                with replacing(path) as aside:
+                    aside.write_bytes(content)
+            self.copies[item.id] = str(path)

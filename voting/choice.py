@@ -22,7 +22,7 @@ from scipy.special import entr, ndtr
 
 from arena.ratings.gaussian import draw_probability
 from arena.ratings.leaderboards import BETA, SIGMA
-from arena.ratings.table import LEADERBOARD, Ratings, as_ratings
+from arena.ratings.table import Ratings, as_ratings
 from arena.ratings.trueskill import TrueSkill
 from arena.schema import RATINGS
 from voting.catalogue import Catalogue, Item
@@ -38,9 +38,7 @@ _NODES, _WEIGHTS = np.polynomial.hermite.hermgauss(32)
 Pair = frozenset[str]
 
 
-def information(
-    mean: np.ndarray, variance: np.ndarray, beta: float, epsilon: float
-) -> np.ndarray:
+def information(mean: np.ndarray, variance: np.ndarray, beta: float, epsilon: float) -> np.ndarray:
     """Return I(o; d) in nats, in the shape of mean: what one vote tells of a pair's difference.
 
     mean, variance: of the difference of the two capabilities. beta: the spread of one performance.
@@ -76,7 +74,8 @@ def rated(
     known = base.table.select(*RATINGS)
     prior = as_ratings(pl.concat([known, fresh], how="diagonal").fill_null(0))
     draws = max(draw_probability(told["epsilon"], told["beta"]), 0.01)
-    sensor = TrueSkill(**start, beta=told["beta"], tau=told.get("tau", 0.0), draw_probability=draws)
+    tau = told.get("tau", 0.0)
+    sensor = TrueSkill(start["mu"], start["sigma"], told["beta"], tau, draws)
     return sensor.fit(votes, prior=prior, rankings=rankings)
 
 
@@ -116,7 +115,7 @@ class Chooser:
         beta, epsilon = ratings.parameters["beta"], ratings.parameters["epsilon"]
         self.worth = self.asked * information(mean, variance, beta, epsilon)
         c = np.sqrt(2.0 * beta**2 + variance)
-        self.clear = np.flatnonzero(ndtr((np.abs(mean) - epsilon) / c) >= CLEAR)
+        self.clear = np.flatnonzero(ndtr((np.abs(mean) - epsilon) / c) >= CLEAR).tolist()
 
     def pair(self, seen: set[Pair]) -> tuple[Item, Item] | None:
         """Return the two images most worth asking, None where all were seen.
@@ -130,16 +129,16 @@ class Chooser:
         for _, k in self._under_way:
             under_way[k] += 1.0
         jitter = 1.0 + 1e-6 * np.array([self.random.random() for _ in self.pairs])
-        for k in np.argsort(-self.worth / (1.0 + under_way) * jitter):
+        for k in np.argsort(-self.worth / (1.0 + under_way) * jitter).tolist():
             found = self.images_of(k, seen)
             if found:
-                self._under_way.append((now, int(k)))
+                self._under_way.append((now, k))
                 return found
         return None
 
     def known_pair(self, seen: set[Pair]) -> tuple[Item, Item] | None:
         """Return images of two models of which one is far better, to measure the rater."""
-        for k in self.random.sample(list(self.clear), min(len(self.clear), 8)):
+        for k in self.random.sample(self.clear, min(len(self.clear), 8)):
             found = self.images_of(k, seen)
             if found:
                 return found
@@ -158,8 +157,7 @@ class Chooser:
                 (one, two)
                 for one in self.images[i][prompt]
                 for two in self.images[j][prompt]
-                if frozenset((one.id, two.id)) not in seen
-                and not self.broken & {one.id, two.id}
+                if frozenset((one.id, two.id)) not in seen and not self.broken & {one.id, two.id}
             ]
             if pairs:
                 one, two = self.random.choice(pairs)
@@ -174,7 +172,9 @@ class Chooser:
         """
         prompts = [prompt for prompt, count in self._models().items() if count >= 4]
         some = self.random.sample(prompts, min(len(prompts), LOOKED_AT))
-        worth = {tuple(pair): value for pair, value in zip(self.pairs.tolist(), self.worth, strict=True)}
+        worth = {
+            tuple(pair): value for pair, value in zip(self.pairs.tolist(), self.worth, strict=True)
+        }
         for prompt in sorted(some, key=self.counts.__getitem__):
             items = [
                 self.random.choice(images[prompt]) for images in self.images if prompt in images

@@ -1,5 +1,6 @@
-"""What stands between strangers and the page: sizes, origins, rates, and what the server signed."""
+"""What stands between strangers and the page: origins, rates, and what the server signed."""
 
+import hashlib
 import os
 import secrets
 import stat
@@ -9,12 +10,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MOST_BYTES = 16_384  # of a request
 TOKEN_SECONDS, INVITATION_SECONDS, COOKIE_SECONDS = 3600, 90 * 86400, 365 * 86400
+SIGNED = {"digest_method": hashlib.sha256}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -27,61 +29,40 @@ HEADERS = {
 
 
 class Guard:
-    """Middleware: refuses foreign hosts and origins and large bodies, and adds HEADERS.
+    """Middleware: refuses foreign hosts, origins and large bodies; adds HEADERS to every answer.
 
-    hosts: the names under which the page is reached, with their port; None takes any.
+    hosts: the names under which the page is reached, with their port; None takes any. A body of no
+    stated length is counted by FastAPI's `max_body_size`.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None):
         self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        """Answer one request."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                told = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
-                message = message | {"headers": [*message["headers"], *told]}
+                MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        status, said, body = await self._judged(scope, receive)
-        if said:
-            await JSONResponse({"detail": said}, status)(scope, receive, send_with_headers)
-            return
+        refused = self._refused(scope) if scope["type"] == "http" else None
+        await (refused or self.app)(scope, receive, send_with_headers)
 
-        async def received() -> Message:
-            nonlocal body
-            if body is None:
-                return await receive()
-            content, body = body, None
-            return {"type": "http.request", "body": content, "more_body": False}
-
-        await self.app(scope, received, send_with_headers)
-
-    async def _judged(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes | None]:
-        """Return (status, why it is refused or "", the body)."""
+    def _refused(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
-        host = headers.get("host", "").lower()
+        host, origin = headers.get("host", "").lower(), headers.get("origin")
         if self.hosts is not None and host not in self.hosts:
-            return 421, "this page is not served under that name; see --url", None
-        origin = headers.get("origin")
+            said = "this page is not served under that name; see --url"
+            return JSONResponse({"detail": said}, 421)
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
+            return JSONResponse({"detail": f"a request has at most {MOST_BYTES:,} bytes"}, 413)
         foreign = origin is not None and urlsplit(origin).netloc.lower() != host
-        if foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-            if scope["method"] not in ("GET", "HEAD"):
-                return 403, "a vote has to come from this page itself", None
-        body = b""
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return 400, "the request was broken off", None
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > MOST_BYTES:
-                return 413, f"a request has at most {MOST_BYTES:,} bytes", None
-        return 200, "", body
+        foreign |= headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if foreign and scope["method"] not in ("GET", "HEAD"):
+            return JSONResponse({"detail": "a vote has to come from this page itself"}, 403)
+        return None
 
 
 class Rates:
@@ -109,7 +90,10 @@ class Seals:
     def __init__(self, secret: bytes):
         ages = {"token": TOKEN_SECONDS, "invitation": INVITATION_SECONDS, "cookie": COOKIE_SECONDS}
         self._kinds = {
-            kind: (URLSafeTimedSerializer(secret, salt=f"arenapo {kind}"), age)
+            kind: (
+                URLSafeTimedSerializer(secret, salt=f"arenapo {kind}", signer_kwargs=SIGNED),
+                age,
+            )
             for kind, age in ages.items()
         }
 

@@ -14,6 +14,7 @@ A refusal is {"detail": "a sentence"} with 400 (not as agreed), 401 (nobody), 40
 
 import ipaddress
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from voting.asking import Asking, NothingLeft
 from voting.ballots import Refused
-from voting.guard import COOKIE_SECONDS, Guard, Rates
+from voting.guard import COOKIE_SECONDS, MOST_BYTES, Guard, Rates
 from voting.raters import agreements
 
 PAGE = Path(__file__).parent / "page"
@@ -71,10 +72,9 @@ class Doors:
     invited: bool
 
 
-def build_app(asking: Asking, doors: Doors) -> FastAPI:
+def build_app(asking: Asking, doors: Doors) -> Guard:
     """Return the application over one study."""
-    app = FastAPI(title="ArenaPO", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, hosts=doors.hosts)
+    app = FastAPI(max_body_size=MOST_BYTES, docs_url=None, redoc_url=None, openapi_url=None)
     by_rater, by_address = Rates(*EACH_RATER), Rates(*EACH_ADDRESS)
 
     def rater(request: Request, response: Response) -> str:
@@ -101,7 +101,7 @@ def build_app(asking: Asking, doors: Doors) -> FastAPI:
         if told != [OWNER]:
             raise HTTPException(401, "open the owner's link that the command printed first")
 
-    Rater = Annotated[str, Depends(rater)]  # noqa: N806
+    Rater = Annotated[str, Depends(rater)]
 
     @app.get("/api/pair")
     def pair(name: Rater) -> dict[str, object]:
@@ -154,7 +154,7 @@ def build_app(asking: Asking, doors: Doors) -> FastAPI:
         app.get(path)(_page(PAGE / file))
 
     _refusals(app)
-    return app
+    return Guard(app, doors.hosts)
 
 
 def links(asking: Asking, url: str, count: int) -> tuple[str, list[str]]:
@@ -167,7 +167,7 @@ def links(asking: Asking, url: str, count: int) -> tuple[str, list[str]]:
     return link(OWNER, OWNER), invited
 
 
-def _page(path: Path) -> object:
+def _page(path: Path) -> Callable[[], FileResponse]:
     def page() -> FileResponse:
         return FileResponse(path, headers={"Cache-Control": "no-cache"})
 

@@ -83,6 +83,7 @@ class Study:
         meant = [row["outcome"].replace("both_bad", "tie") for row in sample]
         return found.votes["outcome"].to_list() == meant
 
+
 def open_study(path: Path) -> Study:
     """Read what the page needs of a study.
 
@@ -97,7 +98,9 @@ def open_study(path: Path) -> Study:
         raise ValueError(f"{path}: lake.root = {root!r}: the voting page needs a local folder")
     sources = [Path(s) if as_url(s) is None else s for s in votes.get("sources", [])]
     found = next((folder for source in sources if (folder := landing_of(source))), None)
-    told = {key: votes[key] for key in ("format", "columns", "outcomes", "dimension") if key in votes}
+    told = {
+        key: votes[key] for key in ("format", "columns", "outcomes", "dimension") if key in votes
+    }
     images = Path(votes["images"]) if "images" in votes else None
     study = Study(
         name=str(toml.get("study", {}).get("name", path.stem)),

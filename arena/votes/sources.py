@@ -64,7 +64,7 @@ def staged(sources: Sequence[Path | str]) -> Iterator[list[File]]:
         for number, source in enumerate(sources):
             if URL.match(str(source).replace("://", ":/", 1)):
                 url = str(as_url(source))
-                files.append(File(fetched(url, Path(folder) / str(number)), url))
+                files.append(File(fetched(url, Path(folder) / str(number)), without_query(url)))
             elif Path(source).is_file():
                 files.append(File(Path(source), str(source)))
             else:
@@ -76,6 +76,11 @@ def as_url(source: Path | str) -> str | None:
     """Return a source as a URL where it is one."""
     text = str(source).replace("://", ":/", 1)
     return URL.sub(r"\1://", text) if URL.match(text) else None
+
+
+def without_query(source: Path | str) -> str:
+    """Return a source as it may be stored and shown: the query of a URL may hold a key."""
+    return str(source) if as_url(source) is None else str(source).partition("?")[0]
 
 
 def expanded(source: Path) -> list[Path]:
@@ -143,9 +148,10 @@ def _saying(url: str) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        said = line(error)
+        said, query = line(error), url.partition("?")[2]
+        said = said.replace(query, "...") if query else said
         raise VotesError(
-            f"{url}: cannot be read ({said}); check the URL and the credentials"
+            f"{without_query(url)}: cannot be read ({said}); check the URL and the credentials"
         ) from None
 
 

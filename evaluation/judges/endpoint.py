@@ -19,9 +19,9 @@ import json
 import os
 import random
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+from time import sleep as pause_for
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -102,7 +102,7 @@ class EndpointJudge(AskedJudge):
                 wait = pause * random.uniform(1, 1.5) if fault.pause is None else fault.pause
                 wait = min(wait, LONGEST_PAUSE)
                 print(f"  judge: {reason}; again in {wait:.1f} s", file=sys.stderr)
-                time.sleep(wait)
+                pause_for(wait)
                 pause *= 2
         raise EvaluationError(
             f"the judge at {self.place} did not answer in {TRIES} tries, last: {reason}; run "

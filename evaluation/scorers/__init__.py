@@ -52,10 +52,16 @@ def load(named: Named, **more: Any) -> Scorer:
             return loader(*source, **fixed, **more)
         entry = offered().get(named.kind)
         found: Any = entry.load() if entry is not None else own_object(named.kind)
-        return found(*source) if inspect.isclass(found) else FunctionScorer(found)
+        if not inspect.isclass(found):
+            return FunctionScorer(found)
+        made: Any = found
+        return made(*source)
     except ImportError as error:
         raise EvaluationError(
             f"{named.label}: needs the package {error.name}, which is not installed here"
         ) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise EvaluationError(f"{named.label}: cannot be loaded: {error}") from error
+    except EvaluationError:
+        raise
+    except Exception as error:  # the libraries raise whatever a strange file makes of them
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EvaluationError(f"{named.label}: cannot be loaded: {said}") from error

@@ -182,7 +182,10 @@ def open_towers(scorer: str, source: str, fit: Fit) -> ClipTowers:
         )
     try:
         model = CLIPModel.from_pretrained(
-            source, dtype=torch.float32, local_files_only=hub.out_of_reach()
+            source,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=hub.out_of_reach(),
         )
     except (OSError, ValueError) as error:
         raise MissingWeights(

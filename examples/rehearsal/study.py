@@ -121,6 +121,10 @@ def write_source(section: dict[str, Any], made: votes.World, place: Path) -> Non
     if re.search(r"pick-?_?a-?_?pic", name):
         shards = [f"train-{k:05d}-of-00003-{0xB66AC786BF6FB553 + k:x}.parquet" for k in range(3)]
         votes.write_pickapic(made, folder, [pattern] if pattern and "*" not in pattern else shards)
+        if pattern.startswith("train-*"):  # beside it lies the split whose prompts are drawn
+            votes.write_pickapic(
+                votes.unseen(PROMPTS), folder, ["test_unique-00000-of-00001.parquet"]
+            )
         return
     file = folder / (pattern.replace("*", "0001") if pattern else "votes.csv")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +176,7 @@ def make_prompts(file: Path) -> None:
     """Make a set of prompts, as a table with Pick-a-Pic's `caption` or in the form it is named."""
     import polars as pl
 
-    texts = votes.prompts(PROMPTS, offset=1000)
+    texts = votes.unseen(PROMPTS).votes["prompt"].to_list()
     file.parent.mkdir(parents=True, exist_ok=True)
     match file.suffix:
         case ".parquet":

@@ -68,6 +68,12 @@ def world(seed: int = 0, votes: int = VOTES, offset: int = 0) -> World:
     return World(pl.DataFrame(rows), images)
 
 
+def unseen(n: int) -> World:
+    """Draw n votes about prompts that the others do not have."""
+    made = world(offset=9000, votes=n)
+    return World(made.votes.with_columns(prompt=pl.Series(prompts(n, offset=1000))), made.images)
+
+
 def picture(random: np.random.Generator, model: int) -> Image.Image:
     """Return a picture of one of many shapes; a better model draws with less noise."""
     width, height = SHAPES[random.integers(len(SHAPES))]

@@ -1,3 +1,5 @@
+import os
+
 import duckdb
 import polars as pl
 import pytest
@@ -51,3 +53,48 @@ def test_publishing_a_version_clears_the_one_before(tmp_path):
         lake.publish("policies", "dpo", version)
     assert (lake.current("policies", "dpo") / "weights").read_text() == "two"
     assert {path.name for path in (tmp_path / "policies" / "dpo").iterdir()} == {"current", "two"}
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../x", "/etc", "a/b", "a\\b", "a\nb", "a\0b"])
+def test_a_name_that_is_no_plain_component_reaches_no_folder(tmp_path, name):
+    lake = Lake(tmp_path / "lake")
+    (lake.root / "policies" / "dpo" / "1").mkdir(parents=True)
+    (tmp_path / "x").mkdir()
+    attempts = (
+        lambda: lake.current("policies", name),
+        lambda: lake.folder("policies", name, "1"),
+        lambda: lake.folder("policies", "dpo", name),
+        lambda: lake.publish("policies", name, "1"),  # "." cleared every policy
+        lambda: lake.scores(name),
+        lambda: lake.ksort(name),
+        lambda: lake.lock(name),
+    )
+    for attempt in attempts:
+        with pytest.raises(ValueError, match="has to be one plain name"):
+            attempt()
+    assert [path.name for path in (lake.root / "policies").iterdir()] == ["dpo"]
+    assert (tmp_path / "x").exists()
+
+
+def test_the_lake_is_its_owners_only(tmp_path):
+    umask = os.umask(0)  # the most generous one there is
+    try:
+        lake = Lake(tmp_path / "data" / "lake")
+        lake.lock("study")
+        lake.write("votes", pl.DataFrame({"x": [1]}))
+        lake.folder("policies", "dpo", "1")
+    finally:
+        os.umask(umask)
+    made = [path for path in (tmp_path / "data").rglob("*") if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in [tmp_path / "data", *made]} == {0o700}
+
+
+def test_a_planted_link_is_never_written_through(tmp_path):
+    lake, target = Lake(tmp_path / "lake"), tmp_path / "precious"
+    target.write_text("mine")
+    (lake.root / "votes").mkdir(parents=True)
+    for name in (f".votes.parquet.{os.getpid()}.partial", "votes.parquet"):
+        (lake.root / "votes" / name).symlink_to(target)
+    lake.write("votes", pl.DataFrame({"x": [1]}))
+    assert target.read_text() == "mine"
+    assert lake.read("votes")["x"].to_list() == [1]

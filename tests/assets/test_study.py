@@ -41,7 +41,13 @@ def test_the_shipped_study_is_read_with_its_paths_beside_it():
         ("[gap]", '[gap]\nestimator = "all"', "needs one of pairwise, joint"),
         ('judge = "scorer:', 'judge = "human:', "ksort.judge = 'human:miniature': it must match"),
         ('name = "dpo"', "name = 3", "policy.name = 3: needs text in quotes"),
-        ("[gap]", "[alerts]\nwebhook = 'me@x'\n[gap]", "alerts.webhook = 'me@x'"),
+        # It becomes a folder and MLflow's alias candidate-<name>, which takes no dot.
+        *(
+            ('name = "dpo"', f"name = '{name}'", f"policy.name = {name!r}: needs letters, digits")
+            for name in (".", "..", "../../x", "/x", "a/b", "", "a.b", "-x", "x" * 101, "ä", " x")
+        ),
+        ('name = "small"', 'name = "../x"', "study.name = '../x': it must match"),
+        ("[gap]", "[alerts]\nwebhook = 'me@x'\n[gap]", "alerts.webhook: it must match"),
         ("[gap]", "[alerts]\nhook = 'x'\n[gap]", "alerts.hook: unknown key; allowed: command"),
         ("[gap]", "[retention]\nmodels = 0\n[gap]", "retention.models = 0: "),
         ("[gap]", "[retention]\ndays = 'all'\n[gap]", "retention.days = 'all'"),

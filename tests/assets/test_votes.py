@@ -11,12 +11,16 @@ from PIL import Image
 
 from arena.ratings.table import Ratings
 from arena.ratings.trueskill import TrueSkill
+from arena.votes import sources
+from arena.votes.faults import VotesError
+from arena.votes.sources import remote_rows
 from assets.content import content_hash
 from assets.lake import Lake
 from assets.ratings import BEFORE
 from assets.study import read_study
 from assets.votes import observed
 from pipelines.chain import RATE, chain_of, of_job
+from pipelines.definitions import build_definitions
 from pipelines.launch import Launcher, StageFailed
 
 
@@ -145,6 +149,25 @@ def test_a_source_may_be_afar_and_a_format_must_exist(write_study):
     assert study.votes.sources == ["s3://bucket/votes/*.parquet"]
     with pytest.raises(ValueError, match=r"votes: no votes format is called 'xml'; there are "):
         write_study(with_keys('format = "xml"'))
+
+
+def test_a_key_in_a_urls_query_is_stored_and_said_nowhere(rate, instance, monkeypatch, tmp_path):
+    url = "https://host/votes.parquet?sig=s3cret"
+    monkeypatch.setattr(sources, "fetched", lambda *_: tmp_path / "votes.parquet")
+    for module in ("assets.votes", "pipelines.arrivals"):
+        monkeypatch.setattr(f"{module}.remote_rows", lambda _: 600)
+    study, _ = rate(lambda text: text.replace('["votes.parquet"]', f'["{url}"]'))
+    lake = Lake(study.lake)
+    assert lake.read("intake")["file"].to_list() == ["https://host/votes.parquet"]
+    for path in lake.root.rglob("*.parquet"):
+        assert "s3cret" not in str(pl.read_parquet(path).rows()), path
+    runs = [str(instance.all_logs(run.run_id)) for run in instance.get_runs()]
+    assert "s3cret" not in "".join(runs)
+    definitions = build_definitions(study).resolve_asset_graph()
+    assert "s3cret" not in str(definitions.get(study.key("vote_files")).metadata)
+    with pytest.raises(VotesError, match=r"host/votes\.parquet: cannot be read") as caught:
+        remote_rows("http://127.0.0.1:1/host/votes.parquet?sig=s3cret")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_k_wise_votes_are_rated_as_rankings_and_not_as_their_pairs(rate, instance, tmp_path):

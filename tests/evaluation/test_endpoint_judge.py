@@ -1,5 +1,6 @@
 """The openai judge against a real small HTTP server that behaves badly in every way."""
 
+import contextlib
 import io
 import json
 import socket
@@ -75,24 +76,24 @@ def status(code: int, **headers: str) -> Callable:
     return lambda handler: handler.reply(code, f"bad key {KEY}".encode(), **headers)
 
 
-def slow(handler: Handler):
-    time.sleep(1.0)
-    says(GOOD)(handler)
-
-
 def hangs_up(handler: Handler):
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
+def hangs(handler: Handler):
+    """Nothing, until whoever asked has gone."""
+    handler.connection.recv(1)
+
+
 def drips(handler: Handler):
-    """A byte now and then, so that no single read is ever late."""
+    """A byte now and then, so that no single read is ever late, until whoever asked has gone."""
     handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
+    handler.send_header("Content-Length", "1000000")
     handler.end_headers()
-    for _ in range(12):
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
-        time.sleep(0.1)
+    with contextlib.suppress(OSError):
+        while True:
+            handler.wfile.write(b" ")
+            time.sleep(0.01)
 
 
 def breaks_off(handler: Handler):
@@ -102,7 +103,7 @@ def breaks_off(handler: Handler):
     handler.wfile.write(b'{"choices"')
 
 
-def judge_of(tmp_path: Path, deadline: float = 0.4, **asking) -> EndpointJudge:
+def judge_of(tmp_path: Path, deadline: float = 60.0, **asking) -> EndpointJudge:
     return EndpointJudge(
         "seer", tmp_path / "judgments", Asking(**asking), deadline=deadline, pause=0.01
     )
@@ -152,9 +153,7 @@ def test_the_answer_is_mapped_back_to_the_data_sets_order(serve, question):
         status(429, Retry_After="0.01"),
         status(500),
         status(503),
-        slow,
         hangs_up,
-        drips,
         breaks_off,
         lambda handler: handler.reply(200, b'{"choices": [{"mess'),
         lambda handler: handler.reply(200, b'{"choices": []}'),
@@ -172,6 +171,22 @@ def test_after_a_fault_the_right_judgment(serve, question, fault):
     server, judge = serve(fault, fault, says(GOOD))
     assert judge.rank(question) == [0, 2, 4, 3, 1]
     assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize("stalls", [hangs, drips])
+def test_the_deadline_is_for_the_whole_answer(serve, question, monkeypatch, stalls):
+    """The server stalls for as long as the deadline is short, and it is long after the pause."""
+    _, judge = serve(lambda handler: stalls(handler) if judge.deadline < 1 else says(GOOD)(handler))
+    judge.deadline = 0.1
+    pauses = []
+
+    def sleep(seconds: float):
+        pauses.append(seconds)
+        judge.deadline = 60.0
+
+    monkeypatch.setattr("evaluation.judges.endpoint.pause_for", sleep)
+    assert judge.rank(question) == [0, 2, 4, 3, 1]
+    assert len(pauses) == 1
 
 
 def test_no_judgment_is_paid_for_twice(serve, question, tmp_path):
@@ -193,7 +208,7 @@ def test_two_evaluations_at_once_pay_for_a_judgment_once(serve, question, tmp_pa
         says(GOOD)(handler)
 
     server, first = serve(deliberates)
-    second = judge_of(tmp_path, deadline=2.0)
+    second = judge_of(tmp_path)
     found = []
     threads = [
         threading.Thread(target=lambda judge=judge: found.append(judge.rank(question)))
@@ -454,11 +469,11 @@ def test_a_killed_evaluation_pays_only_for_the_question_it_was_killed_in(serve, 
     images = write_new_images(tmp_path / "new", tmp_path / "world")
     waiting = threading.Event()
 
-    def hangs(handler):
+    def waits(handler):
         waiting.set()
-        time.sleep(30)
+        hangs(handler)
 
-    server, _ = serve(says(GOOD), says(GOOD), hangs)
+    server, _ = serve(says(GOOD), says(GOOD), waits)
     command = [sys.executable, "-m", "evaluation", "ksort", "--judge", "openai:seer"]
     command += ["--dataset", str(tmp_path / "world"), "--images", str(images)]
     command += ["--out", str(tmp_path / "result.json")]

@@ -1,12 +1,12 @@
 """Generation: common noise, any batch size, resuming image by image, LoRA and full policies."""
 
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -99,21 +99,21 @@ def test_a_full_policy_replaces_the_base(generated, tiny_pipeline, prompts_file,
     assert np.abs(pixels(out / "images") - pixels(generated / "images")).max() <= 1
 
 
-@pytest.mark.slow
 def test_processes_that_are_launched_together_share_the_images_out(
-    generated, tiny_pipeline, prompts_file, tmp_path
+    generated, tiny_pipeline, prompts_file, tmp_path, monkeypatch, capsys
 ):
-    targets = prompt_targets(PROMPTS, 2, 0, tmp_path / "images")
-    policy, settings = Policy(str(tiny_pipeline)), Settings(2, 2.0, 0)
-    assert generate(policy, targets[:1], settings).made == 1
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command += ["-m", "evaluation", "generate", "--base", str(tiny_pipeline), "--name", "base"]
-    command += ["--prompts", str(prompts_file), "--out", str(tmp_path), "--images-per-prompt", "2"]
-    command += ["--steps", "2", "--guidance", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("images made") == 1  # one of them speaks, and writes the table
+    """Two ranks one after the other; that a launcher's ranks are these is tested with `score`."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, made in (("1", 3), ("0", 6)):
+        monkeypatch.setenv("RANK", rank)
+        world = SimpleNamespace(
+            process_index=int(rank), num_processes=2, device="cpu", wait_for_everyone=lambda: None
+        )
+        monkeypatch.setattr("evaluation.devices.state", lambda world=world: world)
+        assert not (tmp_path / "images.parquet").exists()  # the first rank writes the table
+        assert run(tiny_pipeline, prompts_file, tmp_path, "--name", "base") == 0
+        assert len(pixels(tmp_path / "images")) == made
+    assert capsys.readouterr().out.count("images made") == 1  # and speaks
     assert pq.read_table(tmp_path / "images.parquet").num_rows == 6
     assert np.abs(pixels(tmp_path / "images") - pixels(generated / "images")).max() <= 1
 

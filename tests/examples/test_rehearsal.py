@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -192,6 +193,14 @@ def test_check_finds_what_was_planted_in_the_votes(made, tmp_path, changes, what
     found = missing(text_with(tmp_path / "x" / "own_votes.toml", *changes))
     assert said in found.get(what, "nothing said"), found
     assert set(found) <= {what, "votes"}
+
+
+def test_of_large_votes_check_reads_the_smallest_file(made, monkeypatch):
+    monkeypatch.setattr("pipelines.needs.MOST_BYTES", 1000)
+    found = {each.what: each for each in needs(read_study(made["sd15_pickapic"]))}
+    assert re.fullmatch(r"7\d votes, \d rows rejected, in the smallest of 3 files",
+                        found["votes"].said)  # fmt: skip
+    assert all(each.met for each in found.values())
 
 
 def test_check_finds_votes_that_cannot_train(made, tmp_path):

@@ -1,8 +1,10 @@
 """The small study, and the stores that it writes to, new for every test."""
 
 from small_study import (  # noqa: F401
+    finished,
     instance,
     migrated_store,
+    ran_before,
     votes_table,
     write_chain,
     write_study,

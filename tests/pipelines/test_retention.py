@@ -5,12 +5,15 @@ import os
 import time
 
 import dagster as dg
+import numpy as np
 import polars as pl
 import pytest
 
 from assets import inputs
+from assets.lake import Lake
 from assets.model_registry import champion_of, kept_scores, roll_back, weight_files
 from assets.tracking import Tracking
+from evaluation.kept import Kept
 from pipelines.automation import CLEAN, schedules
 from pipelines.chain import chain_of
 from pipelines.launch import Launcher
@@ -125,6 +128,29 @@ def test_nothing_is_removed_while_a_run_goes_on_nor_what_it_could_go_on_from(
     assert done.success
     assert going_on.exists()
     assert not given_up.exists()
+
+
+def test_the_caches_lose_what_belongs_to_no_picture_any_more(write_study, instance):
+    study = write_study(strict)
+    lake = Lake(study.lake)
+    for name in ("now", "before"):
+        (lake.root / "cache" / "ksort" / name).mkdir(parents=True)
+    shown = lake.folder("generations", "base", "now") / "a.png"
+    shown.write_bytes(b"a picture")
+    lake.publish("generations", "base", "now")
+    digest = hashlib.sha256(b"a picture").hexdigest()
+    kept = Kept(lake.root / "cache" / "scores.sqlite")
+    kept.put("scorer", {(digest, "p"): np.ones(1), ("0" * 64, "p"): np.ones(1)})
+    kept.connection.close()
+    said = clean(study, chain_of(study), instance, print)
+    assert [line.split()[:2] for line in said.splitlines()[:-1]] == [
+        ["pictures", "for"],
+        ["scores", "of"],
+    ]
+    left = Kept(lake.root / "cache" / "scores.sqlite")
+    assert list(left.get("scorer", [(digest, "p"), ("0" * 64, "p")])) == [(digest, "p")]
+    assert [path.name for path in (lake.root / "cache" / "ksort").iterdir()] == ["now"]
+    assert "would free 0 B" in clean(study, chain_of(study), instance, print, dry_run=True)
 
 
 def test_what_is_young_stays(write_study, instance, tmp_path):

@@ -1,20 +1,44 @@
-"""Start the training job in two processes, as torchrun does on one machine."""
+"""Start the training job in two processes, as torchrun does: on one machine, or on two nodes."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-LAUNCH = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python", "--master-port=0"]
-LAUNCH += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+RUN = [sys.executable, "-m", "torch.distributed.run", "--no-python"]
+
+
+def job(study: Path, out: Path, policy: str, *options: str) -> list[str]:
+    """Return the job's command."""
+    named = [str(study), "--policy", policy, "--out", str(out)]
+    return [sys.executable, "-m", "training", *named, *options]
 
 
 def train_in_two(study: Path, out: Path, *options: str, policy: str = "arenapo") -> str:
     """Train `policy` of `study` into `out`; return what the job said on stderr."""
-    job = ["-m", "training", str(study), "--policy", policy, "--out", str(out), *options]
+    launch = ["--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     done = subprocess.run(
-        [sys.executable, *LAUNCH, sys.executable, *job],
+        [*RUN, *launch, *job(study, out, policy, *options)],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr
+
+
+def train_on_two_nodes(study: Path, out: Path, caches: list[Path], *options: str) -> list[str]:
+    """Train on two nodes that share `out` and no cache; return what each said on stderr."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    launch = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=localhost"]
+    launch += [f"--master-port={port}"]
+    nodes = []
+    for rank, cache in enumerate(caches):
+        given = job(study, out, "arenapo", "--set", f"cache.root={cache}", *options)
+        command = [*RUN, *launch, f"--node-rank={rank}", *given]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        nodes.append(subprocess.Popen(command, cwd=ROOT, text=True, **pipes))
+    said = [node.communicate(timeout=300)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
+    return said

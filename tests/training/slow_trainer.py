@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from training.inputs import rows_of_step, step_generator
 from training.loop import train
+from training.order import rows_of_step, step_generator
 from training.pairs import open_pairs
 from training.study_file import data_config, policy_config, read_study
 
@@ -382,7 +382,7 @@ def assert_steps_equal(slow_kind, base, toy, folder, objective, **changes) -> No
     study = toy.write_study(folder / "study.toml", base, **changes)
     slow = slow_kind(base, toy.images, policy_config(study, objective))
     pairs, before = training_pairs(toy), None
-    for step in range(3):
+    for step in range(2):
         config = policy_config(study, objective, [f"train.steps={step + 1}"])
         out, data = folder / "out", data_config(read_study(study))
         train(config, data, open_pairs(toy.pairs), out, resume=True)

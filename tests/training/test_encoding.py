@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from training import TrainingError, encoding, store
-from training.encoding import Picture, Source, View
+from training import TrainingError, encoding, store, views
+from training.encoding import Source
 from training.families import StableDiffusion
 from training.processes import Processes
+from training.views import Picture, View
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
@@ -121,7 +122,7 @@ def test_what_was_finished_before_a_kill_is_kept(family, toy, tmp_path, monkeypa
     monkeypatch.setattr(encoding, "SHARD_ROWS", 4)
     monkeypatch.setattr(encoding, "BATCH_PIXELS", 4 * 32 * 32)
     images = [f"w{i}" for i in range(10)]
-    decode, decoded = encoding._pixels, []
+    decode, decoded = encoding.pixels_of, []
 
     def killed(*arguments):
         decoded.append(arguments[0])
@@ -129,13 +130,13 @@ def test_what_was_finished_before_a_kill_is_kept(family, toy, tmp_path, monkeypa
             raise KeyboardInterrupt
         return decode(*arguments)
 
-    monkeypatch.setattr(encoding, "_pixels", killed)
+    monkeypatch.setattr(encoding, "pixels_of", killed)
     with pytest.raises(KeyboardInterrupt):
         encode(family, images, toy.images, tmp_path)
     shards = sorted(tmp_path.rglob("latents/*/*.safetensors"))
     assert len(shards) == 2
     before = [path.stat().st_mtime_ns for path in shards]
-    monkeypatch.setattr(encoding, "_pixels", decode)
+    monkeypatch.setattr(encoding, "pixels_of", decode)
     rows, _ = encode(family, images, toy.images, tmp_path)
     assert len(rows) == 10
     assert [path.stat().st_mtime_ns for path in shards] == before
@@ -186,16 +187,16 @@ def test_images_as_files_and_of_another_shape_are_cropped(family, toy, tmp_path)
 
 
 def test_a_missing_or_broken_image_is_named(family, toy, tmp_path):
-    with pytest.raises(encoding.ImageError, match=r"images.parquet lacks it: image 'nope'"):
+    with pytest.raises(views.ImageError, match=r"images.parquet lacks it: image 'nope'"):
         encode(family, ["w0", "nope"], toy.images, tmp_path)
     broken = tmp_path / "broken.parquet"
     pq.write_table(pa.table({"image": ["x"], "bytes": [b"no picture"]}), broken)
-    with pytest.raises(encoding.ImageError, match="image 'x' cannot be decoded"):
+    with pytest.raises(views.ImageError, match="image 'x' cannot be decoded"):
         encode(family, ["x"], broken, tmp_path)
     (tmp_path / "no.parquet").write_bytes(b"PAR1")
-    with pytest.raises(encoding.ImageError, match=r"no.parquet cannot be read"):
+    with pytest.raises(views.ImageError, match=r"no.parquet cannot be read"):
         encode(family, ["x"], tmp_path / "no.parquet", tmp_path)
-    with pytest.raises(encoding.ImageError, match=r"gone.png: No such file"):
+    with pytest.raises(views.ImageError, match=r"gone.png: No such file"):
         encode(family, [str(tmp_path / "gone.png")], None, tmp_path)
 
 

@@ -61,10 +61,10 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: getattr(tiny_pipelines, f"save_{name}")(folder / name) for name in SLOW}
 
 
-def run(study, out, overrides=(), policy="arenapo"):
+def run(study, out, overrides=(), policy="arenapo", **options):
     data = data_config(read_study(study, overrides))
     config = policy_config(study, policy, overrides)
-    return train(config, data, open_pairs(data.pairs), out)
+    return train(config, data, open_pairs(data.pairs), out, **options)
 
 
 def image(pipeline):
@@ -320,7 +320,9 @@ def test_turns_show_crops_and_xl_is_told_their_corners(bases, toy, tmp_path, mon
     monkeypatch.setattr(StableDiffusionXL, "predict", noted)
     changes = {"crops": 2, "mirror": True, "steps": 28, "batch_size": 6, "reference_draws": 4}
     study = toy.write_study(tmp_path / "study.toml", bases["xl"], **changes)
-    run(study, tmp_path / "out", [f"votes.images={tmp_path / 'wide.parquet'}"])
+    said: list[str] = []
+    run(study, tmp_path / "out", [f"votes.images={tmp_path / 'wide.parquet'}"], say=said.append)
+    assert any("squares: 50% of their area is cut off" in text for text in said)
     ids = torch.cat(told)
     assert (ids[:, [0, 4, 5]] == 32).all()
     assert (ids[:, 1] == 64).all()  # the original's width

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
+from safetensors import safe_open
 from safetensors.torch import load_file
-from several import train_in_two
+from several import train_in_two, train_on_two_nodes
 
 from training import TrainingError
 from training.compiling import compile_errors
@@ -21,6 +22,7 @@ from training.learner import Learner
 from training.loop import train
 from training.optimizer import learning_rate, make_optimizer
 from training.pairs import open_pairs
+from training.processes import Processes
 from training.study_file import data_config, policy_config, read_study
 
 ADAPTER = "policy/pytorch_lora_weights.safetensors"
@@ -56,9 +58,50 @@ def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path
     for one, two in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
         for key in set(one) - {"pairs_per_second", "seconds_left", "peak_memory_gib"}:
             assert two[key] == pytest.approx(one[key], rel=1e-5, abs=1e-6), key
-    # One process goes on where two stopped.
-    longer = run(study, tmp_path / "two", overrides=["train.steps=6"], resume=True)
-    assert longer["steps"] == 6
+    # One process goes on where two stopped, by other parts, and takes the same steps to rounding.
+    longer = ["train.steps=6", "train.pairs_at_once=1"]
+    assert run(study, tmp_path / "two", overrides=longer, resume=True)["steps"] == 6
+    run(study, tmp_path / "one", overrides=longer[:1], resume=True)
+    assert_equal_weights(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_nodes_that_share_no_disk_encode_each_for_themselves(toy, tiny_pipeline, tmp_path):
+    options = {"steps": 2, "beta_dpo": 8.0, "learning_rate": 1e-4, "log_every": 1}
+    study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
+    caches = [tmp_path / "cache_0", tmp_path / "cache_1"]
+    first, other = train_on_two_nodes(study, tmp_path / "two", caches)
+    assert "2 x cpu" in first
+    assert "2 x cpu" not in other  # one speaks
+    counts = []
+    for cache in caches:
+        (folder,) = (cache / "latents").iterdir()
+        with_names = [safe_open(path, "pt").metadata()["names"] for path in folder.iterdir()]
+        counts.append(len({name for names in with_names for name in json.loads(names)}))
+    assert counts[0] == counts[1] > 0
+    run(study, tmp_path / "one")
+    assert_equal_weights(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_run_that_the_processes_see_differently_is_refused(monkeypatch):
+    """As where --out lies on each node's own disk: one finds a checkpoint, the other none."""
+
+    def gathered(every, value, group):
+        every[:] = [value, 0]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
+    two = Processes(0, 2, torch.device("cpu"))
+    two.agree(0, "checkpoints")
+    with pytest.raises(TrainingError, match=r"different checkpoints .*\[4, 0\].* all nodes share"):
+        two.agree(4, "checkpoints")
+
+
+def test_the_processes_of_a_node_are_told_by_the_launchers_variables(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    whole = Processes(5, 8, torch.device("cpu"), host="all", node="these")
+    node = whole.of_node()
+    assert (node.rank, node.count, node.host) == (1, 4, "these")
 
 
 @pytest.mark.slow
@@ -66,7 +109,7 @@ def test_a_compiled_denoiser_takes_the_same_steps(toy, tiny_pipeline, tmp_path, 
     compile_whole = torch.nn.Module.compile
     # Capture, guards on the adapters and the backward graph are what can go wrong here; inductor's
     # own code is refused on a CPU.
-    monkeypatch.setattr("training.loop.refuse_on_cpu", lambda config, device: None)
+    monkeypatch.setattr("training.job.refuse_on_cpu", lambda config, device: None)
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self: compile_whole(self, backend="aot_eager")
     )

@@ -84,10 +84,9 @@ def test_a_family_is_counted_at_its_published_size(pipeline, tmp_path):
     assert np.isfinite(cost.kept)
 
 
-def test_texts_are_taken_apart_and_repeated_with_their_lengths():
+def test_texts_are_repeated_with_their_lengths():
     mask = torch.tensor([[True, True], [True, False]])
     texts = Texts((torch.arange(4.0).view(2, 2, 1),), mask, (2, 1))
     twice = texts.repeated(2)
     assert twice.lengths == (2, 1, 2, 1)
-    assert torch.equal(twice.rows(slice(1, 3)).mask, mask.flip(0))
-    assert twice.rows(slice(1, 3)).lengths == (1, 2)
+    assert torch.equal(twice.mask, torch.cat([mask, mask]))

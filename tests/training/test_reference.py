@@ -9,10 +9,11 @@ import torch
 
 from training.encoding import Source, prompt_embeddings
 from training.families import open_family
-from training.inputs import Inputs, Turns, rows_of_step
+from training.inputs import Inputs
 from training.learner import Learner
 from training.loop import train
 from training.model import Model
+from training.order import Turns, rows_of_step
 from training.pairs import open_pairs
 from training.processes import Processes
 from training.reference import ReferenceErrors
@@ -57,7 +58,7 @@ def test_known_errors_are_those_of_the_live_reference(adaptation, study, tmp_pat
     rows, draws = np.array([3, 0, 7, 3]), np.array([0, 1, 1, 1])
     turns = Turns(draws, np.zeros((4, 2), dtype=int), np.zeros(4, dtype=bool))
     errors.compute(learner, rows, turns, print)
-    assert not learner.model.holds_frozen_copy
+    assert learner.model._frozen is None
     for step in range(3):  # the policy moves away, the reference does not
         fixed = inputs.fixed_draws(pairs.train, rows, draws, config.seed)
         ((_, live),) = inputs.parts(pairs.train, rows, fixed)

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 from slow_trainer import SlowTrainer, assert_steps_equal
 
-from training.inputs import rows_of_step
 from training.loop import train
+from training.order import rows_of_step
 from training.pairs import open_pairs
 from training.study_file import data_config, policy_config, read_study
 

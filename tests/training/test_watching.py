@@ -3,11 +3,11 @@
 import dataclasses
 import json
 import re
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_pipelines
 import torch
 from safetensors.torch import load_file
 
@@ -56,7 +56,7 @@ def test_validations_come_with_their_lines_and_agree_with_the_result(toy, tmp_pa
 def test_a_run_stops_after_validations_without_a_new_least_loss(toy, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.0, 9.0])
     held_out = lambda *_: {"held_out_loss": next(losses)}  # noqa: E731
-    monkeypatch.setattr("training.loop.Validation.__call__", held_out)
+    monkeypatch.setattr("training.watching.Validation.__call__", held_out)
     options = ["train.validate_every=2", "train.patience=2", "train.steps=20"]
     said: list[str] = []
     result = run(toy.study, tmp_path, overrides=options, say=said.append)
@@ -87,7 +87,6 @@ def test_patience_without_validations_is_refused(toy):
 
 @pytest.mark.parametrize("name", ["sd", "sd3", "flux"])
 def test_samples_show_the_same_prompts_as_the_policy_moves(name, toy, tiny_pipeline, tmp_path):
-    import tiny_pipelines
     from PIL import Image
 
     base = tiny_pipeline
@@ -151,17 +150,8 @@ def test_samples_are_drawn_as_the_study_draws_and_without_its_safety_checker(
 ):
     """A checker in the folder would make the CPU the pipeline's device."""
     import diffusers
-    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
-    from transformers import CLIPConfig
 
-    shutil.copytree(tiny_pipeline, tmp_path / "base")
-    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "projection_dim": 4}
-    small |= {"num_attention_heads": 2}
-    config = CLIPConfig(vision_config={**small, "image_size": 32}, text_config=small)
-    StableDiffusionSafetyChecker(config).save_pretrained(tmp_path / "base" / "safety_checker")
-    index = json.loads((tmp_path / "base/model_index.json").read_text())
-    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
-    (tmp_path / "base/model_index.json").write_text(json.dumps(index))
+    base = tiny_pipelines.with_safety_checker(tiny_pipeline, tmp_path / "base")
     asked = []
     call = diffusers.StableDiffusionPipeline.__call__
 
@@ -170,7 +160,7 @@ def test_samples_are_drawn_as_the_study_draws_and_without_its_safety_checker(
         return call(self, **options)
 
     monkeypatch.setattr(diffusers.StableDiffusionPipeline, "__call__", noted)
-    study = toy.write_study(tmp_path / "study.toml", tmp_path / "base", sample_every=4)
+    study = toy.write_study(tmp_path / "study.toml", base, sample_every=4)
     study.write_text(study.read_text() + "\n[generation]\nsteps = 3\nguidance = 2.5\nseed = 7\n")
     run(study, tmp_path / "out")
     ((checker, sliced, options),) = asked
@@ -184,7 +174,7 @@ def test_samples_are_drawn_as_the_study_draws_and_without_its_safety_checker(
 def test_early_stopping_keeps_the_best_weights_and_not_the_last(toy, tmp_path, monkeypatch):
     losses = iter([3.0, 1.0, 2.0, 2.5])
     held_out = lambda *_: {"held_out_loss": next(losses)}  # noqa: E731
-    monkeypatch.setattr("training.loop.Validation.__call__", held_out)
+    monkeypatch.setattr("training.watching.Validation.__call__", held_out)
     options = ["train.validate_every=1", "train.patience=2", "train.steps=9"]
     options += ["train.checkpoint_every=1"]
     kept: dict[str, dict] = {}

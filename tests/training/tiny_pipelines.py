@@ -3,6 +3,8 @@
 The families of experiments/ are built where their rehearsals are; here are the others.
 """
 
+import json
+import shutil
 import string
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,22 @@ from examples.rehearsal.bases import (
 )
 
 __all__ = ["save_flux", "save_qwen", "save_sd3", "save_xl", "save_zimage"]
+
+
+def with_safety_checker(pipeline: Path, folder: Path) -> Path:
+    """Copy a Stable Diffusion pipeline, with a safety checker in it as in the published ones."""
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    shutil.copytree(pipeline, folder)
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "projection_dim": 4}
+    small |= {"num_attention_heads": 2}
+    config = CLIPConfig(vision_config={**small, "image_size": 32}, text_config=small)
+    StableDiffusionSafetyChecker(config).save_pretrained(folder / "safety_checker")
+    index = json.loads((folder / "model_index.json").read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
 
 
 def gemma(width: int) -> tuple[Any, Any]:

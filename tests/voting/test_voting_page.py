@@ -219,7 +219,7 @@ def test_a_vote_is_taken_back_within_ten_seconds_only(served, tmp_path):
 
 
 def test_the_leaderboard_moves_with_the_votes(served):
-    asking, app = served
+    _, app = served
     browser = client(app)
     before = {r["model"]: r for r in browser.get("/api/leaderboard").json()["leaderboard"]}
     pair, answer = vote(browser, "a")
@@ -254,17 +254,21 @@ def test_each_version_of_a_policy_is_a_model_of_its_own(study, tmp_path):
     asking, app = page(study)
     browser = client(app)
     # New policies against the baseline come first.
-    pair, answer = vote(browser)
-    assert set(answer["models"]) == {"base@1", "arenapo@1"}
+    assert set(vote(browser)[1]["models"]) == {"base@1", "arenapo@1"}
+    on_screen, late = (browser.get("/api/pair").json()["token"] for _ in range(2))
     draw(tmp_path, "arenapo", "weights-2", 300)
     shutil.rmtree(tmp_path / "lake" / "generations" / "arenapo" / "weights-1")
-    late = browser.post("/api/vote", json={"token": pair["token"], "outcome": "a"})
-    assert late.status_code == 409
+    answer = browser.post("/api/vote", json={"token": on_screen, "outcome": "a"})
+    assert set(answer.json()["models"]) == {"base@1", "arenapo@1"}
     asking._looked -= 60
     assert set(vote(browser)[1]["models"]) == {"base@1", "arenapo@2"}
+    answer = browser.post("/api/vote", json={"token": late, "outcome": "a"})
+    assert answer.json()["detail"].startswith("these images are no longer asked about")
     # The images of the first version were deleted by the pipeline, not the ones voted about.
     reading = read_votes(tmp_path / "landing", open_study(study).options)
-    for row in reading.votes.filter(pl.col("model_a").str.contains("@")).to_dicts():
+    about_policies = reading.votes.filter(pl.col("model_a").str.contains("@"))
+    assert about_policies.height == 3
+    for row in about_policies.to_dicts():
         assert (tmp_path / row["image_a"]).is_file()
         assert row["image_a"].startswith("landing/images/")
     asking.ballots.close()
@@ -325,7 +329,11 @@ def test_the_command_serves_on_loopback_and_refuses_the_rest(study, tmp_path):
     assert "--invite" in behind.stderr
     missing = subprocess.run(
         [sys.executable, "-m", "voting", "none.toml"],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert missing.returncode == 1
     assert missing.stderr == (

@@ -78,18 +78,24 @@ def save_adapter(family: Family, denoiser: Any, folder: Path) -> None:
         save_file({k: v.contiguous() for k, v in named.items()}, folder / "kohya/lora.safetensors")
 
 
+def adapter_file(source: str) -> Path:
+    """Return the file of a LoRA, named by itself or by its folder. Raises ModelError."""
+    path = Path(source)
+    file = path / ADAPTER_FILE if path.is_dir() else path
+    if not file.exists():
+        raise ModelError(f"model.adapter: there is no file or folder {source}, or no {file.name}")
+    if file.suffix != ".safetensors":
+        raise ModelError(f"model.adapter: {file} is no .safetensors file: nothing else is read")
+    return file
+
+
 def fuse_adapter(family: Family, denoiser: Any, source: str) -> None:
     """Add a LoRA to the denoiser's own weights: its own or another trainer's, a folder or a file.
 
     Reads diffusers' layout and kohya's. Raises ModelError where the file holds no LoRA for this
     denoiser, or one whose layers it does not have.
     """
-    path = Path(source)
-    if not path.exists():
-        raise ModelError(f"model.adapter: there is no file or folder {source}")
-    file = path / ADAPTER_FILE if path.is_dir() else path
-    if file.suffix != ".safetensors":
-        raise ModelError(f"model.adapter: {file} is no .safetensors file: nothing else is read")
+    file = adapter_file(source)
     pipe = family.assembled((), **{family.trained: denoiser})
     try:
         with quiet():

@@ -29,11 +29,6 @@ class Texts:
     lengths: tuple[int, ...] = ()
     """The mask's sums, on the host."""
 
-    def rows(self, rows: slice) -> "Texts":
-        """Return the prompts at `rows`."""
-        mask = None if self.mask is None else self.mask[rows]
-        return Texts(tuple(e[rows] for e in self.embeds), mask, self.lengths[rows])
-
     def repeated(self, n: int) -> "Texts":
         """Return the prompts n times, one after the other."""
         mask = None if self.mask is None else torch.cat([self.mask] * n)
@@ -201,7 +196,7 @@ class Family(PipelineFolder, ABC):
         clip = {n for n in self.texts if str(self.index[n][1]).startswith("CLIP")}
         dtypes = {n: torch.float32 if n in clip else half for n in self.texts}
         pipe = self.assembled(self.texts, dtype={**dtypes, "default": half})
-        if offload and device.type == "cuda":
+        if offload and device.type != "cpu":
             pipe.enable_sequential_cpu_offload(device=device)
         else:
             pipe.to(device)

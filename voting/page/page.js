@@ -6,11 +6,15 @@ const at = (id) => document.getElementById(id);
 const images = at("images"), answers = [...document.querySelectorAll("[data-say]")];
 let shown = null;      // the question on the screen: {token, prompt, image_a, image_b} or {token, prompt, images}
 let last = null;       // the token of the vote that can be taken back, with the mode it was in
-let four = false, busy = true, paused = false, forget = 0;
+let four = false, busy = true, paused = false, forget = 0, votes = 0;
 
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 const say = (text) => { at("said").textContent = text; };
-const count = (n) => { at("progress").textContent = n === 1 ? "1 vote" : `${n} votes`; };
+const count = (n) => {
+  votes = n;
+  sessionStorage.setItem("votes", n);
+  at("progress").textContent = n === 1 ? "1 vote" : `${n} votes`;
+};
 
 // Ask the server until there is an answer: a token is good once, so asking again counts nothing twice.
 async function ask(path, body) {
@@ -92,13 +96,13 @@ async function send(path, body) {
   busy = true;
   enable();
   const question = shown, mode = four, said = await ask(path, { token: question.token, ...body });
+  const counted = said.status === 409 && said.tries > 0;   // the first try arrived, its answer did not
   sessionStorage.removeItem("shown");
   if (said.status === 200) {
     count(said.votes);
-    sessionStorage.setItem("votes", said.votes);
     say(mode ? `They were, as first shown: ${said.models.join(", ")}` : `Left was ${said.models[0]}, right ${said.models[1]}`);
-  } else if (!(said.status === 409 && said.tries)) say(said.detail);   // a retry that was counted the first time
-  last = said.status === 200 || said.tries ? question.token : null;
+  } else if (counted) { count(votes + 1); say(""); } else say(said.detail);
+  last = said.status === 200 || counted ? question.token : null;
   clearTimeout(forget);
   forget = setTimeout(() => { last = null; enable(); }, UNDO_MS);
   await next();
@@ -119,7 +123,6 @@ async function undo() {
   last = null;
   if (said.status !== 200) { say(said.detail); busy = false; enable(); return; }
   count(said.votes);
-  sessionStorage.setItem("votes", said.votes);
   say("The last vote was taken back.");
   await show(said);
 }
@@ -139,23 +142,29 @@ function move(button, place) {
   number();
 }
 
+// The list holds the pointer, because an image that is moved in the document would lose it.
+let moving = null;
+
 function movable(button) {
   button.addEventListener("pointerdown", (event) => {
     if (busy || paused) return;
-    button.setPointerCapture(event.pointerId);
+    moving = button;
+    images.setPointerCapture(event.pointerId);
     button.classList.add("moving");
   });
-  button.addEventListener("pointermove", (event) => {
-    if (!button.classList.contains("moving")) return;
-    const there = [...images.children].findIndex((item) => {
-      const box = item.getBoundingClientRect();
-      return event.clientX > box.left && event.clientX < box.right && event.clientY > box.top && event.clientY < box.bottom;
-    });
-    if (there >= 0) move(button, there);
+}
+
+function drag(event) {
+  const there = [...images.children].findIndex((item) => {
+    const box = item.getBoundingClientRect();
+    return event.clientX > box.left && event.clientX < box.right && event.clientY > box.top && event.clientY < box.bottom;
   });
-  const drop = () => button.classList.remove("moving");
-  button.addEventListener("pointerup", drop);
-  button.addEventListener("pointercancel", drop);
+  if (moving && there >= 0) move(moving, there);
+}
+
+function drop() {
+  moving?.classList.remove("moving");
+  moving = null;
 }
 
 function setMode(value) {
@@ -195,6 +204,8 @@ addEventListener("keydown", (event) => {
   else return;
   event.preventDefault();
 });
+images.addEventListener("pointermove", drag);
+for (const name of ["pointerup", "pointercancel"]) images.addEventListener(name, drop);
 for (const button of answers) button.addEventListener("click", () => vote(button.dataset.say));
 at("send").addEventListener("click", rank);
 at("undo").addEventListener("click", undo);

@@ -1,0 +1,77 @@
+"""Which pairs each step shows, how, and what random source it has: functions of the seed only."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+Fetched = TypeVar("Fetched")
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How B pairs are shown at their turns."""
+
+    draw: np.ndarray  # (B,) which of a pair's fixed times and noises, where it has such
+    view: np.ndarray  # (B, 2) which of the views, of winner and loser
+    dropped: np.ndarray  # (B,) whether with the empty prompt
+
+    def rows(self, rows: np.ndarray | slice) -> "Turns":
+        """Return the turns at `rows`."""
+        return Turns(self.draw[rows], self.view[rows], self.dropped[rows])
+
+
+def rows_of_step(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
+    """Rows (batch_size,) of a step: every row once an epoch, in an order of its own each epoch.
+
+    A function of (seed, step), so data need no state and no replay when a run is continued.
+    """
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // n
+    rows = np.empty(batch_size, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        of_epoch = epochs == epoch
+        rows[of_epoch] = _order(seed, int(epoch), n)[positions[of_epoch] % n]
+    return rows
+
+
+def rows_used(seed: int, steps: int, batch_size: int, n: int) -> np.ndarray:
+    """Rows that the steps up to `steps` show, in the order in which they show them first."""
+    return _order(seed, 0, n)[: steps * batch_size]
+
+
+@functools.lru_cache(2)  # a step costs less than the permutation of a million rows
+def _order(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """Return the random source of one step: the same whenever, and however often, it is taken."""
+    return named_generator(f"{seed}/{step}", device)
+
+
+def prefetched(
+    fetch: Callable[[int], Fetched], steps: Iterable[int]
+) -> Iterator[tuple[int, Fetched]]:
+    """Yield (step, fetch(step)), each fetched in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        waiting = None
+        for step in steps:
+            coming = (step, thread.submit(fetch, step))
+            if waiting:
+                yield waiting[0], waiting[1].result()
+            waiting = coming
+        if waiting:
+            yield waiting[0], waiting[1].result()
+
+
+def named_generator(name: str, device: torch.device) -> torch.Generator:
+    """Return a random source that the name decides."""
+    digest = hashlib.sha256(name.encode()).digest()
+    place = "cpu" if device.type == "meta" else device
+    return torch.Generator(place).manual_seed(int.from_bytes(digest[:7], "big"))
