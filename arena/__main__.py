@@ -69,15 +69,22 @@ class _Parser(argparse.ArgumentParser):
         self.exit(1, f"arena: {message}; see `{self.prog} --help`\n")
 
 
-def _command(commands: Any, name: str, what: str, example: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+def _command(commands: Any, name: str, what: str, example: str, run: Any) -> Any:
+    """Add a command that reads votes, and return its parser."""
+    parser = commands.add_parser(
         name,
         help=what,
         description=what,
-        epilog=f"example:\n  python -m arena {example}",
+        epilog=f"example:\n  python -m arena {name} votes.csv{example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _votes_argument(parser)
+    parser.set_defaults(run=run)
+    if "--ratings" in example:
+        parser.add_argument("--ratings", type=Path, required=True, help="what `fit` wrote")
+    if "--out" in example:
+        what = f"{example.split()[-1]} to write"
+        parser.add_argument("--out", type=Path, required=True, help=what)
     return parser
 
 
@@ -90,13 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    fit = _command(
-        commands,
-        "fit",
-        "Rate every model and print the leaderboard.",
-        "fit votes.csv --out ratings.parquet",
-    )
-    fit.add_argument("--out", type=Path, required=True, help="ratings.parquet to write")
+    what = "Rate every model and print the leaderboard."
+    fit = _command(commands, "fit", what, " --out ratings.parquet", run_fit)
     fit.add_argument("--estimator", choices=list(ESTIMATORS), default="trueskill")
     fit.add_argument("--mu", type=float, help="prior mean (default 25)")
     fit.add_argument("--sigma", type=float, help="prior standard deviation (default 25/3)")
@@ -115,23 +117,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="RATINGS",
         help="earlier ratings to go on from; VOTES are then the newer votes alone (trueskill)",
     )
-    fit.set_defaults(run=run_fit)
 
-    gaps = _command(
-        commands,
-        "gaps",
-        "Write one gap a vote: how much better the winner is.",
-        "gaps votes.csv --ratings ratings.parquet --out gaps.parquet",
-    )
-    gaps.add_argument("--ratings", type=Path, required=True, help="what `fit` wrote")
-    gaps.add_argument("--out", type=Path, required=True, help="gaps.parquet to write")
-    gaps.add_argument(
-        "--estimator",
-        choices=["pairwise", "joint", "capability"],
-        default="pairwise",
-        help="by the two models and the vote (the default), by every vote that the two images got, "
-        "or by the two models alone: the difference of their mu",
-    )
+    what = "Write one gap per vote: how much better the winner is."
+    example = " --ratings ratings.parquet --out gaps.parquet"
+    gaps = _command(commands, "gaps", what, example, run_gaps)
+    what = "Write pairs with their margins in the layout that another trainer reads."
+    example = " --ratings ratings.parquet --to diffusers --out pairs"
+    export = _command(commands, "export", what, example, run_export)
+    for each in (gaps, export):
+        each.add_argument(
+            "--estimator",
+            choices=["pairwise", "joint", "capability"],
+            default="pairwise",
+            help="by the two models and the vote (the default), by every vote that the two images "
+            "got, or by the two models alone: the difference of their mu",
+        )
     gaps.add_argument(
         "--spread",
         choices=["posterior", "predictive"],
@@ -143,24 +143,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the sign: of ties, and where joint or capability say that the winner is worse",
     )
-    gaps.set_defaults(run=run_gaps)
-
-    export = _command(
-        commands,
-        "export",
-        "Write pairs with their margins in the layout that another trainer reads.",
-        "export votes.csv --ratings ratings.parquet --to diffusers --out pairs",
-    )
-    export.add_argument("--ratings", type=Path, required=True, help="what `fit` wrote")
     export.add_argument(
         "--to",
         required=True,
         metavar="TRAINER",
         help="diffusers, flow-factory, simpletuner, verl-omni",
-    )
-    export.add_argument("--out", type=Path, required=True, help="folder to write, new or empty")
-    export.add_argument(
-        "--estimator", choices=["pairwise", "joint", "capability"], default="pairwise"
     )
     export.add_argument(
         "--images",
@@ -168,34 +155,20 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="SOURCE",
-        help="parquets or tars that hold the images by id, where they are no files or URLs",
+        help="parquets or tars that hold the images by id, and folders beside that of the votes in "
+        "which images may lie",
     )
     export.add_argument("--network", action="store_true", help="fetch images that are URLs")
-    export.set_defaults(run=run_export)
 
-    inspect = _command(
-        commands, "inspect", "Say what is in votes files, and what is wrong.", "inspect votes.csv"
-    )
-    inspect.set_defaults(run=run_inspect)
+    what = "Say what is in votes files, and what is wrong."
+    _command(commands, "inspect", what, "", run_inspect)
 
-    report = _command(
-        commands,
-        "report",
-        "Draw the ratings, their calibration and the gaps into one page.",
-        "report votes.csv --ratings ratings.parquet --out report",
-    )
-    report.add_argument("--ratings", type=Path, required=True, help="what `fit` wrote")
-    report.add_argument("--out", type=Path, required=True, help="folder to write")
-    report.set_defaults(run=run_report)
+    what = "Draw the ratings, their calibration and the gaps into one page."
+    _command(commands, "report", what, " --ratings ratings.parquet --out report", run_report)
 
-    tune = _command(
-        commands,
-        "tune",
-        "Choose beta, tau and the draw probability by the evidence of the votes.",
-        "tune votes.csv",
-    )
+    what = "Choose beta, tau and the draw probability by the evidence of the votes."
+    tune = _command(commands, "tune", what, "", run_tune)
     tune.add_argument("--estimator", choices=["trueskill", "thurstone"], default="trueskill")
-    tune.set_defaults(run=run_tune)
     return parser
 
 

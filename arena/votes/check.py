@@ -91,8 +91,8 @@ def check(
     Raises VotesError where models or outcome hold neither text nor numbers, or are too many.
     """
     found = _Rows(rows, names, np.zeros(rows.height, bool))
-    for name, kind in rows.schema.items():
-        if kind.is_nested() or kind == pl.Binary:
+    for name, held in rows.schema.items():
+        if held.is_nested() or held == pl.Binary:
             rows = _flat(found, name)
     columns: dict[str, pl.Series] = {}
     for name, kind in VOTES.items():

@@ -13,7 +13,6 @@ from arena.votes.faults import Broken
 
 Record = tuple[int, dict[str, Any]]  # row, the columns that it has
 PICTURE = re.compile(r"\.(png|jpe?g|jfif|webp|gif|bmp|tiff?|avif|jxl)$", re.IGNORECASE)
-ALL = ("*",)
 
 # Both sides of a comparison are named by one habit: a file's names are taken together.
 SIDES = (("model_a", "model_b"), ("image_a", "image_b"), ("votes_a", "votes_b"))
@@ -49,7 +48,7 @@ class Format:
     first that is there counts. also: further columns that are read, by name or pattern. needs: what
     a file must have. frame: completes a frame of the schema's columns and `also`; it is given the
     dimension asked for. records: yields votes (the schema's columns) and K-wise votes (with
-    `ranks`) from records instead, each with its row. All names are as `bare` spells them.
+    `ranks`) from whole records instead, each with its row. All names are as `bare` spells them.
     """
 
     name: str
@@ -131,13 +130,13 @@ def plan_of(
                     found[ours] = there[option]
                     taken.add(there[option])
                 break
-    also = []
+    also = list(columns) if layout.records else []
     for pattern in layout.also:
         if pattern in there:
             also.append(there[pattern])
         elif "*" in pattern:
             also += [there[short] for short in names_like(there, pattern)]
-    return Plan(layout, found, columns if layout.also == ALL else also, spelled)
+    return Plan(layout, found, also, spelled)
 
 
 def first(values: Iterable[Any]) -> Any:

@@ -71,7 +71,7 @@ def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
     rank_a, rank_b = a["ranks"], b["ranks"]
     outcome = pl.when(rank_a < rank_b).then(pl.lit("a")).when(rank_a > rank_b).then(pl.lit("b"))
     pairs = rankings.drop(*lists)[which].with_columns(i=pl.Series(first), j=pl.Series(second))
-    made = {
+    made: dict[str, Any] = {
         "vote_id": pl.format("{}#{}-{}", "vote_id", "i", "j"),
         "model_a": a["models"],
         "model_b": b["models"],

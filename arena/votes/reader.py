@@ -36,7 +36,7 @@ CLAIMED = "another file has this vote_id for another vote; both count, this one 
 OUTSIDE = "leads out of the folder of its votes; the vote has no such image then"
 OTHERS = "votes in other dimensions"
 FILE: dict[str, Any] = {"row": pl.Int64, "file": pl.Int32}
-TEXTS: dict[str, Any] = dict.fromkeys(("model_a", "model_b", "outcome"), pl.String)
+TEXTS: Any = dict.fromkeys(("model_a", "model_b", "outcome"), pl.String)
 NO_VOTES = pl.DataFrame(schema=FILE | VOTES)
 NO_RANKINGS = pl.DataFrame(schema=FILE | RANKINGS)
 
@@ -226,7 +226,8 @@ class Reader:
             taken = {*names.values(), *plan.also}
             said.unread = [name for name in table.columns if name not in taken]
             if only is not None and len(self.sources) == 1 and "vote_id" not in names:
-                names = {n: of for n, of in names.items() if n in only or n in layout.needs}
+                few = {*only, *layout.needs, *(["dimension"] if options.dimension else ())}
+                names = {n: of for n, of in names.items() if n in few}
             coded = [] if layout.frame else [names[n] for n in ("model_a", "model_b", "outcome")]
             renamed = {of: ours for ours, of in names.items()}
             renamed |= {name: plan.spelled[name] for name in plan.also if name not in renamed}
@@ -236,9 +237,9 @@ class Reader:
                     frame = layout.frame(frame, options.dimension)
                 elif options.dimension is not None and "dimension" in frame.columns:
                     asked = frame["dimension"].cast(pl.String).str.strip_chars()
-                    others = frame.height - (asked == options.dimension).sum()
+                    before = said.skipped.get(OTHERS, 0) + frame.height
                     frame = frame.filter(asked == options.dimension)
-                    said.skipped[OTHERS] = said.skipped.get(OTHERS, 0) + others
+                    said.skipped[OTHERS] = before - frame.height
                 known = [n for n in frame.columns if n in VOTES or n in ("row", "count")]
                 said.derived = [n for n in known if n not in names and n != "row"]
                 said.rows += frame.height

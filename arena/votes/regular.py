@@ -2,7 +2,7 @@
 
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 AHEAD = 1 << 16  # bytes that can be looked at before they are read
@@ -21,4 +21,4 @@ def regular(path: Path) -> BufferedReader:
     if not stat.S_ISREG(about.st_mode) or about.st_dev in NO_DISKS:
         os.close(handle)
         raise NoRegularFile("a folder" if stat.S_ISDIR(about.st_mode) else "no regular file")
-    return os.fdopen(handle, "rb", AHEAD)
+    return BufferedReader(FileIO(handle), AHEAD)

@@ -166,19 +166,15 @@ def alike(models: list[str]) -> list[list[str]]:
 
 def _groups(models: list[str], pairs: pl.DataFrame) -> list[list[str]]:
     """Return the models that votes connect, the largest group first."""
-    root = {name: name for name in models}
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(name: str) -> str:
-        while root[name] != name:
-            root[name] = root[root[name]]
-            name = root[name]
-        return name
-
-    for a, b in pairs.iter_rows():
-        root[find(a)] = find(b)
-    groups: dict[str, list[str]] = {}
-    for name in models:
-        groups.setdefault(find(name), []).append(name)
+    code = {name: k for k, name in enumerate(models)}
+    ends = tuple([code[name] for name in pairs[side]] for side in "ab")
+    graph = coo_array((np.ones(pairs.height), ends), shape=(len(models), len(models)))
+    groups: dict[int, list[str]] = {}
+    for name, group in zip(models, connected_components(graph, directed=False)[1], strict=True):
+        groups.setdefault(int(group), []).append(name)
     return sorted(groups.values(), key=lambda names: (-len(names), names))
 
 

@@ -8,7 +8,7 @@ any name (`preference.responses`).
 from collections.abc import Iterator
 from typing import Any
 
-from arena.votes.layout import ALL, Format, Found, Record, first, listed
+from arena.votes.layout import Format, Found, Record, first, listed
 from arena.votes.outcomes import meaning, plain
 from arena.votes.text_tables import as_text
 
@@ -55,7 +55,5 @@ ARGILLA = Format(
     "argilla",
     "data-is-better-together/open-image-preferences-v1-results",
     [f"*{RESPONSES} model_1 model_2"],
-    also=ALL,
-    needs=(),
     records=_votes,
 )

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from arena.votes.layout import ALL, Format, Found, Record, listed
+from arena.votes.layout import Format, Found, Record, listed
 
 VOTES = ("leftvote", "rightvote", "tievote", "bothbad_vote")
 
@@ -55,7 +55,5 @@ BATTLE_LOG = Format(
     "battle_log",
     "lm-sys/FastChat and TIGER-AI-Lab/GenAI-Arena, <date>-conv.json",
     ["type tstamp models|model"],
-    also=ALL,
-    needs=(),
     records=_votes,
 )

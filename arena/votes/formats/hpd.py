@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from arena.schema import UNNAMED
-from arena.votes.layout import ALL, Format, Found, Record
+from arena.votes.layout import Format, Found, Record
 
 
 def _v3(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
@@ -94,8 +94,6 @@ HPD_V2 = Format(
     "hpd_v2",
     "ymhao/HPDv2, train.json and test.json",
     ["human_preference|raw_annotations|raw_annotation", "image_path rank"],
-    also=ALL,
-    needs=(),
     records=_v2,
 )
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from arena.schema import UNNAMED
 from arena.votes.check import NOTHING
-from arena.votes.layout import ALL, Format, Found, Record, is_path
+from arena.votes.layout import Format, Found, Record, is_path
 
 
 def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
@@ -33,7 +33,5 @@ IMAGE_RANKER = Format(
     "image_ranker",
     "QuentinWach/image-ranker, comparisons.csv",
     ["winner loser"],
-    also=ALL,
-    needs=(),
     records=_votes,
 )

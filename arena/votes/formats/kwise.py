@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from arena import schema
-from arena.votes.layout import ALL, Format, Found, Record
+from arena.votes.layout import Format, Found, Record
 
 # Names that K-Sort's votes and its leaderboard spell differently.
 ALIASES = {"LCM": "LCM-v1.5", "Dreamshaper-xl-turbo": "Dreamshaper-xl"}
@@ -22,8 +22,6 @@ RANKINGS = Format(
     "design.md, section 3: the sibling table of this project",
     ["ranks"],
     lacks=["outcome"],
-    also=ALL,
-    needs=(),
     records=_as_they_are,
 )
 
@@ -47,8 +45,6 @@ IMAGEREWARD = Format(
     "imagereward",
     "THUDM/ImageRewardDB, {train,validation,test}.json",
     ["generations ranking"],
-    also=ALL,
-    needs=(),
     records=_imagereward,
 )
 
@@ -84,7 +80,5 @@ KSORT = Format(
     "ksort",
     "K-Sort Arena's Image/<instance>/result.json (ksort/K-Sort-Eval)",
     ["img_rank|models_name"],
-    also=ALL,
-    needs=(),
     records=_ksort,
 )

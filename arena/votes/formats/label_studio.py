@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from arena.votes.formats.tables import IMAGES, MODELS
-from arena.votes.layout import ALL, Format, Found, Record, first, listed
+from arena.votes.layout import Format, Found, Record, first, listed
 
 SIDES = MODELS | IMAGES
 # What a task is about, which is no answer whatever it says.
@@ -98,7 +98,5 @@ LABEL_STUDIO = Format(
     "label_studio",
     "Label Studio 1.x, exports JSON, JSON_MIN and CSV of the template Pairwise",
     ["annotations data", "annotation_id annotator"],
-    also=ALL,
-    needs=(),
     records=_votes,
 )

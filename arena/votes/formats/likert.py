@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from arena.votes.faults import shown
-from arena.votes.layout import ALL, Format, Found, Record, first
+from arena.votes.layout import Format, Found, Record, first
 from arena.votes.limits import MOST_RANKED
 from arena.votes.rankings import fault_of_name, ranks_of_scores
 
@@ -127,7 +127,5 @@ LIKERT = Format(
         "prompt_id models",
     ],
     lacks=["outcome"],
-    also=ALL,
-    needs=(),
     records=_rankings,
 )

@@ -16,7 +16,7 @@ import polars as pl
 
 from arena.votes.faults import VotesError
 from arena.votes.formats.tables import majority
-from arena.votes.layout import ALL, Format, Found, Record, first
+from arena.votes.layout import Format, Found, Record, first
 
 SIDES = {
     "model_a": ("model1",),
@@ -132,7 +132,5 @@ ORDER = Format(
     "rapidata_order",
     "the result of an order as Rapidata's SDK saves it (order.get_results())",
     ["info results"],
-    also=ALL,
-    needs=(),
     records=_orders,
 )

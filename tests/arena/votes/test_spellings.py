@@ -5,6 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from arena.votes.read import read_ballots
+from arena.votes.reading import Options
+
 HEADER = "model_a,model_b,outcome"
 WORDS = {
     "a": (
@@ -76,12 +79,14 @@ def test_wins_and_ties_are_counts(read_text):
     assert read_text(f"{HEADER},num_votes\nx,y,b,4\n").votes["votes_b"].to_list() == [4]
 
 
-def test_of_several_dimensions_one_is_read_when_it_is_named(read_text):
+def test_of_several_dimensions_one_is_read_when_it_is_named(read_text, tmp_path):
     text = f"{HEADER},criterion\nx,y,a,quality\nx,y,b,alignment\nx,y,b, quality \n"
     assert read_text(text).accepted == 3
     reading = read_text(text, dimension="quality")
     assert reading.votes["outcome"].to_list() == ["a", "b"]
     assert reading.files[0].skipped == {"votes in other dimensions": 1}
+    path = tmp_path / "votes.csv"
+    assert read_ballots([path], Options(dimension="quality"))[0].height == 2
 
 
 VOTE = {"model_a": "x", "model_b": "y", "outcome": "a"}
