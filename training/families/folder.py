@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from arena.atomic import replacing
 from training.families.process import ModelError
 
 KEPT = (".json", ".txt", ".model", ".jinja", ".safetensors")
@@ -206,8 +207,8 @@ def file_digest(path: Path, memo: Path | None) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if note:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(digest)
+        with replacing(note) as aside:  # another process may read it at any moment
+            aside.write_text(digest)
     return digest
 
 
