@@ -118,8 +118,6 @@ def _run(options: argparse.Namespace) -> dict[str, Any]:
     gap = study_file.gap_column(study, policy)
     training_set = pairs.open_pairs(_pairs_file(study, data, options.out), gap)
     _say("loading torch and diffusers")
-    # Idle threads must sleep: spinning ones halve the speed beside any other busy process.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from training import loop
 
     progress = _Progress(policy.name, policy.steps)

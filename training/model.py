@@ -51,6 +51,7 @@ class Model:
             torch.manual_seed(config.seed)  # the adapter's first values
             if self.lora:
                 self._adapters = add_adapter(family, self.policy, config)
+                self.policy.eval()  # PEFT's layers begin as those that learn, with dropout
             else:
                 self.policy.requires_grad_(True)
             self.trained = self._learning()

@@ -143,6 +143,23 @@ def test_what_was_finished_before_a_kill_is_kept(family, toy, tmp_path, monkeypa
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_a_remembered_digest_appears_whole(family, tmp_path, monkeypatch):
+    """Several processes share the notes: one read half would name another store."""
+    written = []
+    write = Path.write_text
+    monkeypatch.setattr(
+        Path, "write_text", lambda self, text: (written.append(self), write(self, text))[1]
+    )
+    noted = StableDiffusion(family.folder, tmp_path / "notes")
+    assert noted.digest("vae", "unet") == family.digest("vae", "unet")
+    assert written
+    assert all(path.suffix == ".partial" and not path.exists() for path in written)
+    written.clear()
+    again = StableDiffusion(family.folder, tmp_path / "notes")
+    assert again.digest("vae", "unet") == family.digest("vae", "unet")
+    assert not written
+
+
 def _in_a_process(base, images, source, root, start):
     start.wait()
     encode(StableDiffusion(base), images, source, root)
@@ -154,12 +171,11 @@ def test_two_processes_may_encode_the_same_at_once(family, toy, tmp_path):
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(2)
     arguments = (family.folder, images, toy.images, tmp_path, start)
-    workers = [context.Process(target=_in_a_process, args=arguments) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+    worker = context.Process(target=_in_a_process, args=arguments)
+    worker.start()
+    _in_a_process(*arguments)  # the other one is this
+    worker.join(120)
+    assert worker.exitcode == 0
     rows, _ = encode(family, images, toy.images, tmp_path)
     assert rows.isfinite().all()
 

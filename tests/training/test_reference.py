@@ -1,6 +1,7 @@
 """The reference cache: exact, filled once, shared by the policies of a study."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -133,7 +134,9 @@ def test_it_learns_and_resumes_to_the_bit(study, tmp_path):
     overrides += ["train.batch_size=8"]
     whole = run(study, tmp_path / "whole", overrides=overrides)
     assert whole["held_out_accuracy"] > 0.8
-    run(study, tmp_path / "parts", overrides=[*overrides, "train.steps=7"])
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")  # as it was two steps before its end
+    (tmp_path / "parts/checkpoints/step-00000020.safetensors").unlink()
+    (tmp_path / "parts/result.json").unlink()
     parts = run(study, tmp_path / "parts", overrides=overrides, resume=True)
     assert parts["data_version"] == whole["data_version"]
     logged = [json.loads(x) for x in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]

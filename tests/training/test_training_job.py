@@ -1,4 +1,7 @@
-"""The command itself, in processes of its own: what it writes, says and survives."""
+"""The command itself: what it writes, says and survives.
+
+It runs in a process of its own where that is what is tested, else in this one, which has torch.
+"""
 
 import json
 import os
@@ -9,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from training.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +32,21 @@ def job(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         timeout=200,
         env=os.environ | environment,
     )
+
+
+@pytest.fixture
+def here(capsys):
+    """Run the command in this process; return what `job` returns."""
+    terminate = signal.getsignal(signal.SIGTERM)
+
+    def run(study, policy, out, *options):
+        arguments = command(study, policy, out, *options)[3:]
+        code = main(arguments)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, terminate)
 
 
 @pytest.mark.slow
@@ -70,12 +90,12 @@ def test_a_killed_job_resumes_to_the_bit_and_reports_to_dagster(toy, tmp_path):
     assert results[0]["data_version"] == results[1]["data_version"] == report["data_version"]
     assert whole.stdout.startswith("arenapo: 30 steps, loss ")
     assert whole.stdout.splitlines()[-1] == str(tmp_path / "whole" / "policy")
-    assert "arenapo 3/30" in whole.stderr
+    assert "arenapo 4/30" in whole.stderr
     assert "Traceback" not in whole.stderr
 
 
 @pytest.mark.slow
-def test_the_full_adaptation_is_saved_and_a_signal_leaves_a_checkpoint(toy, tmp_path):
+def test_the_full_adaptation_is_saved_and_a_signal_leaves_a_checkpoint(toy, tmp_path, here):
     out = tmp_path / "out"
     options = ["--set", "train.adaptation=full", "--set", "train.steps=100000"]
     options += ["--set", "train.checkpoint_every=100000", "--set", "train.log_every=1"]
@@ -93,7 +113,7 @@ def test_the_full_adaptation_is_saved_and_a_signal_leaves_a_checkpoint(toy, tmp_
     (checkpoint,) = (out / "checkpoints").iterdir()
     steps = int(checkpoint.stem.removeprefix("step-")) + 1
     options = ["--resume", "--set", "train.adaptation=full", "--set", f"train.steps={steps}"]
-    finished = job(toy.study, "dpo", out, *options)
+    finished = here(toy.study, "dpo", out, *options)
     assert finished.returncode == 0, finished.stderr
     assert (out / "policy" / "unet" / "diffusion_pytorch_model.safetensors").exists()
     assert (out / "policy" / "model_index.json").exists()
@@ -123,19 +143,19 @@ def test_bad_input_is_one_sentence_and_exit_1(policy, options, message, toy, tmp
     assert result.stdout == ""
 
 
-def test_a_plan_is_printed_and_nothing_is_done(toy, tmp_path):
-    result = job(toy.study, "arenapo", tmp_path / "out", "--plan")
+def test_a_plan_is_printed_and_nothing_is_done(toy, tmp_path, here):
+    result = here(toy.study, "arenapo", tmp_path / "out", "--plan")
     assert result.returncode == 0, result.stderr
     for part in ("GiB  activations, 4 pairs at once", "embeddings of 12 prompts", "1 x A100"):
         assert part in result.stdout
     assert not (tmp_path / "out").exists()
     gone = ["--plan", "--set", f"model.base={tmp_path}/gone"]
-    missing = job(toy.study, "arenapo", tmp_path / "out", *gone)
+    missing = here(toy.study, "arenapo", tmp_path / "out", *gone)
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: model.base: there is no folder")
 
 
-def test_a_job_without_the_pipeline_builds_its_pairs_from_the_votes(toy, tmp_path):
+def test_a_job_without_the_pipeline_builds_its_pairs_from_the_votes(toy, tmp_path, here):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -146,14 +166,14 @@ def test_a_job_without_the_pipeline_builds_its_pairs_from_the_votes(toy, tmp_pat
     pq.write_table(pa.table(votes), tmp_path / "votes.parquet")
     study = toy.write_study(tmp_path / "study.toml", _base(toy), steps=1)
     study.write_text(study.read_text().replace(f'pairs = "{toy.pairs}"', ""))
-    trained = job(study, "arenapo", tmp_path / "out")
+    trained = here(study, "arenapo", tmp_path / "out")
     assert trained.returncode == 0, trained.stderr
     assert "is not there yet: building the pairs from the votes" in trained.stderr
     built = pq.read_table(tmp_path / "out" / "training_set.parquet")
     assert built.num_rows == 48
     assert (built["gap"].to_numpy() > 0).all()
     (tmp_path / "votes.parquet").write_bytes(b"no votes")
-    broken = job(study, "arenapo", tmp_path / "other")
+    broken = here(study, "arenapo", tmp_path / "other")
     assert broken.returncode == 1
     assert broken.stderr.splitlines()[-1].startswith("error: the pairs cannot be built from the")
 
@@ -170,10 +190,10 @@ def test_help_loads_no_torch_and_has_an_example():
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(toy, tmp_path):
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(toy, tmp_path, here):
     study = toy.write_study(tmp_path / "study.toml", _base(toy), steps=4, checkpoint_every=2)
     out = tmp_path / "out"
-    assert job(study, "dpo", out, "--set", "train.steps=2").returncode == 0
+    assert here(study, "dpo", out, "--set", "train.steps=2").returncode == 0
     (checkpoint,) = (out / "checkpoints").iterdir()
     # No file may grow past 20 kB, which a checkpoint does and what leads up to it does not.
     limited = ["bash", "-c", 'ulimit -f 20; exec "$@"', "-"]
@@ -186,6 +206,6 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(toy,
     assert "--resume" in full.stderr
     assert "Traceback" not in full.stderr
     assert list((out / "checkpoints").iterdir()) == [checkpoint]
-    finished = job(study, "dpo", out, "--resume")
+    finished = here(study, "dpo", out, "--resume")
     assert finished.returncode == 0, finished.stderr
     assert "continuing after step 2" in finished.stderr

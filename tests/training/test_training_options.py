@@ -104,6 +104,26 @@ def test_an_optimiser_by_name_takes_the_steps_of_its_library(optimizer, toy):
 # Dropout ----------------------------------------------------------------------------------------
 
 
+def test_dropout_is_of_learning_alone_and_a_function_of_seed_and_step(toy):
+    # Additions begin as nothing, and nothing cannot be dropped.
+    learners = [made(toy, ["train.lora_dropout=0.5"]) for _ in range(3)]
+    for learner, _ in learners:
+        with torch.no_grad():
+            for parameter in learner.model.trained.values():
+                parameter.fill_(0.05)
+    batch = learners[0][1]
+    still = learners[0][0].evaluate(batch)["inside"]
+    assert torch.equal(learners[0][0].evaluate(batch)["inside"], still)
+    first, again, later = (
+        learner.step(step, [batch])["inside"]
+        for (learner, _), step in zip(learners, (0, 0, 1), strict=True)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+    assert not torch.equal(first, still)
+    assert not learners[0][0].model.policy.training
+
+
 def test_checkpointed_activations_are_dropped_alike(toy):
     """They are computed twice, and a gradient of other masks would be another one."""
     gradients = []
@@ -190,6 +210,21 @@ def test_a_policy_reads_gaps_by_its_objective_or_by_its_power(toy):
     powered = ["train.gap_power=1"]
     assert policy_config(toy.study, "dpo", powered).reads_gap
     assert not policy_config(toy.study, "sft", powered).reads_gap
+
+
+def test_a_policy_is_stale_by_the_columns_that_it_reads(toy):
+    from assets.inputs import PAIR, pair_columns
+
+    study = SimpleNamespace(raw=read_study(toy.study))
+    gap = ["gap", "probability"]
+    for policy, overrides, more in (
+        ("dpo", [], []),
+        ("arenapo", [], gap),
+        ("dpo", ["train.gap_power=1"], gap),
+        ("cdpo", ["train.soft_label=counts"], [*gap, COUNTED]),
+    ):
+        config = policy_config(toy.study, policy, overrides)
+        assert pair_columns(study, config) == [*PAIR, *more]
 
 
 def counted_pairs(toy, folder):

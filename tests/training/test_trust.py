@@ -60,6 +60,13 @@ def test_code_that_is_named_and_lies_elsewhere_is_refused(changes, base):
         open_family(str(base))
 
 
+@pytest.mark.parametrize("named", [["diffusers", "logging"], ["transformers", "No"], ["diffusers"]])
+def test_a_part_that_is_no_class_is_one_sentence(named, base):
+    change(base / "model_index.json", unet=named)
+    with pytest.raises(ModelError, match=r"model_index.json names no unet"):
+        open_family(str(base)).denoiser(torch.device("cpu"))
+
+
 def test_a_safety_checker_of_diffusers_own_is_no_strangers_code(base):
     change(base / "model_index.json",
            safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"])  # fmt: skip

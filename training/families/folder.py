@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from arena.atomic import replacing
 from training.families.process import ModelError
 
 KEPT = (".json", ".txt", ".model", ".jinja", ".safetensors")
@@ -51,13 +52,17 @@ class PipelineFolder:
         return (self.trained, "vae", "scheduler", *self.texts)
 
     def class_of(self, component: str) -> Any:
-        """Return diffusers' class of a component, by the pipeline's own index."""
+        """Return diffusers' or transformers' class of a component, by the pipeline's own index."""
         import diffusers
+        import transformers
 
         named = self.index.get(component)
-        if not isinstance(named, list) or not hasattr(diffusers, str(named[1])):
+        library, name = named if isinstance(named, list) and len(named) == 2 else ("", "")
+        known = {"diffusers": diffusers, "transformers": transformers}.get(str(library))
+        kind = getattr(known, str(name), None)
+        if not isinstance(kind, type):
             raise ModelError(f"model.base: {self.folder}/model_index.json names no {component}")
-        return getattr(diffusers, named[1])
+        return kind
 
     def loaded(self, component: str, dtype: torch.dtype, **how: Any) -> Any:
         """Load one component in `dtype`. Raises ModelError with what to do where it does not."""
@@ -109,8 +114,7 @@ class PipelineFolder:
         """Count the weights of a text encoder from its configuration."""
         import transformers
 
-        kind = getattr(transformers, self.index[component][1])
-        path = self.folder / component
+        kind, path = self.class_of(component), self.folder / component
         config = transformers.AutoConfig.from_pretrained(path, trust_remote_code=False)
         with torch.device("meta"), quiet():
             return sum(p.numel() for p in kind._from_config(config).parameters())
@@ -203,8 +207,8 @@ def file_digest(path: Path, memo: Path | None) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if note:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(digest)
+        with replacing(note) as aside:  # another process may read it at any moment
+            aside.write_text(digest)
     return digest
 
 
