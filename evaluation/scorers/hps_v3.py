@@ -96,6 +96,18 @@ def split_state(
     return backbone, head
 
 
+def preparation(vision: Any) -> Any:
+    """Qwen2-VL's processor of images for a vision configuration, each image of about PIXELS."""
+    from transformers import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil(
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+        size={"shortest_edge": PIXELS, "longest_edge": PIXELS},
+    )
+
+
 class HpsV3:
     """Qwen2-VL with HPS v3's head; mu is about 0 to 15, higher is better."""
 
@@ -107,15 +119,8 @@ class HpsV3:
         self.head = {key: value.to(self.device) for key, value in head.items()}
         self.tokenizer = tokenizer
         self.reward = tokenizer.convert_tokens_to_ids(REWARD)
-        self.vision = vision = model.config.vision_config
-        from transformers import Qwen2VLImageProcessorPil
-
-        self.prepare = Qwen2VLImageProcessorPil(
-            patch_size=vision.patch_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            merge_size=vision.spatial_merge_size,
-            size={"shortest_edge": PIXELS, "longest_edge": PIXELS},
-        )
+        self.vision = model.config.vision_config
+        self.prepare = preparation(self.vision)
 
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
         """Float64 (n, 2): mu, the score, and sigma, how unsure the model is of it."""

@@ -195,7 +195,7 @@ def test_a_policy_that_darkens_or_collapses_is_found_out(tmp_path):
     assert (darker.prompts, len(found)) == (40, 6)
     write_comparison(frame, "base", tmp_path)
     page = (tmp_path / "comparison.html").read_text()
-    assert re.search(r"<b>same</b>: diversity fell from [\d.]+ by\s+\d\d%", page)
+    assert re.search(r"diversity fell from [\d.]+\s+by \d\d% in <b>same</b>\.", page)
     numbers = json.loads((tmp_path / "comparison.json").read_text())
     assert {*numbers["frechet_distance"]} == {"dark", "same"}
 

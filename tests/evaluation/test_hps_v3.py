@@ -144,16 +144,43 @@ def plain_patches(image: Image.Image, step: int, pixels: int) -> np.ndarray:
     return np.array(rows)
 
 
-def test_patches_of_odd_pictures_are_those_of_the_formula():
-    """The sizes of golden/README.md, by the processor that the scorer and HPS v3's authors call."""
-    size = {"shortest_edge": room.PIXELS, "longest_edge": room.PIXELS}
-    processor = Qwen2VLImageProcessorPil(size=size)
-    for width, height in ((1216, 832), (512, 519), (360, 640), (200, 150)):
-        x, y = np.arange(width)[None], np.arange(height)[:, None]
-        planes = (7 * x + 3 * y) % 256, (x * x // 97 + 5 * y) % 256, 255 * ((x // 8 + y // 8) % 2)
-        image = Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
-        found = processor(images=[image], return_tensors="pt").pixel_values
-        np.testing.assert_allclose(found, plain_patches(image, 28, room.PIXELS), atol=1e-4)
+# What the authors' way gives for the pictures of golden/README.md: qwen_vl_utils 0.0.11's
+# fetch_image(min_pixels = max_pixels = 256 * 28 * 28), as HPS v3's prepare_batch calls it, then
+# Qwen2-VL-7B-Instruct's image processor (3,136 to 12,845,056 pixels) of transformers 5.24.
+# (width, height): grid, mean, sum of absolute values, every 97th patch's every 131st value.
+GOLDEN = {
+    (1216, 832): ([1, 26, 38], 0.18604525, 1184436.672, [
+        -1.690073, 0.382903, 1.025234, -1.707074, -0.131258, -0.92667,
+        -1.48022, -1.366459, -1.48022, -0.288625, 1.740557, -1.310514,
+    ]),
+    (512, 519): ([1, 32, 30], 0.18693597, 1288597.606, [
+        -1.777664, -0.69738, -0.33242, -1.752097, -0.956685, -1.361895,
+        -1.48022, -1.48022, 2.145897, -0.843365, 0.22232, 0.587281,
+    ]),
+    (360, 640): ([1, 42, 24], 0.18639379, 1366650.390, [
+        -1.792263, -0.799569, -0.507601, -1.752097, -1.016716, -1.406918,
+        -1.48022, 0.183528, 2.145897, -1.325113, -0.347018, -0.040451,
+    ]),
+    (200, 150): ([1, 28, 38], 0.18953206, 1455471.198, [
+        -1.792263, -1.500294, -1.383507, -1.752097, -1.511973, -1.66205,
+        -1.48022, -1.48022, -1.48022, 0.806257, 1.15662, 1.258809,
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", GOLDEN)
+def test_patches_of_odd_pictures_are_those_of_the_authors_and_of_the_formula(shape):
+    grid, mean, total, some = GOLDEN[shape]
+    x, y = np.arange(shape[0])[None], np.arange(shape[1])[:, None]
+    planes = (7 * x + 3 * y) % 256, (x * x // 97 + 5 * y) % 256, 255 * ((x // 8 + y // 8) % 2)
+    image = Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))
+    seen = room.preparation(Qwen2VLConfig().vision_config)(images=[image], return_tensors="pt")
+    found = seen.pixel_values.double().numpy()
+    assert seen.image_grid_thw.tolist() == [grid]
+    np.testing.assert_allclose(found[::97, ::131].ravel()[:12], some, atol=1e-4)
+    assert found.mean() == pytest.approx(mean, abs=1e-6)
+    assert np.abs(found).sum() == pytest.approx(total, rel=1e-6)
+    np.testing.assert_allclose(found, plain_patches(image, 28, room.PIXELS), atol=1e-4)
 
 
 def test_newer_keys_and_more_images_than_fit_at_once_score_the_same(folder, images, tmp_path):

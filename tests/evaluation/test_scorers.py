@@ -251,6 +251,20 @@ def test_the_real_aesthetic_heads_are_their_layers_one_after_another(name, width
     assert 0 < ours.mean() < 10  # the raters' scale
 
 
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="../shared/weights is not here")
+def test_the_real_aesthetic_head_gives_what_the_authors_class_gives():
+    """Recorded from MLP(768) of improved-aesthetic-predictor's simple_inference.py (torch 2.13)
+    with its weights, for the unit vectors of ((7 j k + j j div 5) mod 256) - 127.5."""
+    state = torch.load(
+        WEIGHTS / "aesthetic" / "sac+logos+ava1-l14-linearMSE.pth", weights_only=True
+    )
+    j = np.arange(768)
+    for k, golden in ((1, 6.330960), (2, 5.337617), (3, 5.478649)):
+        embedding = (7 * j * k + j * j // 5) % 256 - 127.5
+        features = torch.tensor(embedding / np.linalg.norm(embedding))[None].float()
+        assert float(apply_head(state, features)) == pytest.approx(golden, abs=1e-4)
+
+
 def test_the_relu_head_is_the_authors_sequential():
     """`ava+logos-l14-reluMSE`: the layers of avaclipmlp_inf_wds-relu.py, LAION's own script."""
     nn = torch.nn
