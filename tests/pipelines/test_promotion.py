@@ -22,10 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a 
 
 
 @pytest.fixture
-def launcher(write_chain, instance):
-    made = Launcher(write_chain(), instance, lambda line: None)
-    made.chain()
-    return made
+def launcher(finished, instance):
+    return Launcher(finished, instance, lambda line: None)
 
 
 def fake(launcher, **settings):

@@ -37,9 +37,8 @@ def reasons(launcher, change=str):
     return found | look.reasons([s.name for s in chain.values() if s.by_policy], "arenapo")
 
 
-def test_one_joint_policy_more_trains_one_policy(write_chain, instance):
-    launcher = Launcher(write_chain(), instance, quiet)
-    launcher.chain()
+def test_one_joint_policy_more_trains_one_policy(finished, instance):
+    launcher = Launcher(finished, instance, quiet)
     ran = chain_again(launcher, lambda text: text.replace("[generation]", JOINT + "[generation]"))
     assert [each for each in ran if each.startswith("policy")] == ["policy[joint]"]
     assert [each for each in ran if each.startswith("generations")] == ["generations[joint]"]
@@ -62,9 +61,8 @@ def test_held_out_prompts_are_drawn_once_while_votes_come(write_chain, instance,
 
 
 @pytest.mark.slow
-def test_each_key_that_a_stage_reads_makes_it_stale_and_no_other_does(write_chain, instance):
-    launcher = Launcher(write_chain(), instance, quiet)
-    launcher.chain()
+def test_each_key_that_a_stage_reads_makes_it_stale_and_no_other_does(finished, instance):
+    launcher = Launcher(finished, instance, quiet)
     cases = {
         ('baseline = "base"', 'baseline = "base"\nseed = 7'): {"training_set", "ksort_rating"},
         ('"posterior"', '"predictive"'): {"gaps"},
