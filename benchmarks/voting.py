@@ -3,9 +3,10 @@
     python -m benchmarks.voting [--seeds 20] [--out docs/images/voting.png]
 
 Arenas of 6, 14 and 30 models: capabilities drawn from TrueSkill's prior, N(25, (25/3)^2), votes by
-its own model with the authors' beta and tau, and 10% draws between equals. The same arena and the same noise
+its own model with the authors' beta and 10% draws between equals. The same arena and the same noise
 are voted about twice: pairs by the page's rule (`voting.choice.information`, the pair of models
-whose vote tells most) and pairs at random. Ratings are TrueSkill's after every vote.
+whose vote tells most) and pairs at random. Ratings are TrueSkill's (the authors' beta, tau and
+draw probability) after every vote.
 
 The order is known from the first vote on after which Kendall's tau between the ratings and the
 planted capabilities stays at 0.9 or above for 5 votes for each model. Intervals are 95%, by
