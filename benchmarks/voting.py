@@ -5,7 +5,8 @@
 Arenas of 6, 14 and 30 models: capabilities drawn from TrueSkill's prior, N(25, (25/3)^2), votes by
 its own model with the authors' beta and 10% draws between equals. The same arena and the same noise
 are voted about twice: pairs by the page's rule (`voting.choice.information`, the pair of models
-whose vote tells most) and pairs at random. Ratings are TrueSkill's after every vote.
+whose vote tells most) and pairs at random. Ratings are TrueSkill's (the authors' beta, tau and
+draw probability) after every vote.
 
 The order is known from the first vote on after which Kendall's tau between the ratings and the
 planted capabilities stays at 0.9 or above for 5 votes for each model. Intervals are 95%, by
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from arena.ratings.gaussian import draw_margin
-from arena.ratings.leaderboards import BETA, DRAW_PROBABILITY, MU, SIGMA
+from arena.ratings.leaderboards import BETA, DRAW_PROBABILITY, MU, SIGMA, TAU
 from arena.ratings.trueskill import update
 from voting.choice import information
 
@@ -52,6 +53,7 @@ def taus(models: int, seed: int, by_information: bool, most: int) -> np.ndarray:
         d = truth[a] - truth[b] + noise[vote]
         if d < -EPSILON:
             a, b = b, a
+        variance[[a, b]] += TAU**2
         mu[a], variance[a], mu[b], variance[b] = update(
             mu[a], variance[a], mu[b], variance[b], BETA**2, EPSILON, abs(d) <= EPSILON
         )

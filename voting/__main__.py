@@ -8,6 +8,7 @@ On loopback anybody may vote. Elsewhere only those who have a link: --invite N m
 """
 
 import argparse
+import contextlib
 import ipaddress
 import socket
 import sys
@@ -83,7 +84,8 @@ def serve(told: argparse.Namespace) -> int:
         )
     app = build_app(asking, Doors(hosts_of(told.host, port, url), told.invite is not None))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
-    server.run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
     return 0
 
 

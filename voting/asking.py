@@ -69,11 +69,6 @@ class Asking:
             raise NothingLeft("the study's [votes] reads no rankings; vote about pairs")
         return self._shown(rater, self._next_four)
 
-    def again(self, rater: str, items: Sequence[str]) -> dict[str, Any]:
-        """Return what was shown before under a new token, after its vote was taken back."""
-        with self._lock:
-            return self._answer(rater, [self.catalogue.items[name] for name in items])
-
     def vote(self, rater: str, token: str, size: int, said: dict[str, Any]) -> dict[str, Any]:
         """Count a vote about a pair (size 2) or four; return the rater's votes and who was who.
 
@@ -112,7 +107,8 @@ class Asking:
         name, items, _ = self.read(rater, token)
         self.ballots.withdraw(name, rater)
         with self._lock:
-            self.voted[rater].remove(name)
+            if name in self.voted[rater]:
+                self.voted[rater].remove(name)
             self.chooser.counts[items[0].prompt] -= 1
             return {"votes": len(self.voted[rater])} | self._answer(rater, items)
 
@@ -121,7 +117,7 @@ class Asking:
     ) -> tuple[str, list[Item], float]:
         """Return (vote_id, the images, the token's age in seconds). Raises Refused."""
         try:
-            (name, owner, *shown), age = self.seals.opened("token", token)
+            name, owner, asked, *shown = self.seals.opened("token", token)
         except ValueError as error:
             raise Refused(f"{error}; ask for the next pair") from None
         if owner != rater:
@@ -133,7 +129,7 @@ class Asking:
         known = [item for item in items if item is not None]
         if len(known) < len(items):
             raise Refused("these images are no longer asked about; ask for the next pair")
-        return name, known, age
+        return name, known, time.time() - float(asked)
 
     def ratings(self) -> Ratings:
         """Return the lake's ratings after every vote of this page."""
@@ -239,7 +235,7 @@ class Asking:
     def _repeat(self, rater: str) -> Sequence[Item] | None:
         """Return a pair of the rater's again, not one of the last ten."""
         name = self.random.choice(self.voted[rater][:-10])
-        shown = self.ballots.rows[name]["items"]
+        shown = self.ballots.rows.get(name, {}).get("items", ())
         items = [self.catalogue.items[each] for each in shown if each in self.catalogue.items]
         if len(items) != 2 or self.chooser.broken & {*shown}:
             return None
@@ -254,7 +250,9 @@ class Asking:
 
     def _answer(self, rater: str, items: Sequence[Item]) -> dict[str, Any]:
         names = [item.id for item in items]
-        token = self.seals.seal("token", [secrets.token_hex(8), rater, *names])
+        token = self.seals.seal(
+            "token", [secrets.token_hex(8), rater, f"{time.time():.3f}", *names]
+        )
         images = [f"/images/{name}" for name in names]
         shown = {"token": token, "prompt": items[0].prompt}
         if len(images) == 2:

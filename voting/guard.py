@@ -97,23 +97,20 @@ class Seals:
             for kind, age in ages.items()
         }
 
-    def seal(self, kind: str, content: object) -> str:
-        """Sign something that JSON can say."""
+    def seal(self, kind: str, content: list[str]) -> str:
+        """Sign some texts."""
         return str(self._kinds[kind][0].dumps(content))
 
-    def opened(self, kind: str, sealed: str) -> tuple[list[str], float]:
-        """Return what was sealed, a list of texts, and its age in seconds.
-
-        Raises ValueError where it was not signed here, or is too old.
-        """
+    def opened(self, kind: str, sealed: str) -> list[str]:
+        """Return what was sealed. Raises ValueError where it was not signed here, or is too old."""
         serializer, age = self._kinds[kind]
         try:
-            content, when = serializer.loads(sealed, max_age=age, return_timestamp=True)
+            content: list[str] = serializer.loads(sealed, max_age=age)
         except SignatureExpired:
             raise ValueError(f"this {kind} is too old") from None
         except BadSignature:
             raise ValueError(f"this {kind} is not from this page") from None
-        return content, time.time() - when.timestamp()
+        return content
 
 
 def secret_of(folder: Path) -> bytes:

@@ -24,6 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from arena.votes.image_fault import ImageFault
 from voting.asking import Asking, NothingLeft
 from voting.ballots import Refused
 from voting.guard import COOKIE_SECONDS, MOST_BYTES, Guard, Rates
@@ -83,7 +84,7 @@ def build_app(asking: Asking, doors: Doors) -> Guard:
         if not _is_loopback(address) and not by_address.allows(address):
             raise HTTPException(429, "too many requests from your address; wait a moment")
         try:
-            (name,), _ = asking.seals.opened("cookie", request.cookies.get(RATER, ""))
+            (name,) = asking.seals.opened("cookie", request.cookies.get(RATER, ""))
         except ValueError:
             if doors.invited:
                 raise HTTPException(401, "open the link of your invitation first") from None
@@ -95,7 +96,7 @@ def build_app(asking: Asking, doors: Doors) -> Guard:
 
     def owner(request: Request) -> None:
         try:
-            told, _ = asking.seals.opened("cookie", request.cookies.get(OWNER, ""))
+            told = asking.seals.opened("cookie", request.cookies.get(OWNER, ""))
         except ValueError:
             told = []
         if told != [OWNER]:
@@ -137,13 +138,17 @@ def build_app(asking: Asking, doors: Doors) -> Guard:
         item = asking.item(name)
         if item is None:
             raise HTTPException(404, "there is no such image")
+        try:
+            content = asking.pictures.png(item)
+        except ImageFault:
+            raise HTTPException(404, "this image is no longer there") from None
         kept = {"Cache-Control": "private, max-age=3600"}
-        return Response(asking.pictures.png(item), media_type="image/png", headers=kept)
+        return Response(content, media_type="image/png", headers=kept)
 
     @app.get("/invitation/{token}")
     def invitation(token: str, request: Request) -> Response:
         try:
-            (kind, name), _ = asking.seals.opened("invitation", token)
+            kind, name = asking.seals.opened("invitation", token)
         except ValueError as error:
             raise HTTPException(401, f"{error}; ask for another link") from None
         response = RedirectResponse("/raters" if kind == OWNER else "/", 303)

@@ -190,7 +190,7 @@ def hold_every_answer(tmp_path, answered, undone):
     from voting.guard import Seals, secret_of
 
     seals = Seals(secret_of(tmp_path / "lake" / "voting"))
-    names = {token: seals.opened("token", token)[0][0] for token in answered | undone}
+    names = {token: seals.opened("token", token)[0] for token in answered | undone}
     Ballots(tmp_path / "landing").close()  # as the next start would leave the files
     rows = [each["vote_id"] for each in written(tmp_path)]
     assert len(rows) == len(set(rows))  # none counts twice

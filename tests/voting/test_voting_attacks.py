@@ -45,7 +45,7 @@ def test_a_forged_token(served, browser, tmp_path):
     token = browser.get("/api/pair").json()["token"]
     payload, _, rest = token.lstrip(".").partition(".")
     forged = Seals(b"another server's key of 32 bytes").seal(
-        "token", asking.seals.opened("token", token)[0]
+        "token", asking.seals.opened("token", token)
     )
     kinds = [asking.seals.seal(kind, ["x"]) for kind in ("cookie", "invitation")]
     for bad in [
@@ -112,8 +112,8 @@ def test_a_vote_for_a_pair_that_was_never_shown(served, browser, tmp_path):
     pair, four = (browser.get(f"/api/{kind}").json()["token"] for kind in ("pair", "ranking"))
     refused(browser, tmp_path, "/api/vote", 409, json={"token": four, "outcome": "a"})
     refused(browser, tmp_path, "/api/ranking", 409, json={"token": pair, "ranks": [1, 2, 3, 4]})
-    rater = asking.seals.opened("token", pair)[0][1]
-    unknown = asking.seals.seal("token", ["0" * 16, rater, "0" * 32, "1" * 32])
+    rater = asking.seals.opened("token", pair)[1]
+    unknown = asking.seals.seal("token", ["0" * 16, rater, "0.0", "0" * 32, "1" * 32])
     said = refused(browser, tmp_path, "/api/vote", 409, json={"token": unknown, "outcome": "a"})
     assert said == "these images are no longer asked about; ask for the next pair"
 

@@ -1,10 +1,13 @@
 """The page's interface: what is shown, what a vote becomes, and who may ask."""
 
+import hashlib
+import hmac
 import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,8 +19,10 @@ import pytest
 from PIL import Image
 from voting_world import HERE, MODELS, client, draw, make_study, page, written
 
+from arena.ratings.table import as_ratings
 from arena.votes.read import read_votes
 from voting import asking as asking_module
+from voting.raters import agreements
 from voting.server import links
 from voting.study import open_study
 
@@ -151,35 +156,54 @@ def test_no_pair_comes_twice_to_one_rater_but_repeats_do(served, monkeypatch, tm
     assert frozenset(written(tmp_path)[-1]["items"]) in shown
 
 
-def test_repeats_and_known_pairs_measure_a_rater(served, monkeypatch):
+def test_repeats_measure_a_rater(served, monkeypatch):
     asking, app = served
-    careful, random = client(app), client(app)
-    monkeypatch.setattr(asking_module, "REPEATS", 0.3)
-    for n in range(50):
-        for browser in (careful, random):
-            pair = browser.get("/api/pair").json()
-            _, items, _ = asking.read(
-                asking.seals.opened("token", pair["token"])[0][1], pair["token"]
-            )
-            better = MODELS.index(items[0].model) < MODELS.index(items[1].model)
-            if browser is random:
-                better = n % 2 == 0
-            said = {"token": pair["token"], "outcome": "a" if better else "b"}
+    monkeypatch.setattr(asking_module, "REPEATS", 1.0)
+    names = {}
+    for who in ("careful", "random"):
+        browser = client(app)
+        for n in range(50):  # 20 new pairs, then repeats
+            token = browser.get("/api/pair").json()["token"]
+            names[who] = asking.seals.opened("token", token)[1]
+            items = asking.read(names[who], token)[1]
+            left = MODELS.index(items[0].model) < MODELS.index(items[1].model)
+            left = left if who == "careful" else n % 2 == 0
+            said = {"token": token, "outcome": "a" if left else "b"}
             assert browser.post("/api/vote", json=said).status_code == 200
-    owner, _ = links(asking, HERE, 0)
     head = client(app)
-    head.get(owner.removeprefix(HERE))
-    found = head.get("/api/raters").json()["raters"]
-    by_left = sorted(found, key=lambda one: abs(one["left"] - 0.5))
-    assert {one["votes"] for one in found} == {50}
-    coin = by_left[0] if by_left[0]["left"] == 0.5 and by_left[1]["left"] != 0.5 else None
-    repeats = {one["rater"]: one["repeats"] for one in found}
-    whole = [rater for rater, (agreeing, counted) in repeats.items() if agreeing == counted > 3]
-    assert len(whole) == 1
-    best = next(one for one in found if one["rater"] == whole[0])
-    rest = next(one for one in found if one["rater"] != whole[0])
-    assert best["arena"][0] / best["arena"][1] > rest["arena"][0] / rest["arena"][1]
-    assert coin is None or coin["rater"] != whole[0]
+    head.get(links(asking, HERE, 0)[0].removeprefix(HERE))
+    found = {one["rater"]: one for one in head.get("/api/raters").json()["raters"]}
+    careful, random = (found[names[who]] for who in ("careful", "random"))
+    assert careful["votes"] == random["votes"] == 50
+    assert careful["repeats"] == [30, 30]
+    assert random["repeats"][1] == 30
+    assert random["repeats"][0] < 30  # by chance once in 10^9
+    assert random["left"] == 0.5
+    assert careful["arena"][0] > random["arena"][0]
+
+
+def test_a_raters_agreements_are_counted_by_hand():
+    def vote(outcome, items, models=("good", "bad")):
+        own = dict(zip(("model_a", "model_b"), models, strict=True))
+        return own | {
+            "rater": "r", "outcome": outcome, "items": items, "seconds": 2.0, "created_at": "t"
+        }  # fmt: skip
+
+    ratings = as_ratings(
+        pl.DataFrame({"model": ["good", "bad", "near"], "mu": [40.0, 10.0, 39.0], "sigma": 0.5})
+    )
+    votes = [
+        vote("a", ["1", "2"]),
+        vote("b", ["2", "1"], ("bad", "good")),  # the same answer with the sides changed
+        vote("b", ["1", "2"]),  # another answer, against a sure favourite
+        vote("tie", ["1", "2"]),  # neither agrees nor disagrees
+        vote("a", ["1", "3"], ("good", "near")),  # the favourite, but not a sure one
+    ]
+    (found,) = agreements(votes, ratings)
+    assert found["repeats"] == [1, 2]
+    assert found["known"] == [2, 3]
+    assert found["arena"] == [3, 4]
+    assert (found["left"], found["ties"], found["seconds"]) == (0.4, 0.2, 2.0)
 
 
 def test_the_owners_page_needs_the_owners_link(served):
@@ -283,9 +307,6 @@ def test_a_salted_study_hashes_a_rater_once(tmp_path, monkeypatch):
     monkeypatch.setenv("SALT", "pepper")
     (row,) = written(tmp_path)
     read = read_votes(sorted((tmp_path / "landing").glob("votes-*.jsonl")), salt="pepper").votes
-    import hashlib
-    import hmac
-
     once = hmac.new(b"pepper", row["rater"].encode(), hashlib.sha256).hexdigest()[:16]
     assert read["rater"].to_list() == [once]
     asking.ballots.close()
@@ -347,3 +368,30 @@ def test_json_is_what_the_files_hold_whatever_the_prompt(served, tmp_path):
     (row,) = written(tmp_path)
     assert row["prompt"].startswith("<b>drawing</b>")
     assert json.loads(json.dumps(row)) == row
+
+
+def test_a_study_without_votes_asks_about_its_policies(tmp_path):
+    study = make_study(tmp_path)
+    shutil.rmtree(tmp_path / "landing")
+    (tmp_path / "landing").mkdir()
+    with pytest.raises(ValueError, match="there is no image to vote about"):
+        page(study)
+    draw(tmp_path, "base", "weights-0", 100)
+    draw(tmp_path, "arenapo", "weights-1", 200)
+    asking, app = page(study)
+    assert set(vote(client(app))[1]["models"]) == {"base@1", "arenapo@1"}
+    asking.ballots.close()
+
+
+def test_an_interrupt_ends_the_command_in_peace(study):
+    environment = os.environ | {"PYTHONPATH": str(HOUSE)}
+    command = [sys.executable, "-m", "voting", str(study), "--port", "0"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert "vote at http://127.0.0.1:" in process.stdout.readline()
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in said
