@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from arena.votes.images import faults
+from arena.votes.images import Images
 from assets.images import as_path
 from assets.lake import Lake
 from assets.study import Study
@@ -125,7 +125,7 @@ def images(study: Study, names: list[str]) -> Found:
     if not where:
         names = [str(as_path(study.path.parent, name) or name) for name in names]
     try:
-        broken = faults(names, where, network=study.training_set.network)
+        broken = Images(where, network=study.training_set.network).faults(names)
     except ValueError as error:
         return "images", False, str(error)
     said = f"{len(names) - len(broken)} of {len(names)} tried can be used"
