@@ -46,8 +46,8 @@ class Images:
     sources: parquets, uncompressed tars and folders of them, searched first and in this order.
     root: the folder that relative paths are told from; with it a path must lead into it, or into a
     folder among the sources, because strangers write the names. Without it names are trusted, and
-    told from the working folder. network: whether URLs are fetched. Raises ValueError, at the first use,
-    for a source that cannot be read.
+    told from the working folder. network: whether URLs are fetched.
+    Raises ValueError, at the first use, for a source that cannot be read.
     """
 
     def __init__(
