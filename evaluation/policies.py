@@ -217,5 +217,6 @@ def native_side(pipeline: Any) -> int:
     """Side in pixels that the denoiser was trained at."""
     size = getattr(getattr(pipeline, denoiser_name(pipeline)).config, "sample_size", None)
     if not isinstance(size, int):  # FLUX keeps it with the pipeline
-        size = pipeline.default_sample_size
-    return size * pipeline.vae_scale_factor
+        size = getattr(pipeline, "default_sample_size", None)
+    # Z-Image keeps it nowhere: its pipeline draws 1024 pixels where it is told nothing.
+    return size * pipeline.vae_scale_factor if size else 1024

@@ -99,15 +99,16 @@ def norm_keys(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}.bias", (width,)
 
 
-def imagereward_keys(vision: int = 128, text: int = WIDTH) -> Iterator[tuple[str, tuple[int, ...]]]:
+def imagereward_keys(words: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yield (key, shape) of ImageReward's BLIP with two layers in each encoder, and of its head."""
+    vision, text = 128, WIDTH
     v, t = "blip.visual_encoder", "blip.text_encoder"
     yield f"{v}.cls_token", (1, 1, vision)
     yield f"{v}.pos_embed", (1, (SIDE // PATCH) ** 2 + 1, vision)
     yield f"{v}.patch_embed.proj.weight", (vision, 3, PATCH, PATCH)
     yield f"{v}.patch_embed.proj.bias", (vision,)
     yield from norm_keys(f"{v}.norm", vision)
-    yield f"{t}.embeddings.word_embeddings.weight", (len(bert_words()), text)
+    yield f"{t}.embeddings.word_embeddings.weight", (words, text)
     yield f"{t}.embeddings.position_embeddings.weight", (40, text)
     yield from norm_keys(f"{t}.embeddings.LayerNorm", text)
     for i in range(2):
@@ -140,7 +141,7 @@ def bert_words() -> list[str]:
 
 def save_imagereward(folder: Path) -> Path:
     """Save ImageReward.pt and BERT's vocabulary."""
-    state = {key: 0.15 * torch.randn(shape) for key, shape in imagereward_keys()}
+    state = {key: 0.15 * torch.randn(shape) for key, shape in imagereward_keys(len(bert_words()))}
     torch.save(state, folder / "ImageReward.pt")
     (folder / "vocab.txt").write_text("\n".join(bert_words()))
     return folder

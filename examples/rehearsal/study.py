@@ -26,7 +26,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "generation": {"steps": 2, "batch_size": 8, "size": 32},
     "training_set": {"held_out": 0.1},  # of 60 prompts
 }  # fmt: skip
-ALWAYS = {("generation", "steps"), ("train", "steps"), ("train", "batch_size")}
+# These also where the study leaves the default.
+ALWAYS = {("generation", "steps"), ("generation", "size"), ("train", "steps")}
+ALWAYS |= {("train", "batch_size")}
 PROMPTS = 12
 # What a base is called, and its stand-in.
 FAMILIES: tuple[tuple[str, Callable[..., Path]], ...] = (

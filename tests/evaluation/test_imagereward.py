@@ -10,6 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from evaluation.errors import EvaluationError, MissingWeights
+from examples.rehearsal.scorers import imagereward_keys
 
 VISION, TEXT, PATCH, SIDE, LAYERS = 128, 64, 8, 32, 2
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "bold", "thin", "seven", "left"]
@@ -18,45 +19,8 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "bold", "thin", "sev
 def random_state() -> dict[str, torch.Tensor]:
     """A checkpoint with ImageReward's own keys, small."""
     torch.manual_seed(0)
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def linear(name: str, out: int, into: int):
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (out, into), (out,)
-
-    def norm(name: str, width: int):
-        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (width,), (width,)
-
-    v, t = "blip.visual_encoder", "blip.text_encoder"
-    shapes[f"{v}.cls_token"] = (1, 1, VISION)
-    shapes[f"{v}.pos_embed"] = (1, (SIDE // PATCH) ** 2 + 1, VISION)
-    shapes[f"{v}.patch_embed.proj.weight"] = (VISION, 3, PATCH, PATCH)
-    shapes[f"{v}.patch_embed.proj.bias"] = (VISION,)
-    norm(f"{v}.norm", VISION)
-    shapes[f"{t}.embeddings.word_embeddings.weight"] = (len(WORDS), TEXT)
-    shapes[f"{t}.embeddings.position_embeddings.weight"] = (40, TEXT)
-    norm(f"{t}.embeddings.LayerNorm", TEXT)
-    for i in range(LAYERS):
-        for name in ("norm1", "norm2"):
-            norm(f"{v}.blocks.{i}.{name}", VISION)
-        linear(f"{v}.blocks.{i}.attn.qkv", 3 * VISION, VISION)
-        linear(f"{v}.blocks.{i}.attn.proj", VISION, VISION)
-        linear(f"{v}.blocks.{i}.mlp.fc1", 96, VISION)
-        linear(f"{v}.blocks.{i}.mlp.fc2", VISION, 96)
-        layer = f"{t}.encoder.layer.{i}"
-        for kind, width in (("attention", TEXT), ("crossattention", VISION)):
-            linear(f"{layer}.{kind}.self.query", TEXT, TEXT)
-            linear(f"{layer}.{kind}.self.key", TEXT, width)
-            linear(f"{layer}.{kind}.self.value", TEXT, width)
-            linear(f"{layer}.{kind}.output.dense", TEXT, TEXT)
-            norm(f"{layer}.{kind}.output.LayerNorm", TEXT)
-        linear(f"{layer}.intermediate.dense", 96, TEXT)
-        linear(f"{layer}.output.dense", TEXT, 96)
-        norm(f"{layer}.output.LayerNorm", TEXT)
-    for number, (out, into) in {0: (32, TEXT), 2: (24, 32), 4: (16, 24), 6: (8, 16)}.items():
-        linear(f"mlp.layers.{number}", out, into)
-    linear("mlp.layers.7", 1, 8)
-    state = {name: 0.15 * torch.randn(shape) for name, shape in shapes.items()}
-    return state | {f"{t}.embeddings.position_ids": torch.arange(40)[None]}
+    state = {key: 0.15 * torch.randn(shape) for key, shape in imagereward_keys(len(WORDS))}
+    return state | {"blip.text_encoder.embeddings.position_ids": torch.arange(40)[None]}
 
 
 def attend(q, k, v, heads: int):

@@ -220,3 +220,10 @@ def test_another_policy_or_form_has_another_digest(tiny_pipeline, tmp_path):
         Policy(base).digest(),
     }
     assert len(others) == 4
+
+
+def test_a_pipeline_that_keeps_no_size_draws_at_its_own_default(tmp_path):
+    from examples.rehearsal.bases import save_zimage
+
+    pipeline = DiffusionPipeline.from_pretrained(save_zimage(tmp_path / "base"))
+    assert native_side(pipeline) == 1024  # diffusers' pipeline_z_image.py: height or 1024

@@ -147,7 +147,7 @@ def test_check_finds_what_was_planted_in_files_and_keys(made, tmp_path, monkeypa
     path = text_with(
         folder / "sd15_pickapic.toml",
         ("resolution = 32", "resolution = 50"),
-        ("[generation]", "[generation]\nsize = 30"),
+        ("size = 32", "size = 30"),
         ('judge = "scorer:pickscore"', 'judge = "openai:gpt-4o"\n\n[jobs]\nlaunch = ["no-such"]'),
         ('precision = "bf16"', 'precision = "bf16"\noptimizer = "prodigy"'),
     )
