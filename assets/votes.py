@@ -3,6 +3,7 @@
 import contextlib
 import glob
 import hashlib
+import json
 import os
 import time
 from datetime import timedelta
@@ -32,8 +33,16 @@ FAMILIAR_SHARE_OF_REJECTIONS = 0.01
 COUNTED = ("rows", "accepted", "rejected", "duplicates")
 # A file this young may still be written; a look by the daemon leaves it for the next one.
 SETTLED_SECONDS = 60
+# Where people vote for each study, as JSON {study: URL}, while the pages are served.
+VOTING = "ARENAPO_VOTING_PAGES"
 # The tag of a run that a sensor asked for: it takes in settled files only.
 BY_SENSOR = "arenapo/by_sensor"
+
+
+def voting_page(study: Study) -> dict[str, dg.MetadataValue[Any]]:
+    """Return the link to the page on which people vote for a study, while it is served."""
+    url = json.loads(os.environ.get(VOTING, "{}")).get(study.name)
+    return {"voting page": dg.MetadataValue.url(url)} if url else {}
 
 
 def votes_stage(study: Study, chain: Chain) -> list[Any]:
@@ -57,6 +66,7 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
         group_name="data",
         kinds={"polars", "parquet"},
         description="Every usable vote, one row each, in the order of the files.",
+        metadata=voting_page(study),
         freshness_policy=dg.FreshnessPolicy.time_window(
             fail_window=timedelta(days=study.automation.quiet_days)
         ),

@@ -90,6 +90,10 @@ def parse() -> argparse.Namespace:
         if name == "ui":
             command.add_argument("--dagster-port", type=int, default=3000)
             command.add_argument("--mlflow-port", type=int, default=5000)
+            command.add_argument(
+                "--voting-port", type=int, default=8000,
+                help="of the first study's voting page; the next study has the next port",
+            )  # fmt: skip
     return parser.parse_args()
 
 
@@ -154,9 +158,10 @@ def forget(options: argparse.Namespace, studies: list[Study], home: Path) -> int
 
 def ui(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     """Serve the pages of every study that was named."""
-    from pipelines.pages import serve
+    from pipelines.pages import Ports, serve
 
-    return serve(studies, home, options.dagster_port, options.mlflow_port)
+    ports = Ports(options.dagster_port, options.mlflow_port, options.voting_port)
+    return serve(studies, home, ports)
 
 
 def run(options: argparse.Namespace, studies: list[Study], home: Path) -> int:

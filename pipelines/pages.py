@@ -1,4 +1,4 @@
-"""Dagster's and MLflow's web pages side by side on loopback, until somebody stops them.
+"""Dagster's, MLflow's and the voting pages on loopback, until somebody stops them.
 
 One home has one daemon, which starts every run of the home's studies; so its pages are served once.
 """
@@ -25,14 +25,25 @@ from assets.jobs import import_path
 from assets.lake import private_folder
 from assets.study import Study
 from assets.tracking import PAGES, Tracking
+from assets.votes import VOTING
 from pipelines.gate import LOOPBACK, LOOPBACK_NAMES
 from pipelines.homes import STUDIES, apart, complete
+from voting.study import open_study
 
 PATIENCE_SECONDS = 180
 
 
-def serve(studies: Sequence[Study], home: Path, dagster_port: int, mlflow_port: int) -> int:
-    """Serve both pages over the studies and return 0 when they are interrupted.
+@dataclass(frozen=True)
+class Ports:
+    """Where the pages are; voting: of the first study's page, the next study has the next port."""
+
+    dagster: int
+    mlflow: int
+    voting: int
+
+
+def serve(studies: Sequence[Study], home: Path, ports: Ports) -> int:
+    """Serve the pages over the studies and return 0 when they are interrupted.
 
     They end with this process, however it ends. Raises RuntimeError when one of them ends first,
     when this home's pages are served already, or when a port is taken: what answers there would be
@@ -49,26 +60,44 @@ def serve(studies: Sequence[Study], home: Path, dagster_port: int, mlflow_port: 
     (tracking,) = stores.values()
     tracking.client()
     complete(home)
-    with served(home, studies, dagster_port, mlflow_port) as folder, ExitStack() as held:
+    voting = voting_pages(studies, ports.voting)
+    with served(home, studies, ports) as folder, ExitStack() as held:
         for name in ("dagster", "daemon", "mlflow"):  # one of before may still be going down
             handle = held.enter_context((folder / f"{name}.lock").open("w"))
             fcntl.flock(handle, fcntl.LOCK_EX)
             fcntl.flock(handle, fcntl.LOCK_UN)
-        wanted = [dagster_port] if tracking.folder is None else [dagster_port, mlflow_port]
-        for port in wanted:
+        for port in [ports.dagster, *([ports.mlflow] if tracking.folder else []), *voting]:
             require_free(port)
-        own = f"http://{LOOPBACK}:{mlflow_port}" if tracking.folder else tracking.uri
+        own = f"http://{LOOPBACK}:{ports.mlflow}" if tracking.folder else tracking.uri
         told = environment(studies, tracking, own, home)
+        told[VOTING] = json.dumps({s.name: f"http://{LOOPBACK}:{n}" for n, s in voting.items()})
         servers = [
-            Server("dagster", ["pipelines.webserver", str(dagster_port)], told, dagster_port),
+            Server("dagster", ["pipelines.webserver", str(ports.dagster)], told, ports.dagster),
             Server("daemon", [DAEMON, "run", "--module-name", "pipelines.definitions"], told),
         ]
         if tracking.folder is not None:
             # It runs no code of a study, so it is told no secret of one.
             few = short(told, ("MLFLOW_*", "PYTHONPATH"))
-            command = mlflow_command(tracking, mlflow_port)
-            servers.append(Server("mlflow", command, few, mlflow_port))
+            command = mlflow_command(tracking, ports.mlflow)
+            servers.append(Server("mlflow", command, few, ports.mlflow))
+        for port, study in voting.items():
+            few = short(told, ("PYTHONPATH",))
+            command = ["voting", str(study.path), "--port", str(port)]
+            servers.append(Server(f"voting-{study.name}", command, few, port))
         return watch(servers, folder, own)
+
+
+def voting_pages(studies: Sequence[Study], port: int) -> dict[int, Study]:
+    """Return the studies that people can vote about, by port; say of the others why not."""
+    found = {}
+    for k, study in enumerate(studies):
+        try:
+            open_study(study.path)
+        except (ValueError, OSError) as error:
+            print(f"{study.name} has no voting page: {error}", file=sys.stderr)
+        else:
+            found[port + k] = study
+    return found
 
 
 @dataclass(frozen=True)
@@ -134,6 +163,9 @@ def watch(servers: Sequence[Server], folder: Path, mlflow: str) -> int:
                 wait_for(server.url, running)
         print(f"Dagster is at {servers[0].url}", flush=True)
         print(f"MLflow is at {mlflow}", flush=True)
+        for server in servers:
+            if server.name.startswith("voting-"):
+                print(f"people vote for {server.name[7:]} at {server.url}", flush=True)
         while all(process.poll() is None for process in running):
             time.sleep(0.5)
         raise RuntimeError("a server ended, so the others were stopped; its own words are above")
@@ -145,7 +177,7 @@ def watch(servers: Sequence[Server], folder: Path, mlflow: str) -> int:
 
 @contextmanager
 def served(
-    home: Path, studies: Sequence[Study], dagster_port: int, mlflow_port: int
+    home: Path, studies: Sequence[Study], ports: Ports
 ) -> Iterator[Path]:
     """Hold the home's pages while they are served, and say to others where they are."""
     folder = home / ".dagster"
@@ -164,8 +196,8 @@ def served(
         note.write_text(
             json.dumps(
                 {
-                    "dagster": f"http://{LOOPBACK}:{dagster_port}",
-                    "mlflow": f"http://{LOOPBACK}:{mlflow_port}",
+                    "dagster": f"http://{LOOPBACK}:{ports.dagster}",
+                    "mlflow": f"http://{LOOPBACK}:{ports.mlflow}",
                     "studies": [study.name for study in studies],
                 }
             )
@@ -195,7 +227,7 @@ def require_free(port: int) -> None:
         except OSError:
             raise RuntimeError(
                 f"port {port} on {LOOPBACK} is taken; stop what listens there, or choose "
-                "others with --dagster-port and --mlflow-port"
+                "others with --dagster-port, --mlflow-port and --voting-port"
             ) from None
 
 

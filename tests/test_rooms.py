@@ -14,7 +14,7 @@ ALLOWED = {
     "training": {"arena"},
     "evaluation": {"arena", "examples"},  # the miniature's scorer, where it is asked for
     "assets": {"arena", "training", "evaluation"},
-    "pipelines": {"arena", "training", "evaluation", "assets"},
+    "pipelines": {"arena", "training", "evaluation", "assets", "voting"},
     "voting": {"arena", "training"},  # of training the study's reader only
 }
 # The jobs' doors report through Dagster's pipes when Dagster started them, and log to MLflow's run.

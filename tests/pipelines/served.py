@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,19 @@ def make_home(folder: Path) -> Path:
     return folder
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+def free_port(together: int = 1) -> int:
+    """Return a port that nobody listens on now, the first of so many in a row."""
+    while True:
+        with ExitStack() as held:
+            probes = [held.enter_context(socket.socket()) for _ in range(together)]
+            probes[0].bind((LOOPBACK, 0))
+            first = int(probes[0].getsockname()[1])
+            try:
+                for k, probe in enumerate(probes[1:], start=1):
+                    probe.bind((LOOPBACK, first + k))
+            except OSError:
+                continue
+            return first
 
 
 class Pages:
@@ -66,6 +74,7 @@ class Pages:
         self.studies, self.home = studies, home
         self.ports = free_port(), free_port()
         self.dagster, self.mlflow = (f"http://{LOOPBACK}:{port}" for port in self.ports)
+        self.voting_port = free_port(together=len(studies))
         self.log = home / "pages.log"
 
     def start(self) -> None:
@@ -75,6 +84,7 @@ class Pages:
                 [
                     *(sys.executable, "-m", "pipelines", "ui", *map(str, self.studies)),
                     *("--dagster-port", str(self.ports[0]), "--mlflow-port", str(self.ports[1])),
+                    *("--voting-port", str(self.voting_port)),
                 ],
                 cwd=self.home,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "DAGSTER_HOME": str(self.home)},
