@@ -18,6 +18,7 @@ from evaluation.scorers.clip_towers import cleaned, tokenizer_from_merges
 from evaluation.scorers.hps import to_transformers
 from evaluation.scorers.naming import absence, content, parse, parse_all
 from evaluation.scorers.pixels import Preparation
+from evaluation.scorers.weights import read_state
 
 SHARED = Path(__file__).parents[3] / "shared"
 WEIGHTS, GOLDEN = SHARED / "weights", SHARED / "golden"
@@ -255,9 +256,7 @@ def test_the_real_aesthetic_heads_are_their_layers_one_after_another(name, width
 def test_the_real_aesthetic_head_gives_what_the_authors_class_gives():
     """Recorded from MLP(768) of improved-aesthetic-predictor's simple_inference.py (torch 2.13)
     with its weights, for the unit vectors of ((7 j k + j j div 5) mod 256) - 127.5."""
-    state = torch.load(
-        WEIGHTS / "aesthetic" / "sac+logos+ava1-l14-linearMSE.pth", weights_only=True
-    )
+    state = read_state(WEIGHTS / "aesthetic" / "sac+logos+ava1-l14-linearMSE.pth")
     j = np.arange(768)
     for k, golden in ((1, 6.330960), (2, 5.337617), (3, 5.478649)):
         embedding = (7 * j * k + j * j // 5) % 256 - 127.5
