@@ -84,11 +84,20 @@ class Walk:
         return called
 
     def select_scorecards(self, experiment: str) -> None:
-        """Search MLflow for the runs of scorecards, select them all and press Compare."""
+        """Search MLflow for the runs of scorecards, select them all and press Compare.
+
+        A scorecard is nested below its policy's training: MLflow shows that run, folded.
+        """
         wanted = quote("tags.`dagster.asset` = 'scorecard'")
         self.page.goto(f"{self.mlflow}/#/experiments/{experiment}/runs?searchFilter={wanted}")
-        self.page.get_by_text(re.compile(r"^scorecard\[")).first.wait_for()
-        self.page.get_by_role("checkbox", name="Select all runs").check()
+        trainings = self.page.get_by_role("gridcell").filter(has_text=re.compile(r"^policy\["))
+        trainings.first.wait_for()
+        for number in range(trainings.count()):
+            trainings.nth(number).get_by_role("button").first.click()
+        rows = self.page.get_by_role("row").filter(has_text=re.compile(r"scorecard\["))
+        rows.first.wait_for()
+        for number in range(rows.count()):
+            rows.nth(number).get_by_role("checkbox").check()
         self.button("Compare").click()
         self.page.wait_for_url("**/compare-runs*")
         expect(self.page.get_by_text("Parallel Coordinates").first).to_be_visible()
