@@ -252,7 +252,7 @@ def test_own_votes_run_to_the_report_and_then_nothing_is_recomputed(tmp_path, in
     launcher.chain()
     report = launcher.lake.read("report")
     assert set(report["policy"]) == {"base", "arenapo"}
-    assert report["pickscore"].is_not_null().all()
+    assert report["mean_score"].is_not_null().all()
     assert launcher.chain() == []
 
 
