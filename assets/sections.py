@@ -55,9 +55,10 @@ class Votes(Section):
     sources: files, folders, patterns and URLs (s3, gs, az, hf). format: a key of
     `arena.votes.formats.FORMATS` where its columns should not decide. columns: the names that a
     table of its own gives the columns of a vote; outcomes: its words for a, b and tie; dimension:
-    which one, where a file has several. replaces: the name of a
-    corrected file to that of the file it stands for. most_rejected: the share of a file's rows
-    above which the stage stops. rater_salt: the environment variable that holds the secret under
+    which one, where a file has several. image_roots: folders besides the votes' own and the study's
+    in which images may lie: a path that leads elsewhere is no image, because strangers write the
+    votes. replaces: the name of a corrected file to that of the file it stands for. most_rejected:
+    the share of a file's rows above which the stage stops. rater_salt: the environment variable that holds the secret under
     which raters are hashed as they come in; None keeps their names.
     """
 
@@ -67,6 +68,7 @@ class Votes(Section):
     columns: dict[str, str] = Field(default_factory=dict)
     outcomes: dict[str, str] = Field(default_factory=dict)
     dimension: str | None = None
+    image_roots: list[StudyPath] = Field(default_factory=list)
     replaces: dict[str, str] = Field(default_factory=dict)
     most_rejected: float = Field(MOST_REJECTED, ge=0, le=1)
     rater_salt: str | None = None

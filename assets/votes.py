@@ -269,6 +269,7 @@ def options(study: Study) -> Options:
         dimension=study.votes.dimension,
         images="resolved" if study.votes.images is None else "ids",
         images_from=study.path.parent,
+        image_roots=study.votes.image_roots,
     )
 
 

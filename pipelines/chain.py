@@ -26,7 +26,10 @@ STAGES = (
         RATE,
         version=4,
         inputs=("vote_files",),
-        reads=("votes.format", "votes.replaces", "votes.most_rejected", "votes.rater_salt"),
+        reads=(
+            *("votes.format", "votes.columns", "votes.outcomes", "votes.dimension"),
+            *("votes.image_roots", "votes.replaces", "votes.most_rejected", "votes.rater_salt"),
+        ),
         leaves=tuple(map(_table, ("votes", "rankings", "rejected", "intake", "quarantined"))),
         blocking=("no_vote_lost",),
         checks=("rejections_are_few", "every_file_is_read", "share_of_ties_is_steady"),

@@ -177,6 +177,7 @@ def _build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> Any:
         images="ids" if "images" in votes_section else "resolved",
         **{key: votes_section[key] for key in told if key in votes_section},
         salt=os.environ.get(votes_section.get("rater_salt", "")),
+        image_roots=[Path(root) for root in votes_section.get("image_roots", [])],
     ).votes
     ratings = estimator(arena_section.pop("estimator", "trueskill"), **arena_section).fit(votes)
     gap_section.pop("estimator", None)

@@ -18,7 +18,7 @@ from training.config import ConfigError, DataConfig, Generation, PolicyConfig, c
 # Keys that hold a path, by section. `model.base` and a scorer's source may also be a hub's name.
 PATHS = {"lake.root", "cache.root", "votes.images", "training_set.pairs", "ksort.dataset"}
 PATHS |= {"generation.prompts", "model.base", "model.adapter"}
-PATHS |= {"votes.sources", "scorecard.scorers"}
+PATHS |= {"votes.sources", "votes.image_roots", "scorecard.scorers"}
 MODEL_KEYS = {"base", "revision", "adapter", "resolution", "buckets"}  # of [model]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 SECTIONS: tuple[str, ...] = ("study", "lake", "cache", "votes", "arena", "gap", "training_set")

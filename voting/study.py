@@ -115,6 +115,7 @@ def open_study(path: Path) -> Study:
             **told,
             images="resolved" if images is None else "ids",
             images_from=path.resolve().parent,
+            image_roots=[Path(folder) for folder in votes.get("image_roots", [])],
         ),
         policies=[str(policy.get("name")) for policy in toml.get("policy", [])],
         baseline=toml.get("study", {}).get("baseline"),

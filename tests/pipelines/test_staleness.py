@@ -4,8 +4,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from assets.sections import Votes
 from assets.study import read_study
-from pipelines.chain import chain_of
+from pipelines.chain import STAGES, chain_of
 from pipelines.launch import Launcher
 from pipelines.staleness import Staleness, look_at_sources
 
@@ -84,6 +85,12 @@ def test_each_key_that_a_stage_reads_makes_it_stale_and_no_other_does(finished, 
     seed = reasons(launcher, lambda text: text.replace("[study]", "[study]\nseed = 7", 1))
     assert seed["training_set"] == "the TOML changed: study.seed 0 -> 7"
     assert "recipe changed" in seed["policy"]
+
+
+def test_every_key_of_the_votes_makes_them_stale():
+    by_content = {"sources", "images"}  # what they name is hashed, wherever it lies
+    read = {key.removeprefix("votes.") for stage in STAGES for key in stage.reads}
+    assert set(Votes.model_fields) - by_content <= read
 
 
 def test_pictures_that_are_replaced_or_come_late_are_trained_on(
