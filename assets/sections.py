@@ -51,14 +51,14 @@ class Section(BaseModel):
 class Votes(Section):
     """Where the votes are, and their images.
 
-    images: a parquet, a tar or a folder of such files; None where votes hold paths.
-    sources: files, folders, patterns and URLs (s3, gs, az, hf). format: a key of
-    `arena.votes.formats.FORMATS` where its columns should not decide. columns: the names that a
-    table of its own gives the columns of a vote; outcomes: its words for a, b and tie; dimension:
-    which one, where a file has several. image_roots: folders besides the votes' own and the study's
-    in which images may lie: a path that leads elsewhere is no image, because strangers write the
-    votes. replaces: the name of a corrected file to that of the file it stands for. most_rejected:
-    the share of a file's rows above which the stage stops. rater_salt: the environment variable that holds the secret under
+    images: a parquet, a tar or a folder of such files; None where votes hold paths. sources: files,
+    folders, patterns and URLs (s3, gs, az, hf). format: a key of `arena.votes.formats.FORMATS`
+    where its columns should not decide. columns: the names that a table of its own gives the
+    columns of a vote; outcomes: its words for a, b and tie; dimension: which one, where a file has
+    several. image_roots: folders besides the votes' own and the study's in which images may lie: a
+    path that leads elsewhere is no image, because strangers write the votes. replaces: the name of
+    a corrected file to that of the file it stands for. most_rejected: the share of a file's rows
+    above which the stage stops. rater_salt: the environment variable that holds the secret under
     which raters are hashed as they come in; None keeps their names.
     """
 
