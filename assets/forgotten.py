@@ -8,6 +8,7 @@ votes are made from: where it grows, the votes and everything after them are sta
 import hashlib
 import json
 import secrets
+from typing import Any
 
 import polars as pl
 
@@ -22,7 +23,7 @@ TABLES = ("votes", "rankings")
 
 def forget(lake: Lake, rater: str) -> None:
     """Put a rater, as the table of votes calls them, on the list."""
-    told = _list(lake) or {"key": secrets.token_hex(32), "raters": []}
+    told: dict[str, Any] = _list(lake) or {"key": secrets.token_hex(32), "raters": []}
     told["raters"] = sorted({*told["raters"], _mark(told["key"], rater)})
     path = private_folder(lake.root) / "forgotten.json"
     with replacing(path) as aside:

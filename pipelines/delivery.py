@@ -68,7 +68,8 @@ def _post(study: Study, event: Fields) -> None:
         raise ValueError(f"{urlsplit(address).hostname}: it answered {error.code}") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)
-        said = os.strerror(cause.errno) if getattr(cause, "errno", None) else type(cause).__name__
+        number = getattr(cause, "errno", None)
+        said = os.strerror(number) if number else type(cause).__name__
         raise ValueError(f"{urlsplit(address).hostname}: {said}") from None
 
 

@@ -2,7 +2,7 @@
 
 What an alias, a newest materialisation, a resumable training or the next `run` needs stays,
 whatever its age; votes and rejections always stay. Only this study's own: its lake, its runs, its
-model. docs/pipeline.md states the policy.
+model. docs/guide/pipeline.md states the policy.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""The project's own study of its method: does the arena's gap help? See docs/replication.md.
+"""The project's own study: does the arena's gap help? See docs/evidence/replication.md.
 
 What to read first: world (whose votes), gaps (what is learned from them), runs (one policy), matrix
 (which runs there are), contrasts (what is compared), report and figures (the page).

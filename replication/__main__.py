@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-DOCS = Path("docs/replication")
+DOCS = Path("docs/evidence/replication")
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     about = "processor time and memory of a training step with each objective"
     command = commands.add_parser("cost", help=about, description=about)
     command.add_argument("--turns", type=int, default=3, help="(%(default)s)")
-    about = "write the tables and figures of docs/replication.md from the parquet files"
+    about = "write the tables and figures of docs/evidence/replication.md from the parquet files"
     commands.add_parser("report", help=about, description=about)
     options = parser.parse_args()
     try:

@@ -1,4 +1,4 @@
-"""docs/replication.md and its appendix from the parquet files: every number in them is made here.
+"""docs/evidence/replication.md and its appendix from the parquet files, number by number.
 
 `<!-- NAME -->` ... `<!-- /NAME -->` in either page encloses the table of that name; the words
 around it are a person's. A table without a place, or with two, is an error: none is lost unseen.

@@ -9,7 +9,7 @@ from training.config import ConfigError, PolicyConfig
 
 
 def refuse_on_cpu(config: PolicyConfig, device: str) -> None:
-    """Raise ConfigError where compiled gradients were measured to be wrong (docs/training.md)."""
+    """Raise ConfigError where compiled gradients were wrong (docs/guide/training.md)."""
     if config.compile and device == "cpu":
         raise ConfigError(
             "train.compile = true needs a GPU: on a CPU torch's compiler gives the denoiser wrong "

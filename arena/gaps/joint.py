@@ -14,7 +14,7 @@ row of counts sums up. Where nobody else judged an image no vote tells its rater
 image, and the prior's proportion stands: the rater's gap shrinks towards mu's. The shares, s_m,
 epsilon and mu are the most probable ones given the votes (EP's evidence, its exact slopes, L-BFGS),
 starting from the ratings; nothing is fitted to anything but votes. What was tried and did not help
-is told in docs/joint_gap.md.
+is told in docs/evidence/joint_gap.md.
 
     from arena.gaps.joint import joint_gaps
     gaps, report = joint_gaps(votes, ratings, signed=True)

@@ -21,7 +21,8 @@ EVIDENCE_FACTORS = 4_000
 # Log of s_m: standard deviation between models. Wider loses on held-out votes of few prompts.
 SPREAD_SD = 0.25
 # Prior of rho, taste and slip: Dirichlet with mode SHARES / 3, weak beside a hundred votes. rho has
-# 0.6 of rho + taste: the votes of all raters of two panels said 0.67 and 0.56 (docs/joint_gap.md).
+# 0.6 of rho + taste: the votes of all raters of two panels said 0.67 and 0.56
+# (docs/evidence/joint_gap.md).
 SHARES = np.array([1.2, 0.8, 1.0])
 
 

@@ -144,7 +144,7 @@ class TrueSkill:
     0 up to 1, or "auto": the most likely one given all wins and ties (`likely_draw_probability`;
     with fewer votes than `LEAST_VOTES` the authors' 0.10). counts: what a row that sums several
     raters is: one vote by its "majority" (the paper's, and the better prediction of later rows:
-    docs/held_out.md), or "each" rater's own vote.
+    docs/evidence/held_out.md), or "each" rater's own vote.
     """
 
     mu: float = MU

@@ -132,7 +132,7 @@ def test_over_a_thousand_evaluations_the_interval_of_a_mean_covers_it(prompts):
             longer.append((high - low) * math.sqrt(prompts) / plain)
         share, length = np.mean(covered), np.mean(longer)
         print(f"{prompts} prompts, {name}: {share:.1%}, {length:.2f} times Student's")
-        few = name == "lognormal(1)" and prompts < 100  # as docs/evaluation.md says
+        few = name == "lognormal(1)" and prompts < 100  # as docs/guide/evaluation.md says
         highest = 0.99 if prompts == 10 else PROMISE[1]
         assert (0.88 if few else PROMISE[0]) <= share <= highest, name
         assert length < 1.45, name

@@ -1,4 +1,4 @@
-"""What serves: the champion is loaded by the lines of docs/pipeline.md, and draws."""
+"""What serves: the champion is loaded by the lines of docs/guide/pipeline.md, and draws."""
 
 import io
 import re
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 def documented(study):
     """Return the docs' lines that load the champion, over this study's store."""
-    docs = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs" / "guide" / "pipeline.md").read_text()
     lines = re.search(r"What serves:\n\n((?:    .*\n|\n)+)", docs).group(1)
     code = "\n".join(line[4:] for line in lines.splitlines())
     assert "load_model" in code

@@ -8,7 +8,7 @@ import pytest
 
 from replication.report import TABLES, write_report
 
-DOCS = Path(__file__).parents[2] / "docs" / "replication"
+DOCS = Path(__file__).parents[2] / "docs" / "evidence" / "replication"
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
-"""docs/training.md names the test that holds each of its promises: there is such a test."""
+"""docs/guide/training.md names the test that holds each of its promises: there is such a test."""
 
 import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PAGE = (HERE.parents[1] / "docs/training.md").read_text()
+PAGE = (HERE.parents[1] / "docs/guide/training.md").read_text()
 
 
 def test_every_test_that_the_page_names_is_there():

@@ -6,7 +6,7 @@ from arena.prediction.held_out import FIRST, evaluate
 from arena.prediction.tune import tune
 from benchmarks import held_out
 
-# The best peers' log-loss, docs/held_out.md: openskill 6.2.0 online, choix 0.4.1 frozen.
+# The best peers' log-loss, docs/evidence/held_out.md: openskill 6.2.0 online, choix 0.4.1 frozen.
 PEERS = {"football": 0.9331, "genai_arena": 1.0029}
 
 

@@ -122,7 +122,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         wins, ties, truth = simulated_arena(rng, 8, 400, MU, SIGMA, BETA, epsilon=2.0)
         mode, covariance, _ = posterior(wins, ties, MU, SIGMA, BETA, None)
         inside.append(np.abs(mode - truth) < 1.96 * np.sqrt(np.diag(covariance)))
-    # 1,600 intervals, of one arena not independent: docs/joint_gap.md has the 1,000 arenas.
+    # 1,600 intervals, of one arena not independent: docs/evidence/joint_gap.md has 1,000 arenas.
     assert 0.93 < np.mean(inside) < 0.97
 
 
