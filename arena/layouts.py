@@ -1,7 +1,8 @@
 """How pairs are written for each trainer: what its own loader reads, and no more than that.
 
 The loaders and their commits are named in docs/guide/export.md and
-tests/arena/test_export.py, beside where each keeps the margin. One function writes one layout; `arena.export` makes the pairs.
+tests/arena/test_export.py, beside where each keeps the margin. One function writes one layout;
+`arena.export` makes the pairs.
 """
 
 import hashlib

@@ -23,7 +23,7 @@ TABLES = ("votes", "rankings")
 
 def forget(lake: Lake, rater: str) -> None:
     """Put a rater, as the table of votes calls them, on the list."""
-    told: dict[str, Any] = _list(lake) or {"key": secrets.token_hex(32), "raters": []}
+    told = _list(lake) or {"key": secrets.token_hex(32), "raters": []}
     told["raters"] = sorted({*told["raters"], _mark(told["key"], rater)})
     path = private_folder(lake.root) / "forgotten.json"
     with replacing(path) as aside:
@@ -89,7 +89,7 @@ def _by(names: list[str]) -> pl.Expr:
     return pl.col("rater").is_in(names).fill_null(False)
 
 
-def _list(lake: Lake) -> dict[str, list[str]] | None:
+def _list(lake: Lake) -> dict[str, Any] | None:
     path = lake.root / "forgotten.json"
     return json.loads(path.read_text()) if path.exists() else None
 
