@@ -1,7 +1,5 @@
 """Votes in: the files people have become one table, and every row of them is accounted for."""
 
-import contextlib
-import glob
 import hashlib
 import json
 import os
@@ -17,7 +15,7 @@ from arena.votes.deliveries import fingerprint
 from arena.votes.faults import VotesError
 from arena.votes.intake import arrivals, take_in
 from arena.votes.reading import Options
-from arena.votes.sources import File, as_url, expanded, remote_rows, without_query
+from arena.votes.sources import File, as_url, present, remote_rows, without_query
 from assets.anomalies import ties_are_steady
 from assets.content import remembered
 from assets.forgotten import leave_out, left_out, list_version
@@ -199,16 +197,10 @@ def sources_of(study: Study, settled: float | None = None) -> list[Path | str]:
 
     Raises NothingYet where folders and patterns are empty, VotesError where a named file is absent.
     """
-    found: list[Path | str] = []
-    for source in study.votes.sources:
-        path = Path(str(source).removeprefix("file://")) if is_local(source) else None
-        if path is None:
-            found.append(str(source))
-        elif path.is_dir() or glob.has_magic(str(path)):
-            with contextlib.suppress(VotesError):  # an empty one: nothing came yet
-                found += expanded(path)
-        else:
-            found.append(path)
+    found = present(
+        Path(str(source).removeprefix("file://")) if is_local(source) else str(source)
+        for source in study.votes.sources
+    )
     young = [
         path
         for path in found

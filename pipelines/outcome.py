@@ -42,7 +42,7 @@ def outcome(study: Study, instance: dg.DagsterInstance) -> str:
         "",
         "go on with",
         f"  .venv/bin/python -m pipelines ui {relative(study.path)}",
-        "      look at the assets, runs and figures",
+        "      look at the assets, runs and figures, and vote on the policies' images",
         f"  .venv/bin/python -m training {relative(study.path)} --policy "
         f"{next(reversed(study.policies))} --out /tmp/policy --set train.gamma=3",
     ]

@@ -166,14 +166,14 @@ def _build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> Any:
     from arena.gaps.table import gaps_by
     from arena.ratings.table import estimator
     from arena.votes.read import read_votes
+    from arena.votes.sources import present
 
     votes_section = dict(study["votes"])
     arena_section = dict(study.get("arena", {}))
     gap_section = dict(study.get("gap", {}))
-    paths = [Path(source) for source in votes_section["sources"]]
     told = ("format", "columns", "outcomes", "dimension")
     votes = read_votes(
-        paths,
+        present(votes_section["sources"]),
         images="ids" if "images" in votes_section else "resolved",
         **{key: votes_section[key] for key in told if key in votes_section},
         salt=os.environ.get(votes_section.get("rater_salt", "")),

@@ -23,7 +23,8 @@ from arena.ratings.trueskill import TrueSkill
 from arena.schema import UNNAMED
 from arena.votes.images import Images
 from arena.votes.read import read_votes
-from voting.study import Study, present
+from arena.votes.sources import present
+from voting.study import Study
 
 # Of a larger arena a random part is asked about: every item is held in memory.
 MOST_PROMPTS = 20_000

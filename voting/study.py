@@ -13,7 +13,7 @@ from arena.votes.faults import VotesError
 from arena.votes.images import Images
 from arena.votes.read import read_votes
 from arena.votes.reading import Options
-from arena.votes.sources import as_url, expanded
+from arena.votes.sources import as_url
 from training.study_file import read_study
 
 # What the page writes, to try whether the study's [votes] reads it.
@@ -137,14 +137,3 @@ def landing_of(source: Path | str) -> Path | None:
         return source
     plain = glob.has_magic(source.name) and not glob.has_magic(str(source.parent))
     return source.parent if plain and fnmatch.fnmatch("votes-1.jsonl", source.name) else None
-
-
-def present(sources: list[Path | str]) -> list[Path | str]:
-    """Return the sources that hold something: an empty folder or pattern is no fault here."""
-    found: list[Path | str] = []
-    for source in sources:
-        try:
-            found += [source] if isinstance(source, str) else expanded(source)
-        except VotesError:
-            continue
-    return found

@@ -3,11 +3,12 @@
 Of a remote table only columns without images are fetched; the images' bytes stay where they are.
 """
 
+import contextlib
 import glob
 import itertools
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,23 @@ def expanded(source: Path) -> list[Path]:
             raise VotesError(f"{source}: no file matches this pattern; check the path")
         return files
     return [source]
+
+
+def present(sources: Iterable[Path | str]) -> list[Path | str]:
+    """Return the files and URLs that sources hold now: an empty folder or pattern holds none yet.
+
+    A file that is named by itself is returned whether it is there or not: who reads it says so.
+    """
+    found: list[Path | str] = []
+    for source in sources:
+        if isinstance(source, str) and as_url(source):
+            found.append(source)
+        elif Path(source).is_dir() or glob.has_magic(str(source)):
+            with contextlib.suppress(VotesError):
+                found += expanded(Path(source))
+        else:
+            found.append(Path(source))
+    return found
 
 
 def _is_within(path: Path, folder: Path) -> bool:

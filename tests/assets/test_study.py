@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_shipped_study_is_read_with_its_paths_beside_it():
     study = read_study(ROOT / "experiments" / "miniature.toml")
-    assert study.votes.sources == [ROOT / "examples" / "miniature" / "world" / "votes.parquet"]
+    world = ROOT / "examples" / "miniature" / "world" / "votes.parquet"
+    assert study.votes.sources == [world, ROOT / "lake" / "miniature" / "landing" / "*.jsonl"]
     assert next(iter(study.policies)) == study.baseline
     assert study.policies["base"] is None
     assert study.policies["arenapo"].objective == "arenapo"
