@@ -21,8 +21,13 @@ def main() -> int:
     parser.add_argument("--policies", nargs="+", default=(), help="only these; by default all")
     options = parser.parse_args()
 
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
     from examples.rehearsal.study import rehearse
 
+    of_diffusers.disable_progress_bar()  # the stand-ins are made in no time
+    of_transformers.disable_progress_bar()
     try:
         print(rehearse(options.study, options.out, options.seed, options.policies))
     except (ValueError, OSError) as error:
