@@ -24,7 +24,7 @@ demo: setup
 test: setup
 	$(VENV)/ruff check .
 	$(VENV)/mypy
-	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ui: setup
 	$(VENV)/python -m pipelines ui experiments/miniature.toml

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import homes
-from pipelines.pages import served
+from pipelines.pages import Ports, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # whole chains, on a busy machine too
 ROOT = Path(__file__).parents[2]
@@ -97,10 +97,10 @@ def test_a_study_in_a_folder_with_blanks_runs_from_anywhere_and_leaves_the_check
 
 def test_the_pages_of_a_home_are_served_once(write_study, tmp_path):
     study = write_study()
-    with served(tmp_path / "mlflow", [study], 3001, 5001) as folder:
+    with served(tmp_path / "mlflow", [study], Ports(3001, 5001, 8001)) as folder:
         note = json.loads((folder / "pages.json").read_text())
         assert note["mlflow"] == "http://127.0.0.1:5001"
-        again = served(tmp_path / "mlflow", [study], 3002, 5002)
+        again = served(tmp_path / "mlflow", [study], Ports(3002, 5002, 8002))
         with pytest.raises(
             RuntimeError, match=r"already served at http://127\.0\.0\.1:3001 for small"
         ):

@@ -137,6 +137,7 @@ def test_a_plan_needs_configurations_alone_and_knows_stable_diffusions_size(toy,
 
 BASES = {
     "miniature": "StableDiffusionPipeline",
+    "own_votes": "StableDiffusionPipeline",
     "sd15_pickapic": "StableDiffusionPipeline",
     "sdxl_pickapic": "StableDiffusionXLPipeline",
     "sd3_hpdv3": "StableDiffusion3Pipeline",
