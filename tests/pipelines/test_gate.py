@@ -48,6 +48,9 @@ def test_a_mutation_by_get_works_on_dagsters_server_and_not_behind_the_gate(serv
     for path in ("/graphql/", "//graphql", "/%67raphql", "/GraphQL"):
         asked = guarded.get(f"{OWN}{path}", params={"query": MUTATION % "evil"})
         assert asked.status_code == 403, path
+    labelled = {"op": "Plain", "query": MUTATION % "evil"}
+    for params in (labelled, {"op": "x", "variables": "{}"}, "op=x&query=" + MUTATION % "evil"):
+        assert guarded.get("/graphql", params=params).status_code == 403
     assert pools(instance) == {"proof"}
 
 
@@ -96,6 +99,18 @@ def test_a_websocket_of_another_page_is_refused_and_the_pages_own_is_not(servers
     with guarded.websocket_connect("/graphql", ["graphql-ws"], headers=own) as socket:
         socket.send_json({"type": "connection_init"})
         assert socket.receive_json()["type"] == "connection_ack"
+
+
+def test_what_dagsters_own_page_sends_is_answered(servers):
+    """Recorded from Chromium on the page of Dagster 1.13.27: each request is labelled by `op`."""
+    _, guarded = servers
+    body = {"operationName": "Id", "variables": {}, "query": "query Id { instance { id } }"}
+    headers = {
+        "Origin": OWN, "Referer": f"{OWN}/assets", "Host": "127.0.0.1:3000",
+        "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty",
+    }  # fmt: skip
+    answer = guarded.post("/graphql?op=PermissionsQuery", json=body, headers=headers)
+    assert answer.json()["data"]["instance"]["id"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:3000", "localhost:3000", "[::1]:3000", "LOCALHOST"])
