@@ -90,7 +90,7 @@ class Walk:
         """
         wanted = quote("tags.`dagster.asset` = 'scorecard'")
         self.page.goto(f"{self.mlflow}/#/experiments/{experiment}/runs?searchFilter={wanted}")
-        trainings = self.page.get_by_role("gridcell").filter(has_text=re.compile(r"^policy\["))
+        trainings = self.page.get_by_role("gridcell").filter(has_text=re.compile(r"policy\["))
         trainings.first.wait_for()
         for number in range(trainings.count()):
             trainings.nth(number).get_by_role("button").first.click()
