@@ -117,7 +117,7 @@ class Walk:
     def entry(self, asset: str, name: str, partition: str | None = None) -> None:
         """One entry of an asset's metadata, opened."""
         self.asset(asset, partition)
-        row = self.page.locator("tr", has_text=name).first
+        row = self.page.locator("tr").filter(has=self.page.get_by_text(name, exact=True)).first
         row.get_by_text("Show Markdown").click()
         expect(self.page.get_by_role("dialog").first).to_be_visible()
 
