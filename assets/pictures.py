@@ -39,9 +39,13 @@ def small(figure: "Figure", alternative: str) -> dg.MarkdownMetadataValue:
 
 
 def markdown(table: pl.DataFrame) -> str:
-    """Return a frame as a markdown table, as Dagster's pages show it."""
+    """Return a frame as a markdown table, as Dagster's pages show it; null is a dash."""
+
+    def shown(cell: object) -> str:
+        return f"{cell:.3f}" if isinstance(cell, float) else in_markdown(str(cell))
+
     rows = [
-        [f"{cell:.3f}" if isinstance(cell, float) else in_markdown(str(cell)) for cell in row]
+        ["-" if cell is None else shown(cell) for cell in row]
         for row in [table.columns, *table.iter_rows()]
     ]
     head, *lines = ["| " + " | ".join(row) + " |" for row in rows]
