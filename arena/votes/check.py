@@ -29,6 +29,9 @@ COUNTS = ("votes_a", "votes_b", "votes_tie", "count")
 NONE = pl.DataFrame(schema=REJECTED)
 
 UNCLEAR = "may be a side, and is the other model's name; say which by --outcomes"
+# A float as programs spell it (12.0, 1.7e18, 1.7E+18, 1e+16). Not 129e1327: that is somebody's
+# hexadecimal id, of which one in a thousand has a single e among digits.
+FLOAT = r"^-?(\d+\.0*|\d\.\d+[eE]\+?\d{1,3}|\d[eE]\+\d{1,3})$"
 LOST_DIGITS = "a float above 2^53 has lost digits; export ids as text or as whole numbers"
 
 
@@ -191,7 +194,7 @@ def _ids(found: _Rows, name: str, column: pl.Series) -> pl.Series:
     else:
         text = _text(column)
         lost = pl.Series([False]).new_from_index(0, len(column))
-        spelled = text.str.contains(r"^-?\d+(\.0*|(\.\d+)?[eE]\+?\d+)$").fill_null(False)
+        spelled = text.str.contains(FLOAT).fill_null(False)
         if not column.dtype.is_integer() and spelled.any():
             number = text.cast(pl.Float64, strict=False)
             lost = spelled & (number.abs() > EXACT).fill_null(False)
