@@ -32,11 +32,8 @@ from assets.sections import (
 )
 from evaluation.scorers.naming import parse_all
 from training.config import GapEstimator, PolicyConfig
-from training.study_file import gap_estimators, policy_config, policy_names
+from training.study_file import PLAIN_NAME, gap_estimators, policy_config, policy_names
 from training.study_file import read_study as read_sections
-
-# What MLflow, Dagster and a folder take alike.
-PLAIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
 
 
 class Study(Section):

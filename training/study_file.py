@@ -20,7 +20,8 @@ PATHS = {"lake.root", "cache.root", "votes.images", "training_set.pairs", "ksort
 PATHS |= {"generation.prompts", "model.base", "model.adapter"}
 PATHS |= {"votes.sources", "votes.image_roots", "scorecard.scorers"}
 MODEL_KEYS = {"base", "revision", "adapter", "resolution", "buckets"}  # of [model]
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+# Of a study and of a policy: a folder, a partition of Dagster, an alias of MLflow.
+PLAIN_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
 SECTIONS: tuple[str, ...] = ("study", "lake", "cache", "votes", "arena", "gap", "training_set")
 SECTIONS += ("model", "train", "policy", "generation", "scorecard", "ksort")
 
@@ -54,11 +55,11 @@ def policy_names(path: Path) -> list[str]:
     names = [entry.get("name") for entry in read_study(path).get("policy", [])]
     if not names or None in names or len(set(names)) < len(names):
         raise ConfigError(f"{path}: every [[policy]] needs a name of its own, found {names}")
-    for name in names:  # it becomes a folder, an MLflow run and an asset's partition
-        if not isinstance(name, str) or not NAME.fullmatch(name):
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(PLAIN_NAME, name):
             raise ConfigError(
-                f"{path}: policy {name!r}: a name has letters, digits, '_', '-' and '.', begins "
-                "with none of the last two, and is no longer than 100"
+                f"{path}: policy {name!r}: a name has letters, digits, '_' and '-', begins "
+                "with none of the last, and is no longer than 100"
             )
     return names
 

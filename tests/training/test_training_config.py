@@ -130,7 +130,9 @@ def test_a_broken_or_missing_file_is_named(tmp_path):
         policy_names(write(tmp_path, "[[policy]]\nname = 'x'\n[[policy]]\nname = 'x'"))
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\\\b", "-x", "a\\tb", "x" * 101])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "a\\\\b", "-x", "a\\tb", "sd1.5", "x" * 101]
+)
 def test_a_policys_name_is_one_plain_part_of_a_path(name, tmp_path):
     study = write(tmp_path, f'[[policy]]\nname = "base"\n[[policy]]\nname = "{name}"')
     with pytest.raises(ConfigError, match="a name has letters, digits"):
