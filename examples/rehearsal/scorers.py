@@ -7,17 +7,20 @@
 | hps_v2, hps_v2.1 | HPS_v2_compressed.pt, HPS_v2.1_compressed.pt in open_clip's keys: xswu/HPSv2 |
 | imagereward | ImageReward.pt in the keys of its BLIP: THUDM/ImageReward |
 | aesthetic | aesthetic-model.pth: trl-lib/ddpo-aesthetic-predictor |
+| hps_v3 | HPSv3.safetensors in transformers 4.45's keys, Qwen2-VL's files: MizzenAI/HPSv3 |
 
 Tokenizers lie beside them, and CLIP beside the aesthetic head, because no hub is asked here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from examples.rehearsal import checkpoints
 from examples.rehearsal.bases import clip_tokenizer
+from examples.rehearsal.checkpoints import shrunk
 
 WIDTH, SIDE, PATCH, WORDS = 64, 32, 8, 24
 
@@ -51,86 +54,18 @@ def spread_out(model: Any) -> None:
 
 def save_hps(folder: Path, version: str) -> Path:
     """Save a CLIP in open_clip's keys, as HPS's authors did: `{"state_dict": ...}`."""
-    keys = dict(open_clip_keys())
-    torch.save({"state_dict": {k: 0.2 * torch.randn(s) for k, s in keys.items()}},
+    tokens = len(clip_tokenizer())
+    sizes = {1280: WIDTH, 3840: 3 * WIDTH, 5120: 96, 257: (SIDE // PATCH) ** 2 + 1, 14: PATCH}
+    sizes |= {1024: WIDTH, 3072: 3 * WIDTH, 4096: 96, 77: WORDS, 49408: tokens}
+    torch.save({"state_dict": drawn(shrunk(checkpoints.HPS, sizes), 0.2)},
                folder / f"HPS_{version}_compressed.pt")  # fmt: skip
     clip_tokenizer().save_pretrained(folder)
     return folder
 
 
-def open_clip_keys() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield (key, shape) of open_clip's CLIP with two layers in each tower."""
-    joint, tokens = 48, len(clip_tokenizer())
-    yield "logit_scale", ()
-    yield "positional_embedding", (WORDS, WIDTH)
-    yield "token_embedding.weight", (tokens, WIDTH)
-    yield "text_projection", (WIDTH, joint)
-    yield "visual.class_embedding", (WIDTH,)
-    yield "visual.positional_embedding", ((SIDE // PATCH) ** 2 + 1, WIDTH)
-    yield "visual.conv1.weight", (WIDTH, 3, PATCH, PATCH)
-    yield "visual.proj", (WIDTH, joint)
-    for norm in ("ln_final", "visual.ln_pre", "visual.ln_post"):
-        yield f"{norm}.weight", (WIDTH,)
-        yield f"{norm}.bias", (WIDTH,)
-    for prefix in ("transformer", "visual.transformer"):
-        for layer in range(2):
-            block = f"{prefix}.resblocks.{layer}"
-            yield f"{block}.attn.in_proj_weight", (3 * WIDTH, WIDTH)
-            yield f"{block}.attn.in_proj_bias", (3 * WIDTH,)
-            for name, out, into in (
-                ("attn.out_proj", WIDTH, WIDTH),
-                ("mlp.c_fc", 96, WIDTH),
-                ("mlp.c_proj", WIDTH, 96),
-            ):
-                yield from linear(f"{block}.{name}", out, into)
-            for name in ("ln_1", "ln_2"):
-                yield from norm_keys(f"{block}.{name}", WIDTH)
-
-
-def linear(name: str, out: int, into: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the keys of a linear layer."""
-    yield f"{name}.weight", (out, into)
-    yield f"{name}.bias", (out,)
-
-
-def norm_keys(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield the keys of a layer norm."""
-    yield f"{name}.weight", (width,)
-    yield f"{name}.bias", (width,)
-
-
-def imagereward_keys(words: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield (key, shape) of ImageReward's BLIP with two layers in each encoder, and of its head."""
-    vision, text = 128, WIDTH
-    v, t = "blip.visual_encoder", "blip.text_encoder"
-    yield f"{v}.cls_token", (1, 1, vision)
-    yield f"{v}.pos_embed", (1, (SIDE // PATCH) ** 2 + 1, vision)
-    yield f"{v}.patch_embed.proj.weight", (vision, 3, PATCH, PATCH)
-    yield f"{v}.patch_embed.proj.bias", (vision,)
-    yield from norm_keys(f"{v}.norm", vision)
-    yield f"{t}.embeddings.word_embeddings.weight", (words, text)
-    yield f"{t}.embeddings.position_embeddings.weight", (40, text)
-    yield from norm_keys(f"{t}.embeddings.LayerNorm", text)
-    for i in range(2):
-        for name in ("norm1", "norm2"):
-            yield from norm_keys(f"{v}.blocks.{i}.{name}", vision)
-        yield from linear(f"{v}.blocks.{i}.attn.qkv", 3 * vision, vision)
-        yield from linear(f"{v}.blocks.{i}.attn.proj", vision, vision)
-        yield from linear(f"{v}.blocks.{i}.mlp.fc1", 96, vision)
-        yield from linear(f"{v}.blocks.{i}.mlp.fc2", vision, 96)
-        layer = f"{t}.encoder.layer.{i}"
-        for kind, width in (("attention", text), ("crossattention", vision)):
-            yield from linear(f"{layer}.{kind}.self.query", text, text)
-            yield from linear(f"{layer}.{kind}.self.key", text, width)
-            yield from linear(f"{layer}.{kind}.self.value", text, width)
-            yield from linear(f"{layer}.{kind}.output.dense", text, text)
-            yield from norm_keys(f"{layer}.{kind}.output.LayerNorm", text)
-        yield from linear(f"{layer}.intermediate.dense", 96, text)
-        yield from linear(f"{layer}.output.dense", text, 96)
-        yield from norm_keys(f"{layer}.output.LayerNorm", text)
-    for number, (out, into) in {0: (32, text), 2: (24, 32), 4: (16, 24), 6: (8, 16)}.items():
-        yield from linear(f"mlp.layers.{number}", out, into)
-    yield from linear("mlp.layers.7", 1, 8)
+def drawn(shapes: Mapping[str, tuple[int, ...]], std: float) -> dict[str, torch.Tensor]:
+    """Return a tensor of each name and shape."""
+    return {name: std * torch.randn(shape) for name, shape in shapes.items()}
 
 
 def bert_words() -> list[str]:
@@ -141,7 +76,10 @@ def bert_words() -> list[str]:
 
 def save_imagereward(folder: Path) -> Path:
     """Save ImageReward.pt and BERT's vocabulary."""
-    state = {key: 0.15 * torch.randn(shape) for key, shape in imagereward_keys(len(bert_words()))}
+    sizes = {1024: 128, 3072: 384, 4096: 96, 197: (SIDE // PATCH) ** 2 + 1, 16: PATCH, 256: 32}
+    sizes |= {768: WIDTH, 30524: len(bert_words()), 512: 40, 128: 24, 64: 16}
+    state = drawn(shrunk(checkpoints.IMAGEREWARD, sizes), 0.15)
+    state["blip.text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
     torch.save(state, folder / "ImageReward.pt")
     (folder / "vocab.txt").write_text("\n".join(bert_words()))
     return folder
@@ -149,15 +87,49 @@ def save_imagereward(folder: Path) -> Path:
 
 def save_aesthetic(folder: Path) -> Path:
     """Save the MLP's linear layers, numbered as in the published head, and CLIP in clip/."""
-    shapes = {0: (32, 48), 2: (24, 32), 4: (16, 24), 6: (8, 16), 7: (1, 8)}
-    state = {
-        key: 0.5 * torch.randn(shape)
-        for number, (out, into) in shapes.items()
-        for key, shape in linear(f"layers.{number}", out, into)
-    }
-    torch.save(state, folder / "aesthetic-model.pth")
+    sizes = {0: (32, 48), 2: (24, 32), 4: (16, 24), 6: (8, 16), 7: (1, 8)}
+    shapes = {f"layers.{number}.weight": shape for number, shape in sizes.items()}
+    shapes |= {f"layers.{number}.bias": shape[:1] for number, shape in sizes.items()}
+    torch.save(drawn(shapes, 0.5), folder / "aesthetic-model.pth")
     save_clip(folder / "clip")
     return folder
+
+
+def save_hps_v3(folder: Path) -> Path:
+    """Save HPSv3.safetensors, with Qwen2-VL's configuration and a tokenizer of few words."""
+    from safetensors.torch import save_file
+    from transformers import Qwen2VLConfig
+
+    tokenizer = qwen_tokenizer()
+    sizes = {1280: 32, 3840: 96, 5120: 128, 14: 28, 3584: 32, 512: 16, 18944: 48, 1024: 24}
+    sizes |= {151658: len(tokenizer) + 1}  # the reward token is added when it is read
+    save_file(drawn(shrunk(checkpoints.HPS_V3, sizes), 0.2), folder / "HPSv3.safetensors")
+    text = {"vocab_size": len(tokenizer) + 1, "hidden_size": 32, "intermediate_size": 48}
+    text |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    text |= {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "patch_size": 28}
+    Qwen2VLConfig(
+        text_config=text | {"rope_parameters": rope},
+        vision_config=vision,
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def qwen_tokenizer() -> Any:
+    """Return a tokenizer that knows Qwen2-VL's marks and the letters."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    marks = [f"<|{name}|>" for name in ("endoftext", "im_start", "im_end", "vision_start",
+                                        "vision_end", "image_pad")]  # fmt: skip
+    words = {token: number for number, token in enumerate(["<unk>", *marks, *bert_words()[5:44]])}
+    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    core.add_special_tokens(marks)
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=marks[0])
 
 
 SAVE = {
@@ -167,6 +139,7 @@ SAVE = {
     "hps_v2.1": lambda folder: save_hps(folder, "v2.1"),
     "imagereward": save_imagereward,
     "aesthetic": save_aesthetic,
+    "hps_v3": save_hps_v3,
 }
 
 

@@ -109,6 +109,10 @@ def make_votes(section: dict[str, Any], out: Path, seed: int) -> None:
     if not images:
         return
     section["images"] = inside(images)
+    if "no_images" in " ".join(sources):  # the images are in the data set's other form
+        write_source(
+            {}, votes.world(seed), out / section["images"] / "pickapic-00000-of-00001.parquet"
+        )
     if not (out / section["images"]).exists():
         raise ValueError(
             f"votes.images = {images!r} has no stand-in: name the folder of Pick-a-Pic's shards, "
@@ -121,8 +125,10 @@ def write_source(section: dict[str, Any], made: votes.World, place: Path) -> Non
     name = f"{section.get('format', '')} {place}".lower()
     folder, pattern = (place.parent, place.name) if place.suffix else (place, "")
     if re.search(r"pick-?_?a-?_?pic", name):
-        shards = [f"train-{k:05d}-of-00003-{0xB66AC786BF6FB553 + k:x}.parquet" for k in range(3)]
-        votes.write_pickapic(made, folder, [pattern] if pattern and "*" not in pattern else shards)
+        kind = ".tar" if pattern.endswith(".tar") else ".parquet"
+        shards = [f"train-{k:05d}-of-00003-{0xB66AC786BF6FB553 + k:x}{kind}" for k in range(3)]
+        names = [pattern] if pattern and "*" not in pattern else shards
+        votes.write_pickapic(made, folder, names, images="no_images" not in name)
         if pattern.startswith("train-*"):  # beside it lies the split whose prompts are drawn
             votes.write_pickapic(
                 votes.unseen(PROMPTS), folder, ["test_unique-00000-of-00001.parquet"]
@@ -132,6 +138,8 @@ def write_source(section: dict[str, Any], made: votes.World, place: Path) -> Non
     file.parent.mkdir(parents=True, exist_ok=True)
     if re.search(r"hpd_?-?v?3", name):
         votes.write_hpd_v3(made, file)
+    elif re.search(r"hpd_?-?v?2", name):
+        votes.write_hpd_v2(made, file)
     else:
         votes.write_table(made, file, section.get("columns", {}), section.get("outcomes", {}))
 
@@ -187,8 +195,10 @@ def make_prompts(file: Path) -> None:
             file.write_text("\n".join(texts))
         case ".json":
             file.write_text(json.dumps(texts))
-        case ".jsonl":
-            file.write_text("".join(f"{json.dumps({'prompt': text})}\n" for text in texts))
+        case ".jsonl":  # GenEval 2's keys, of which a plain list of prompts has the first
+            asked = {"vqa_list": [["Is there a picture?", "yes"]], "skills": ["object"]}
+            lines = (json.dumps({"prompt": text} | asked) for text in texts)
+            file.write_text("".join(f"{line}\n" for line in lines))
         case ".tsv":  # PartiPrompts
             lines = ("\t".join((text, "Animals", "Basic")) for text in texts)
             file.write_text("\n".join(["Prompt\tCategory\tChallenge", *lines]))

@@ -3,12 +3,16 @@
 | layout | taken from |
 |---|---|
 | Pick-a-Pic v2 | huggingface.co/datasets/yuvalkirstain/pickapic_v2, README.md: its `dataset_info` |
+| its `no_images` | the same columns without jpg_0 and jpg_1: yuvalkirstain/pickapic_v2_no_images |
+| its tars | webdataset's README: a sample's files share a name; a .json and an image each side |
+| HPD v2 | huggingface.co/datasets/ymhao/HPDv2: train.json, in the folder of its images |
 | HPD v3 | huggingface.co/datasets/MizzenAI/HPDv3: train.json beside images/, from images.tar.gz.* |
 | an own table | the study's own `[votes] columns` and `outcomes`, images in folders beside it |
 """
 
 import io
 import json
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -113,10 +117,10 @@ def rotated(orientation: int) -> Image.Exif:
     return exif
 
 
-def write_pickapic(made: World, folder: Path, names: Sequence[str]) -> None:
-    """Write Pick-a-Pic v2's columns in its order, jpg bytes included, cut into the named shards.
+def write_pickapic(made: World, folder: Path, names: Sequence[str], *, images: bool = True) -> None:
+    """Write Pick-a-Pic v2's columns in its order, cut into the named shards: parquets or tars.
 
-    One row in 30 has no label, as in the published validation split.
+    images: with the jpg bytes. One row in 30 has no label, as in the published validation split.
     """
     rows = []
     for number, vote in enumerate(made.votes.iter_rows(named=True)):
@@ -137,7 +141,38 @@ def write_pickapic(made: World, folder: Path, names: Sequence[str]) -> None:
     table = pl.DataFrame(rows).with_columns(pl.col("created_at").dt.cast_time_unit("ns"))
     folder.mkdir(parents=True, exist_ok=True)
     for place, name in enumerate(names):
-        table.gather_every(len(names), place).write_parquet(folder / name)
+        part = table.gather_every(len(names), place)
+        if name.endswith(".tar"):
+            write_samples(part, folder / name)
+        else:
+            (part if images else part.drop("jpg_0", "jpg_1")).write_parquet(folder / name)
+
+
+def write_samples(table: pl.DataFrame, file: Path) -> None:
+    """Write each row as a sample of a webdataset tar: its images, and its other columns as JSON."""
+    with tarfile.open(file, "w") as archive:
+        for row in table.with_columns(pl.col(pl.Datetime).dt.strftime("%FT%T")).to_dicts():
+            members = {name: row.pop(name) for name in ("jpg_0", "jpg_1")}
+            for name, content in (members | {"json": json.dumps(row).encode()}).items():
+                member = tarfile.TarInfo(f"{row['__index_level_0__']:09d}.{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def write_hpd_v2(made: World, file: Path) -> None:
+    """Write HPD v2's train.json: pairs without names of models; a tie is a half for each."""
+    said = {"a": [1, 0], "b": [0, 1], "tie": [0.5, 0.5]}
+    records = [
+        {
+            "human_preference": said[vote["outcome"]],
+            "prompt": vote["prompt"],
+            "file_path": [f"{vote[f'image_{side}']}.jpg" for side in "ab"],
+            "user_hash": f"{vote['rater']:064x}",
+        }
+        for vote in made.votes.iter_rows(named=True)
+    ]
+    write_images(made, file.parent, ".jpg")
+    file.write_text(json.dumps(records))
 
 
 def write_hpd_v3(made: World, file: Path, number: int = 0) -> None:

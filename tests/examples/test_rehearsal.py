@@ -113,6 +113,33 @@ def test_check_says_that_everything_is_there(made, name):
     assert [(each.what, each.said) for each in found if not each.met] == []
 
 
+@pytest.mark.parametrize(
+    ("sources", "images", "models"),
+    [
+        ('"../data/pickapic/train-*.tar"', '"../data/pickapic"', 6),
+        ('"../data/pickapic_v2_no_images/*.parquet"', '"../data/pickapic_v2/data"', 6),
+        ('"../data/hpdv2/train.json"', None, 1),
+    ],
+    ids=["tars", "no_images", "hpd_v2"],
+)
+def test_other_published_layouts_of_votes_are_rehearsed(sources, images, models, tmp_path):
+    """Tars, the form without images, and HPD v2, with GenEval 2's prompts and HPS v3."""
+    study = tmp_path / "own.toml"
+    text = study_of("sd15_pickapic").read_text()
+    lines = re.sub(r"^sources = .*$", f"sources = [{sources}]", text, count=1, flags=re.M)
+    put = f"images = {images}" if images else ""
+    lines = re.sub(r"^images = .*$", put, lines, count=1, flags=re.M)
+    lines = lines.replace("evaluation_prompts.parquet", "geneval2_data.jsonl")
+    study.write_text(lines.replace('"pickscore", "hps_v2.1"', '"pickscore", "hps_v3"'))
+    path = read_study(rehearse(study, tmp_path / "x", policies=("base", "arenapo")))
+    found = needs(path)
+    assert [(each.what, each.said) for each in found if not each.met] == []
+    from arena.votes.read import read_votes
+
+    votes = read_votes(path.votes.sources).votes
+    assert len(set(votes["model_a"]) | set(votes["model_b"])) == models
+
+
 def text_with(path: Path, *changes: tuple[str, str]) -> Path:
     """Write the study anew with some words changed."""
     text = path.read_text()
@@ -228,7 +255,7 @@ def test_check_finds_votes_whose_images_did_not_come(made, tmp_path):
     ("change", "says"),
     [
         (("stable-diffusion-v1-5/stable-diffusion-v1-5", "else/none"), "has no stand-in"),
-        (('"pickscore", "clip"', '"pickscore", "hps_v3"'), "the scorer hps_v3 has no stand-in"),
+        (('"pickscore", "clip"', '"pickscore", "vqa"'), "the scorer vqa has no stand-in"),
         (("[study]", "[study"), "own.toml"),
     ],
 )

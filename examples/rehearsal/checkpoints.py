@@ -4,7 +4,8 @@ Each table is the `state_dict` of that class on the `meta` device, as made once 
 that are named. `blocks.{32}.` stands for blocks 0 to 31; the shape of a number is 1.
 """
 
-from math import prod
+import re
+from collections.abc import Mapping
 
 # HPS v2 and v2.1: open_clip 3.3.0 (and the copy in hpsv2 1.2.0), CLIP of ViT-H-14.json.
 HPS = """
@@ -174,6 +175,13 @@ def tensors(table: str) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def weights(table: str) -> int:
-    """Return how many numbers a checkpoint holds."""
-    return sum(map(prod, tensors(table).values()))
+def shrunk(table: str, sizes: Mapping[int, int], layers: int = 2) -> dict[str, tuple[int, ...]]:
+    """Return the table with other sizes, and only the first layers of each tower.
+
+    sizes: a number of the table -> the small one; one that is not named stays.
+    """
+    fewer = re.sub(r"\{\d+\}", f"{{{layers}}}", table)
+    return {
+        name: tuple(sizes.get(size, size) for size in shape)
+        for name, shape in tensors(fewer).items()
+    }
