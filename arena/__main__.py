@@ -17,7 +17,8 @@ from arena.escape import printable
 from arena.ratings.table import ESTIMATORS
 
 if TYPE_CHECKING:
-    from arena.votes.reading import Options, Reading
+    from arena.votes.options import Options
+    from arena.votes.read import Reading
 
 PARAMETERS = ("mu", "sigma", "beta", "tau", "draw_probability")
 
@@ -174,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _options(options: argparse.Namespace) -> "Options":
     """Return how the files are to be read."""
-    from arena.votes.reading import Options
+    from arena.votes.options import Options
 
     return Options(
         format=options.format,

@@ -12,12 +12,10 @@ from typing import Any
 import polars as pl
 
 from arena.atomic import replacing
-from arena.schema import RANKINGS
-from arena.votes.deliveries import fingerprint
 from arena.votes.faults import VotesError
-from arena.votes.read import with_pairs
-from arena.votes.reader import Reader, merged
-from arena.votes.reading import AS_THEY_ARE, Options
+from arena.votes.identity import fingerprint
+from arena.votes.options import AS_THEY_ARE, Options
+from arena.votes.read import Gathering
 from arena.votes.sources import File, staged
 
 FILES: dict[str, Any] = {
@@ -56,27 +54,24 @@ def take_in(
     """
     with staged(sources) as files:
         standing = _standing(files, replaces or {})
-        reader = Reader(standing, options, most_rejected)
-        pairwise, ranked, numbers = reader.whole()
+        reading = Gathering(standing, options, most_rejected).reading()
         marks = [fingerprint(file) for file in standing]
     known = set() if before is None else set(before.filter(pl.col("accepted") > 0)["file"])
-    faults = [file for file in reader.files if file.fault is not None]
+    faults = [file for file in reading.files if file.fault is not None]
     lost = next((file for file in faults if file.name in known), None)
     if lost is not None:
         raise VotesError(f"{lost.name}: was accepted before and cannot be now: {lost.fault}")
-    if not sum(file.accepted for file in reader.files):
+    if not reading.accepted:
         why = f"; {faults[0].name}: {faults[0].fault}" if faults else ""
         raise VotesError(f"no vote can be used of {len(standing)} files{why}")
-    with replacing(votes) as aside:
-        with_pairs(pairwise, ranked, numbers).write_parquet(aside, compression="zstd")
-    with replacing(rankings) as aside:
-        ranked.select(*RANKINGS).write_parquet(aside)
-    with replacing(rejected) as aside:
-        merged(reader.rejected).write_parquet(aside)
+    tables = ((votes, reading.votes), (rankings, reading.rankings), (rejected, reading.rejected))
+    for path, table in tables:
+        with replacing(path) as aside:
+            table.write_parquet(aside, compression="zstd")
     rows = [
         {name: getattr(said, name, None) for name in FILES}
         | {"file": said.name, "fingerprint": mark}
-        for said, mark in zip(reader.files, marks, strict=True)
+        for said, mark in zip(reading.files, marks, strict=True)
     ]
     return pl.DataFrame(rows, schema=FILES, orient="row")
 

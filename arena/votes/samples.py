@@ -14,8 +14,8 @@ from typing import Any
 import polars as pl
 
 from arena.votes.faults import Broken, shown
+from arena.votes.image_sources import is_image, members, sample_of
 from arena.votes.limits import MOST_COLUMNS, MOST_TEXT
-from arena.votes.tar_members import is_image, members, sample_of
 from arena.votes.text_tables import ROWS, batched, frame_of
 
 

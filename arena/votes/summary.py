@@ -13,7 +13,7 @@ import polars as pl
 from arena.escape import printable
 from arena.schema import UNNAMED, VOTES
 from arena.votes.layout import is_path
-from arena.votes.reading import FileReading, Reading, commonest
+from arena.votes.read import FileReading, Reading, commonest
 
 # A rater who gave fewer votes tells little about itself.
 FEW = 5
