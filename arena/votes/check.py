@@ -12,7 +12,7 @@ import polars as pl
 from arena.schema import OUTCOMES, REJECTED, REQUIRED, VOTES
 from arena.votes.faults import SHOWN, VotesError
 from arena.votes.limits import LONGEST_NAME, MOST_MODELS, MOST_VOTES
-from arena.votes.spellings import LAST_YEAR, NOTHING, in_utc, outcome_of
+from arena.votes.spellings import LAST_YEAR, NOTHING, in_utc, outcome_of, recoded
 from arena.votes.text_tables import as_text
 
 # No model's name is spread over lines: a quote went wrong there.
@@ -71,14 +71,14 @@ def check(
             continue
         held, given = rows.schema[name], pl.col(name)
         if name in REQUIRED:
-            columns[name] = _models(name, rows.schema[name], faults)
+            columns[name] = _models(name, held, faults)
         elif name == "created_at":
             columns[name] = in_utc(given, held)
-            told = _text(name, held) if held == pl.String or held.is_float() else given
-            doubts.append((name, NO_TIME, columns[name].is_null() & told.is_not_null()))
+            there = _text(name, held) if held == pl.String or held.is_float() else given
+            doubts.append((name, NO_TIME, columns[name].is_null() & there.is_not_null()))
         elif kind == pl.Boolean:
-            said = given.cast(pl.String).str.to_lowercase()
-            yes, no = said.is_in(["true", "1", "yes", "t"]), said.is_in(["false", "0", "no", "f"])
+            text = given.cast(pl.String).str.to_lowercase()
+            yes, no = text.is_in(["true", "1", "yes", "t"]), text.is_in(["false", "0", "no", "f"])
             columns[name] = pl.when(yes).then(True).when(no).then(False)
         else:
             lost = faults if name == "vote_id" else doubts
@@ -93,7 +93,7 @@ def check(
     order = {"row": pl.col("row").cast(pl.Int64)} | {n: columns[n] for n in VOTES if n in columns}
     wrong = {f"{k} wrong": where for k, (*_, where) in enumerate(faults + doubts)}
     table = rows.select(**order, **wrong)
-    said = []
+    rejected, doubted = [NONE], [NONE]
     bad = pl.Series([False]).new_from_index(0, rows.height)
     for k, (name, reason, _) in enumerate(faults + doubts):
         where = table[f"{k} wrong"].fill_null(False)
@@ -108,13 +108,10 @@ def check(
             *(pl.lit(names.get(name, name)).alias("column"), pl.lit(reason).alias("reason")),
             (value if name in rows.columns else pl.lit(None, pl.String)).alias("value"),
         )
-        said.append((k < len(faults), noted))
+        (rejected if k < len(faults) else doubted).append(noted)
     votes = table.select(*order)
-    return Checked(
-        votes.filter(~bad) if bad.any() else votes,
-        pl.concat([NONE, *(noted for is_fault, noted in said if is_fault)]),
-        pl.concat([NONE, *(noted for is_fault, noted in said if not is_fault)]),
-    )
+    votes = votes.filter(~bad) if bad.any() else votes
+    return Checked(votes, pl.concat(rejected), pl.concat(doubted))
 
 
 def _flat(rows: pl.DataFrame, names: Mapping[str, str], doubts: Faults) -> pl.DataFrame:
@@ -137,8 +134,8 @@ def _flat(rows: pl.DataFrame, names: Mapping[str, str], doubts: Faults) -> pl.Da
         if not isinstance(held, pl.Enum):
             # Outcomes and models are trimmed later: a rejection shows them as they are.
             text = _text(name, held) if held.is_float() else pl.col(name).cast(pl.String)
-            texts = rows.select(text.alias(name)).to_series()
-            rows = rows.with_columns(texts.cast(pl.Enum(texts.drop_nulls().unique().sort())))
+            column = rows.select(text.alias(name)).to_series()
+            rows = rows.with_columns(column.cast(pl.Enum(column.drop_nulls().unique().sort())))
     return rows
 
 
@@ -190,11 +187,8 @@ def _models(name: str, held: pl.DataType, faults: Faults) -> pl.Expr:
     faults.append((name, "empty", given.is_null()))
     if usable.all() and bare.equals(names):
         return given
-    known = dict(zip(names.filter(usable), bare.filter(usable), strict=True))
-    if not known:
-        return pl.lit(None, pl.Enum([]))
-    kind = pl.Enum(list(dict.fromkeys(known.values())))
-    return given.replace_strict(known, default=None, return_dtype=kind)
+    known = [text if good else None for text, good in zip(bare, usable, strict=True)]
+    return recoded(name, known, pl.Enum(list(dict.fromkeys(filter(None, known)))))
 
 
 def _counts(

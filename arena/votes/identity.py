@@ -8,21 +8,15 @@ file's fingerprint, so the images in it cost nothing.
 """
 
 import hashlib
-import tarfile
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import count
-from pathlib import Path
 
 import polars as pl
 
-from arena.votes.columnar import Columnar, is_large
 from arena.votes.containers import open_table
 from arena.votes.faults import UNREADABLE, sentence
-from arena.votes.image_sources import is_image, members
-from arena.votes.limits import MOST_TEXT
 from arena.votes.packed import opened
-from arena.votes.samples import Samples
 from arena.votes.sources import File
 
 # A vote's content. The name of its file is left out: renaming a file changes no vote.
@@ -100,8 +94,8 @@ def keys_of(table: pl.DataFrame) -> pl.DataFrame:
     absent = pl.Series([None], dtype=pl.String).new_from_index(0, table.height)
     given, time = (table.get_column(n, default=absent) for n in ("vote_id", "created_at"))
     keys = {"id": given.hash(), "text": content(table, True).hash(), "timed": time.is_not_null()}
-    keys = pl.DataFrame(keys | {"file": table["file"]})
-    return keys.with_columns(id=pl.when(given.is_not_null()).then("id"))
+    whole = pl.DataFrame(keys | {"file": table["file"]})
+    return whole.with_columns(id=pl.when(given.is_not_null()).then("id"))
 
 
 def repeats(keys: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Series]:
@@ -149,18 +143,18 @@ def repeated(files: Sequence[File]) -> dict[int, int]:
 
 
 def fingerprint(file: File) -> str:
-    """Return a hash of what the arena may read of a file.
+    """Return a hash of what the arena may read of a file, after a word for what was hashed.
 
     Raises VotesError where it cannot be opened; a file that is no table is hashed by its bytes.
     """
+    from arena.votes import columnar, samples  # see `open_table`
+
     digest, kind = hashlib.sha256(), "bytes"
     try:
         table = open_table(file.path)
-        kind = table.kind if isinstance(table, Columnar | Samples) else kind
-        if isinstance(table, Columnar):
-            _add_columns(table, digest)
-        elif isinstance(table, Samples):
-            _add_tar(file.path, digest)
+        if isinstance(table, columnar.Columnar | samples.Samples):
+            kind = table.kind
+            table.add_to(digest)
     except UNREADABLE:
         digest, kind = hashlib.sha256(), "bytes"  # spoiled further on
     if kind == "bytes":
@@ -171,30 +165,3 @@ def fingerprint(file: File) -> str:
         except UNREADABLE as error:
             raise sentence(error, file.name) from None
     return f"{kind}:{digest.hexdigest()}"
-
-
-def _add_columns(table: Columnar, digest: "hashlib._Hash") -> None:
-    """Hash the values of typed columns, however the file has cut and packed them."""
-    names = [name for name in table.fields if not is_large(table.fields[name])]
-    columns = {name: hashlib.sha256() for name in names}
-    for frame in table.frames(names):
-        for name, column in columns.items():
-            if frame.is_empty():
-                continue
-            values = frame[name]
-            if values.dtype.is_nested():
-                values = pl.Series([repr(each) for each in values.to_list()], dtype=pl.String)
-            texts = values.cast(pl.String).fill_null("\0").str.join("\x1f").item()
-            column.update(f"{texts}\x1f".encode())
-    for name, column in columns.items():
-        digest.update(f"{name} {table.fields[name]} {column.hexdigest()}\n".encode())
-
-
-def _add_tar(path: Path, digest: "hashlib._Hash") -> None:
-    """Hash every member's header, and the content of those that are no images."""
-    with tarfile.open(path, "r:") as archive:
-        for member in members(archive):
-            digest.update(f"{member.name}\0{member.size}\0{member.mtime}\0".encode())
-            if not is_image(member.name) and member.size <= MOST_TEXT:
-                content = archive.extractfile(member)
-                digest.update(content.read() if content else b"")

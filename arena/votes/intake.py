@@ -78,11 +78,11 @@ def take_in(
 
 def _standing(files: Sequence[File], replaces: Mapping[str, str]) -> list[File]:
     """Leave out the files that a correction replaces."""
-    names = {file.base for file in files}
+    names = {Path(file.name).name for file in files}
     for new in replaces:
         if new not in names:
             raise VotesError(f"votes.replaces: no source has the file {new}; check its name")
-    return [file for file in files if file.base not in replaces.values()]
+    return [file for file in files if Path(file.name).name not in replaces.values()]
 
 
 def arrivals(files: pl.DataFrame, before: pl.DataFrame | None) -> pl.DataFrame:

@@ -28,6 +28,7 @@ from arena.votes.options import AS_THEY_ARE, Options
 from arena.votes.placing import hashed_raters, with_images_placed
 from arena.votes.rankings import pairs_of
 from arena.votes.sources import File, staged
+from arena.votes.spellings import recoded
 
 # What an estimator needs of a vote.
 BALLOT = ("model_a", "model_b", "outcome", "created_at", "votes_a", "votes_b", "votes_tie", "count")
@@ -199,12 +200,13 @@ class Gathering:
             raise VotesError(f"{named:,} models, more than {MOST_MODELS:,}")
         if rankings.height and only is None:
             votes = with_pairs(votes, rankings)
-        noted = [merged(rows) if rows else NONE for rows in (self.rejected, self.doubts)]
+        rejected, doubts = (merged(x) if x else NONE for x in (self.rejected, self.doubts))
         if self.options.salt is not None:
             # One comma too many, and the rater stands in any column.
-            noted = [rows.with_columns(value=pl.lit(None, pl.String)) for rows in noted]
+            nothing = pl.lit(None, pl.String)
+            rejected, doubts = (x.with_columns(value=nothing) for x in (rejected, doubts))
         votes = votes.select(*VOTES) if only is None else votes
-        return Reading(votes, rankings.select(*RANKINGS), *noted, self.files, folder)
+        return Reading(votes, rankings.select(*RANKINGS), rejected, doubts, self.files, folder)
 
     def _usable(self, parts: Iterator[Part]) -> list[Part]:
         """Return the parts of the last file, none where it is left out as a whole."""
@@ -235,7 +237,7 @@ class Gathering:
         if several or table["vote_id"].null_count() < table.height:
             table = self._kept(table, keys_of(table))
         # Names of files and places of images come last, as no vote_id depends on them.
-        names = pl.Series([file.base for file in self.sources], dtype=pl.String)
+        names = pl.Series([Path(file.name).name for file in self.sources], dtype=pl.String)
         table = with_ids(table)
         table = table.with_columns(pl.col("source").fill_null(names.gather(table["file"])))
         if self.options.images == "ids" or not (several or self.options.images == "resolved"):
@@ -298,7 +300,7 @@ def stacked(parts: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, int]:
     schema = {"model_a": models, "model_b": models, "outcome": pl.Enum(OUTCOMES)}
     alike = [
         part.with_columns(
-            pl.col(side).replace_strict(kind.categories, kind.categories, return_dtype=models)
+            recoded(side, kind.categories, models).alias(side)
             for side, kind in zip(("model_a", "model_b"), pair, strict=True)
         )
         for part, pair in zip(parts, kinds, strict=True)

@@ -48,11 +48,6 @@ class File:
     path: Path
     name: str
 
-    @property
-    def base(self) -> str:
-        """Return the last part of the name."""
-        return self.name.partition("?")[0].rpartition("/")[2] or self.name
-
 
 @contextmanager
 def staged(sources: Sequence[Path | str]) -> Iterator[list[File]]:

@@ -5,7 +5,7 @@ ISO 8601, databases, pandas and spreadsheets write.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import polars as pl
@@ -74,6 +74,11 @@ def meaning(word: str) -> str | None:
     return WORDS.get(said) or WORDS.get(ENDING.sub("", said))
 
 
+def recoded(name: str, texts: Sequence[str | None] | pl.Series, kind: pl.Enum) -> pl.Expr:
+    """Return a column of pl.Enum in another one: the k-th of its categories as the k-th text."""
+    return pl.lit(pl.Series(texts, dtype=kind)).gather(pl.col(name).to_physical().cast(pl.UInt32))
+
+
 def outcome_of(
     held: pl.DataType, sides: Mapping[str, pl.Expr], outcomes: Mapping[str, str]
 ) -> tuple[pl.Expr, pl.Expr | None]:
@@ -86,10 +91,10 @@ def outcome_of(
     assert isinstance(held, pl.Enum)
     kind, column, texts = pl.Enum(OUTCOMES), pl.col("outcome"), held.categories
     if not outcomes and set(texts) <= set(OUTCOMES):
-        return column.replace_strict(texts, texts, return_dtype=kind), None
+        return recoded("outcome", texts, kind), None
     spelled = {word: plain(word) for word in texts}
     meant = {word: outcomes.get(s) or meaning(s) for word, s in spelled.items()}
-    by_word = column.replace_strict(meant, default=None, return_dtype=kind)
+    by_word = recoded("outcome", list(meant.values()), kind)
     unsettled = [word for word in texts if word not in OUTCOMES and spelled[word] not in outcomes]
     if not unsettled:
         return by_word, None
@@ -132,7 +137,7 @@ def in_utc(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
         )
         found = micro.round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
         if not kind.is_numeric():
-            one = pl.when(number.is_null()).then(text)
+            one: pl.Expr = pl.when(number.is_null()).then(text)
             for pattern, spelling in RESPELLED:
                 one = one.str.replace(pattern, spelling)
             parsed = (
