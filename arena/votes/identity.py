@@ -21,24 +21,9 @@ from arena.votes.sources import File
 
 # A vote's content. The name of its file is left out: renaming a file changes no vote.
 CONTENT = (
-    "source",
-    "model_a",
-    "model_b",
-    "outcome",
-    "prompt_id",
-    "prompt",
-    "image_a",
-    "image_b",
-    "rater",
-    "created_at",
-    "split",
-    "dimension",
-    "votes_a",
-    "votes_b",
-    "votes_tie",
-    "models",
-    "images",
-    "ranks",
+    *("source", "model_a", "model_b", "outcome", "prompt_id", "prompt", "image_a", "image_b"),
+    *("rater", "created_at", "split", "dimension", "votes_a", "votes_b", "votes_tie"),
+    *("models", "images", "ranks"),
 )
 ABSENT, BETWEEN = "\0", "\x1f"
 

@@ -93,28 +93,22 @@ def arrivals(files: pl.DataFrame, before: pl.DataFrame | None) -> pl.DataFrame:
     be used) or gone.
     """
     before = pl.DataFrame(schema=FILES) if before is None else before
-    known = dict(before.select("file", "fingerprint").iter_rows())
-    contents = set(known.values())
-    said = []
-    for one in files.iter_rows(named=True):
-        name, content = one["file"], one["fingerprint"]
-        if one["fault"] is not None:
-            arrival = "left out"
-        elif one["repeats"] is not None:
-            arrival = "repeated"
-        elif known.get(name) == content:
-            arrival = "unchanged"
-        elif name in known:
-            arrival = "changed"
-        else:
-            arrival = "renamed" if content in contents else "new"
-        said.append((name, arrival, one["rows"]))
-    still = {*files["file"], *files.join(before, on="fingerprint", how="semi")["file"]}
-    renamed = set(files["fingerprint"])
-    said += [
-        (one["file"], "gone", one["rows"])
-        for one in before.iter_rows(named=True)
-        if one["file"] not in still and one["fingerprint"] not in renamed
-    ]
-    schema = {"file": pl.String, "arrival": pl.String, "rows": pl.Int64}
-    return pl.DataFrame(said, schema=schema, orient="row")
+    last = before.select("file", before="fingerprint").unique("file", keep="last")
+    known = pl.col("before").is_not_null()
+    arrival = (
+        pl.when(pl.col("fault").is_not_null())
+        .then(pl.lit("left out"))
+        .when(pl.col("repeats").is_not_null())
+        .then(pl.lit("repeated"))
+        .when(pl.col("before") == pl.col("fingerprint"))
+        .then(pl.lit("unchanged"))
+        .when(known)
+        .then(pl.lit("changed"))
+        .when(pl.col("fingerprint").is_in(last["before"].implode()))
+        .then(pl.lit("renamed"))
+        .otherwise(pl.lit("new"))
+    )
+    now = files.join(last, on="file", how="left", maintain_order="left")
+    gone = before.join(files, on="file", how="anti").join(files, on="fingerprint", how="anti")
+    said = (now.with_columns(arrival=arrival), gone.with_columns(arrival=pl.lit("gone")))
+    return pl.concat(one.select("file", "arrival", "rows") for one in said)
