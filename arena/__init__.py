@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from arena.ratings.trueskill import TrueSkill
     from arena.votes.faults import VotesError
     from arena.votes.images import Images
-    from arena.votes.read import read_votes
-    from arena.votes.reading import Options, Reading
+    from arena.votes.options import Options
+    from arena.votes.read import Reading, read_votes
 
 _HOMES = {
     "BradleyTerry": "arena.ratings.bradley_terry",
     "Images": "arena.votes.images",
-    "Options": "arena.votes.reading",
+    "Options": "arena.votes.options",
     "Ratings": "arena.ratings.table",
-    "Reading": "arena.votes.reading",
+    "Reading": "arena.votes.read",
     "Thurstone": "arena.ratings.thurstone",
     "TrueSkill": "arena.ratings.trueskill",
     "VotesError": "arena.votes.faults",

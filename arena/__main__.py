@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from arena.escape import printable
-from arena.ratings.table import ESTIMATORS
 
 if TYPE_CHECKING:
-    from arena.votes.reading import Options, Reading
+    from arena.votes.options import Options
+    from arena.votes.read import Reading
 
 PARAMETERS = ("mu", "sigma", "beta", "tau", "draw_probability")
 
@@ -99,7 +99,12 @@ def _parser() -> argparse.ArgumentParser:
 
     what = "Rate every model and print the leaderboard."
     fit = _command(commands, "fit", what, " --out ratings.parquet", run_fit)
-    fit.add_argument("--estimator", choices=list(ESTIMATORS), default="trueskill")
+    fit.add_argument(
+        "--estimator",
+        metavar="NAME",
+        default="trueskill",
+        help="trueskill (the default), thurstone or bradley_terry",
+    )
     fit.add_argument("--mu", type=float, help="prior mean (default 25)")
     fit.add_argument("--sigma", type=float, help="prior standard deviation (default 25/3)")
     fit.add_argument("--beta", type=float, help="spread of one performance (default 25/6)")
@@ -174,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _options(options: argparse.Namespace) -> "Options":
     """Return how the files are to be read."""
-    from arena.votes.reading import Options
+    from arena.votes.options import Options
 
     return Options(
         format=options.format,

@@ -19,9 +19,8 @@ import polars as pl
 
 from arena.escape import printable
 from arena.layouts import LAYOUTS, TOGETHER, Pair, Stored
-from arena.votes.image_fault import ImageFault
-from arena.votes.images import THREADS, Images
-from arena.votes.reading import Reading
+from arena.votes.images import THREADS, ImageFault, Images
+from arena.votes.read import Reading
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pydantic import (
 
 from arena.ratings.table import estimator
 from arena.votes.intake import MOST_REJECTED
-from arena.votes.reading import Options
+from arena.votes.options import Options
 from evaluation.errors import EvaluationError
 from evaluation.scorers.naming import parse_all
 from training.config import GapEstimator

@@ -11,10 +11,10 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from arena.votes.deliveries import fingerprint
 from arena.votes.faults import VotesError
+from arena.votes.identity import fingerprint
 from arena.votes.intake import arrivals, take_in
-from arena.votes.reading import Options
+from arena.votes.options import Options
 from arena.votes.sources import File, as_url, present, remote_rows, without_query
 from assets.anomalies import ties_are_steady
 from assets.content import remembered

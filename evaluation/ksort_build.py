@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arena.votes.image_fault import ImageFault
+from arena.votes.images import ImageFault
 from arena.votes.images import Images as Source
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from arena.votes.image_fault import ImageFault
+from arena.votes.images import ImageFault
 from arena.votes.images import Images as Source
 from evaluation.errors import EvaluationError
 from evaluation.kept import Key

@@ -234,8 +234,7 @@ def _tell_of_another_vae(folder: Path, say: Say) -> None:
 
 def _contents(images: Iterable[str], source: Path | None) -> Iterator[tuple[str, bytes]]:
     """Yield (image, bytes) of every wanted image, in the source's order."""
-    from arena.votes.image_fault import ImageFault
-    from arena.votes.images import Images
+    from arena.votes.images import ImageFault, Images
 
     try:
         for image, content in Images([source] if source else []).contents(images):

@@ -69,8 +69,7 @@ def pixels_of(image: str, content: bytes, shape: Shape, view: View, digest: str)
     """Decode, scale until it covers `shape` and crop: (3, height, width), in [-1, 1]."""
     from PIL import Image, ImageOps
 
-    from arena.votes.image_fault import ImageFault
-    from arena.votes.images import decoded
+    from arena.votes.images import ImageFault, decoded
 
     try:
         picture = decoded(content)

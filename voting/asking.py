@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from arena.ratings.table import Ratings
-from arena.votes.image_fault import ImageFault
+from arena.votes.images import ImageFault
 from voting.ballots import Ballots, Refused
 from voting.catalogue import Catalogue, Item, Pictures, open_catalogue
 from voting.choice import Chooser, rated

@@ -24,7 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from arena.votes.image_fault import ImageFault
+from arena.votes.images import ImageFault
 from voting.asking import Asking, NothingLeft
 from voting.ballots import Refused
 from voting.guard import COOKIE_SECONDS, MOST_BYTES, Guard, Rates

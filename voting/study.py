@@ -11,8 +11,8 @@ from typing import Any
 
 from arena.votes.faults import VotesError
 from arena.votes.images import Images
+from arena.votes.options import Options
 from arena.votes.read import read_votes
-from arena.votes.reading import Options
 from arena.votes.sources import as_url
 from training.study_file import read_study
 

@@ -1,5 +1,6 @@
 """Typed columns: parquet, and Arrow's files and streams. Only the columns asked for are read."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,7 @@ from arena.votes.limits import (
 
 ROWS = 1 << 20  # in one frame
 SHORT = 64  # bytes of a text that may stand in every row
-PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
+ARROW_FILE = b"ARROW1"
 
 
 class Columnar:
@@ -86,6 +87,23 @@ class Columnar:
         small = [name for name in columns if name in self.fields and self._is_small(name)]
         rows = (row for batch in self._read(small, ()) for row in batch.to_pylist())
         yield from enumerate(rows, start=1)
+
+    def add_to(self, digest: "hashlib._Hash") -> None:
+        """Hash the values of the columns without images, however the file has cut and packed them.
+        """
+        names = [name for name in self.fields if not is_large(self.fields[name])]
+        columns = {name: hashlib.sha256() for name in names}
+        for frame in self.frames(names):
+            for name, column in columns.items():
+                if frame.is_empty():
+                    continue
+                values = frame[name]
+                if values.dtype.is_nested():
+                    values = pl.Series([repr(each) for each in values.to_list()], dtype=pl.String)
+                texts = values.cast(pl.String).fill_null("\0").str.join("\x1f").item()
+                column.update(f"{texts}\x1f".encode())
+        for name, column in columns.items():
+            digest.update(f"{name} {self.fields[name]} {column.hexdigest()}\n".encode())
 
     def _is_small(self, name: str) -> bool:
         """Tell whether a column can be read without the images in it."""

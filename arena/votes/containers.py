@@ -13,12 +13,10 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from arena.votes.columnar import ARROW_FILE, ARROW_STREAM, PARQUET, Arrow, Parquet
 from arena.votes.faults import Broken, VotesError
 from arena.votes.limits import MOST_COLUMNS
 from arena.votes.packed import Bounded, opened
 from arena.votes.regular import AHEAD
-from arena.votes.samples import Samples
 from arena.votes.text_tables import Csv, Json
 
 # What people deliver by mistake, by its first bytes, and what to do instead.
@@ -36,7 +34,7 @@ NO_TABLES = {
     b"\x89png": "an image, not a file of votes",
     b"\xff\xd8\xff": "an image, not a file of votes",
 }
-TYPED = {PARQUET: Parquet, ARROW_FILE: Arrow, ARROW_STREAM: Arrow}
+TYPED = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
 
 
 class Table(Protocol):
@@ -72,13 +70,18 @@ def open_table(path: Path) -> Table:
     for magic, what in NO_TABLES.items():
         if start.startswith(magic) or lowered.startswith(magic.lower()):
             raise VotesError(f"this is {what}")
-    typed = TYPED.get(start[:4]) or TYPED.get(start[:6])
+    kind = TYPED.get(start[:4]) or TYPED.get(start[:6])
+    kind = "tar" if start[257:262] == b"ustar" else kind
     table: Table
-    if typed is not None or start[257:262] == b"ustar":
+    if kind is not None:
         stream.close()
         if isinstance(stream.raw, Bounded):
-            raise VotesError(f"a packed {typed.kind if typed else 'tar'} file; unpack it")
-        table = (typed or Samples)(path)
+            raise VotesError(f"a packed {kind} file; unpack it")
+        # A text needs none of pyarrow's readers, and a command would start later for them.
+        from arena.votes import columnar, samples
+
+        kinds: Any = {"parquet": columnar.Parquet, "arrow": columnar.Arrow, "tar": samples.Samples}
+        table = kinds[kind](path)
     else:
         encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         if encoding == "utf-8-sig" and b"\0" in start[:1024]:

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
-from arena.votes.image_fault import ImageFault
+from arena.votes.image_sources import ImageFault
 from arena.votes.limits import MOST_BYTES, REDIRECTS, SECONDS
 
 MOVED = (301, 302, 303, 307, 308)

@@ -1,46 +1,43 @@
-"""What makes a vote itself: a name for every vote that came without one, and votes that came twice.
+"""What makes a vote itself, and a delivery: names for votes without one, and what came twice.
 
 A name is a hash of the row's content and its number among equal rows, so that neither a new file
 nor a renamed one changes it. It must be the same on every machine and for every version of every
-library, because gaps are joined to votes by it: BLAKE2b over the columns' texts.
+library, because gaps are joined to votes by it: BLAKE2b over the columns' texts. Files are the same
+delivery by content, whatever they are called and however packed; only what can be votes makes a
+file's fingerprint, so the images in it cost nothing.
 """
 
+import hashlib
+from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import count
 
 import polars as pl
 
+from arena.votes.containers import open_table
+from arena.votes.faults import UNREADABLE, sentence
+from arena.votes.packed import opened
+from arena.votes.sources import File
+
 # A vote's content. The name of its file is left out: renaming a file changes no vote.
 CONTENT = (
-    "source",
-    "model_a",
-    "model_b",
-    "outcome",
-    "prompt_id",
-    "prompt",
-    "image_a",
-    "image_b",
-    "rater",
-    "created_at",
-    "split",
-    "dimension",
-    "votes_a",
-    "votes_b",
-    "votes_tie",
-    "models",
-    "images",
-    "ranks",
+    *("source", "model_a", "model_b", "outcome", "prompt_id", "prompt", "image_a", "image_b"),
+    *("rater", "created_at", "split", "dimension", "votes_a", "votes_b", "votes_tie"),
+    *("models", "images", "ranks"),
 )
-KEYS = {"id": pl.UInt64, "text": pl.UInt64, "timed": pl.Boolean, "file": pl.Int32}
 ABSENT, BETWEEN = "\0", "\x1f"
 
 
-def content(table: pl.DataFrame) -> pl.Series:
-    """Return every row's content as one text; a column that a table lacks is as one of nulls."""
+def content(table: pl.DataFrame, every: bool = False) -> pl.Series:
+    """Return every row's content as one text.
+
+    every: whether a column that a table lacks is as one of nulls, so that tables can be compared.
+    """
     texts = []
     for name in CONTENT:
         kind = table.schema.get(name)
         if kind is None:
+            texts += [pl.lit("")] if every else []
             continue
         column = pl.col(name)
         if isinstance(kind, pl.List):
@@ -74,17 +71,16 @@ def with_ids(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(vote_id=pl.when(nameless).then(made.gather(place)).otherwise(given))
 
 
-def keys_of(table: pl.DataFrame, file: int) -> pl.DataFrame:
+def keys_of(table: pl.DataFrame) -> pl.DataFrame:
     """Return what tells whether a vote came before: 64-bit hashes of its id and its content.
 
-    table: the content, and `vote_id`, null where none was given. file: the number of its file.
+    table: the content, `file` (its number) and `vote_id`, null where none was given.
     """
     absent = pl.Series([None], dtype=pl.String).new_from_index(0, table.height)
     given, time = (table.get_column(n, default=absent) for n in ("vote_id", "created_at"))
-    keys = {"id": given.hash(), "text": content(table).hash(), "timed": time.is_not_null()}
-    return pl.DataFrame(keys).with_columns(
-        id=pl.when(given.is_not_null()).then("id"), file=pl.lit(file, pl.Int32)
-    )
+    keys = {"id": given.hash(), "text": content(table, True).hash(), "timed": time.is_not_null()}
+    whole = pl.DataFrame(keys | {"file": table["file"]})
+    return whole.with_columns(id=pl.when(given.is_not_null()).then("id"))
 
 
 def repeats(keys: pl.DataFrame) -> tuple[pl.Series, pl.Series, pl.Series]:
@@ -122,3 +118,35 @@ def unclaimed(given: pl.Series, made: pl.Series) -> pl.Series:
         for each, claim in zip(given, claims, strict=True)
     ]
     return pl.Series(given.name, names, dtype=pl.String)
+
+
+def repeated(files: Sequence[File]) -> dict[int, int]:
+    """Return the place of each file whose whole content another has -> the place of the first."""
+    first: dict[str, int] = {}
+    places = [first.setdefault(fingerprint(file), k) for k, file in enumerate(files)]
+    return {k: place for k, place in enumerate(places) if place != k}
+
+
+def fingerprint(file: File) -> str:
+    """Return a hash of what the arena may read of a file, after a word for what was hashed.
+
+    Raises VotesError where it cannot be opened; a file that is no table is hashed by its bytes.
+    """
+    from arena.votes import columnar, samples  # see `open_table`
+
+    digest, kind = hashlib.sha256(), "bytes"
+    try:
+        table = open_table(file.path)
+        if isinstance(table, columnar.Columnar | samples.Samples):
+            kind = table.kind
+            table.add_to(digest)
+    except UNREADABLE:
+        digest, kind = hashlib.sha256(), "bytes"  # spoiled further on
+    if kind == "bytes":
+        try:
+            with opened(file.path) as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+        except UNREADABLE as error:
+            raise sentence(error, file.name) from None
+    return f"{kind}:{digest.hexdigest()}"

@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from arena.votes.image_fault import ImageFault
+from arena.escape import printable
 from arena.votes.limits import MOST_BYTES, MOST_TEXT
 from arena.votes.regular import regular
-from arena.votes.tar_members import members, sample_of
 
 # Where a parquet keeps an image's name and where its bytes.
 COLUMNS = (("image", "bytes"), ("image_0_uid", "jpg_0"), ("image_1_uid", "jpg_1"))
 KEPT = 1 << 28  # bytes of row groups in memory
+
+
+class ImageFault(ValueError):
+    """An image that cannot be trained on, and why; its votes stay in the arena."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(printable(said))
 
 
 def open_source(path: Path, kept: "RowGroups") -> "ParquetSource | TarSource":
@@ -121,6 +128,30 @@ class TarSource:
         if size > MOST_BYTES:
             raise ImageFault(f"more than {MOST_BYTES:,} bytes")
         return os.pread(self.stream.fileno(), size, offset)
+
+
+def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the files of a tar. Raises TarError for one without a plain size.
+
+    A negative size would lead backwards, for ever.
+    """
+    for member in archive:
+        if member.size < 0 or member.issparse():
+            raise tarfile.ReadError(f"a member of {member.size:,} bytes")
+        if member.isfile():
+            yield member
+
+
+def is_image(member: str) -> bool:
+    """Tell whether a member of a tar is one of the two images."""
+    return sample_of(member)[1] in ("jpg_0", "jpg_1")
+
+
+def sample_of(member: str) -> tuple[str, str]:
+    """Return (sample, column) of a member's name."""
+    folder, _, name = member.rpartition("/")
+    key, _, extension = name.partition(".")
+    return f"{folder}/{key}", extension.split(".")[0]
 
 
 def _uids(archive: tarfile.TarFile, inside: list[tarfile.TarInfo]) -> dict[tuple[str, str], str]:

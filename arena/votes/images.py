@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arena.votes.fetching import fetch
-from arena.votes.image_fault import ImageFault
-from arena.votes.image_sources import ParquetSource, RowGroups, TarSource, open_source
+from arena.votes.image_sources import ImageFault, ParquetSource, RowGroups, TarSource, open_source
 from arena.votes.limits import MOST_BYTES, MOST_PIXELS
 from arena.votes.regular import regular
 

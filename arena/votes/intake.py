@@ -12,12 +12,10 @@ from typing import Any
 import polars as pl
 
 from arena.atomic import replacing
-from arena.schema import RANKINGS
-from arena.votes.deliveries import fingerprint
 from arena.votes.faults import VotesError
-from arena.votes.read import with_pairs
-from arena.votes.reader import Reader, merged
-from arena.votes.reading import AS_THEY_ARE, Options
+from arena.votes.identity import fingerprint
+from arena.votes.options import AS_THEY_ARE, Options
+from arena.votes.read import Gathering
 from arena.votes.sources import File, staged
 
 FILES: dict[str, Any] = {
@@ -56,38 +54,35 @@ def take_in(
     """
     with staged(sources) as files:
         standing = _standing(files, replaces or {})
-        reader = Reader(standing, options, most_rejected)
-        pairwise, ranked, numbers = reader.whole()
+        reading = Gathering(standing, options, most_rejected).reading()
         marks = [fingerprint(file) for file in standing]
     known = set() if before is None else set(before.filter(pl.col("accepted") > 0)["file"])
-    faults = [file for file in reader.files if file.fault is not None]
+    faults = [file for file in reading.files if file.fault is not None]
     lost = next((file for file in faults if file.name in known), None)
     if lost is not None:
         raise VotesError(f"{lost.name}: was accepted before and cannot be now: {lost.fault}")
-    if not sum(file.accepted for file in reader.files):
+    if not reading.accepted:
         why = f"; {faults[0].name}: {faults[0].fault}" if faults else ""
         raise VotesError(f"no vote can be used of {len(standing)} files{why}")
-    with replacing(votes) as aside:
-        with_pairs(pairwise, ranked, numbers).write_parquet(aside, compression="zstd")
-    with replacing(rankings) as aside:
-        ranked.select(*RANKINGS).write_parquet(aside)
-    with replacing(rejected) as aside:
-        merged(reader.rejected).write_parquet(aside)
+    tables = ((votes, reading.votes), (rankings, reading.rankings), (rejected, reading.rejected))
+    for path, table in tables:
+        with replacing(path) as aside:
+            table.write_parquet(aside, compression="zstd")
     rows = [
         {name: getattr(said, name, None) for name in FILES}
         | {"file": said.name, "fingerprint": mark}
-        for said, mark in zip(reader.files, marks, strict=True)
+        for said, mark in zip(reading.files, marks, strict=True)
     ]
     return pl.DataFrame(rows, schema=FILES, orient="row")
 
 
 def _standing(files: Sequence[File], replaces: Mapping[str, str]) -> list[File]:
     """Leave out the files that a correction replaces."""
-    names = {file.base for file in files}
+    names = {Path(file.name).name for file in files}
     for new in replaces:
         if new not in names:
             raise VotesError(f"votes.replaces: no source has the file {new}; check its name")
-    return [file for file in files if file.base not in replaces.values()]
+    return [file for file in files if Path(file.name).name not in replaces.values()]
 
 
 def arrivals(files: pl.DataFrame, before: pl.DataFrame | None) -> pl.DataFrame:
@@ -98,28 +93,22 @@ def arrivals(files: pl.DataFrame, before: pl.DataFrame | None) -> pl.DataFrame:
     be used) or gone.
     """
     before = pl.DataFrame(schema=FILES) if before is None else before
-    known = dict(before.select("file", "fingerprint").iter_rows())
-    contents = set(known.values())
-    said = []
-    for one in files.iter_rows(named=True):
-        name, content = one["file"], one["fingerprint"]
-        if one["fault"] is not None:
-            arrival = "left out"
-        elif one["repeats"] is not None:
-            arrival = "repeated"
-        elif known.get(name) == content:
-            arrival = "unchanged"
-        elif name in known:
-            arrival = "changed"
-        else:
-            arrival = "renamed" if content in contents else "new"
-        said.append((name, arrival, one["rows"]))
-    still = {*files["file"], *files.join(before, on="fingerprint", how="semi")["file"]}
-    renamed = set(files["fingerprint"])
-    said += [
-        (one["file"], "gone", one["rows"])
-        for one in before.iter_rows(named=True)
-        if one["file"] not in still and one["fingerprint"] not in renamed
-    ]
-    schema = {"file": pl.String, "arrival": pl.String, "rows": pl.Int64}
-    return pl.DataFrame(said, schema=schema, orient="row")
+    last = before.select("file", before="fingerprint").unique("file", keep="last")
+    known = pl.col("before").is_not_null()
+    arrival = (
+        pl.when(pl.col("fault").is_not_null())
+        .then(pl.lit("left out"))
+        .when(pl.col("repeats").is_not_null())
+        .then(pl.lit("repeated"))
+        .when(pl.col("before") == pl.col("fingerprint"))
+        .then(pl.lit("unchanged"))
+        .when(known)
+        .then(pl.lit("changed"))
+        .when(pl.col("fingerprint").is_in(last["before"].implode()))
+        .then(pl.lit("renamed"))
+        .otherwise(pl.lit("new"))
+    )
+    now = files.join(last, on="file", how="left", maintain_order="left")
+    gone = before.join(files, on="file", how="anti").join(files, on="fingerprint", how="anti")
+    said = (now.with_columns(arrival=arrival), gone.with_columns(arrival=pl.lit("gone")))
+    return pl.concat(one.select("file", "arrival", "rows") for one in said)

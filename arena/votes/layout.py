@@ -48,7 +48,8 @@ class Format:
     first that is there counts. also: further columns that are read, by name or pattern. needs: what
     a file must have. frame: completes a frame of the schema's columns and `also`; it is given the
     dimension asked for. records: yields votes (the schema's columns) and K-wise votes (with
-    `ranks`) from whole records instead, each with its row. All names are as `bare` spells them.
+    `ranks`) from whole records instead, each with its row. All names are without case, blanks and
+    hyphens: "Model A" is model_a.
     """
 
     name: str
@@ -66,19 +67,14 @@ class Format:
 class Plan:
     """How one file is read. format: its layout. names: the schema's column -> the file's.
 
-    also: the file's further columns that are read. spelled: the file's columns -> as `bare` spells
-    them, or as they are where another column has that spelling.
+    also: the file's further columns that are read. spelled: the file's columns -> as a format
+    spells them, or as they are where another column has that spelling.
     """
 
     format: Format
     names: dict[str, str]
     also: list[str]
     spelled: dict[str, str]
-
-
-def bare(name: str) -> str:
-    """Return a column's name without case, blanks and hyphens: "Model A" is model_a."""
-    return re.sub(r"[^\w.]+", "_", name.lower()).strip("_")
 
 
 def plan_of(
@@ -93,9 +89,11 @@ def plan_of(
     person told. name: of the layout, None where the columns shall tell it; the votes table is taken
     where none is known, and where a person told the outcome.
     """
+    names = [*columns, *given.values()]
+    shorts = {each: re.sub(r"[^\w.]+", "_", each.lower()).strip("_") for each in names}
     there: dict[str, str] = {}
     for column in columns:
-        short = bare(column)
+        short = shorts[column]
         if short not in there or column == short:  # a name that needs no change goes first
             there[short] = column
     spelled = dict(zip(columns, columns, strict=True))
@@ -113,7 +111,7 @@ def plan_of(
             name = one.name
             break
     layout = formats[name or "table"]
-    found = {ours: n if n in spelled else there.get(bare(n), "") for ours, n in given.items()}
+    found = {ours: n if n in spelled else there.get(shorts[n], "") for ours, n in given.items()}
     found = {ours: name for ours, name in found.items() if name}
     left = {ours: options for ours, options in layout.columns.items() if ours not in given}
     for a, b in SIDES:

@@ -90,4 +90,3 @@ def _only_member(stream: io.BufferedReader) -> Any:
     if len(names) != 1:
         raise VotesError(f"a zip archive of {len(names)} files; unpack it and name them")
     return archive.open(names[0])
-

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from arena.votes.layout import is_path
-from arena.votes.reading import Options
+from arena.votes.options import Options
 
 IMAGES = ("image_a", "image_b", "images")
 

@@ -15,17 +15,15 @@ import numpy as np
 import polars as pl
 
 from arena.schema import RANKINGS, UNNAMED, VOTES
-from arena.votes.check import CONTROL, NOTHING
+from arena.votes.check import CONTROL
 from arena.votes.faults import Broken, shown
 from arena.votes.layout import Record
 from arena.votes.limits import LONGEST_NAME, MOST_RANKED
+from arena.votes.spellings import LAST_YEAR, NOTHING, in_utc
 from arena.votes.text_tables import as_text
-from arena.votes.times import LAST_YEAR, in_utc
 
 
-def check_rankings(
-    records: Sequence[Record], names: Mapping[str, str]
-) -> tuple[pl.DataFrame, Broken, Broken]:
+def check_rankings(records: Sequence[Record]) -> tuple[pl.DataFrame, Broken, Broken]:
     """Split K-wise votes into (`row` and `schema.RANKINGS`, rejections, doubts).
 
     records: (row, a mapping with `ranks` and whichever of `schema.RANKINGS` is known). A record
@@ -37,14 +35,14 @@ def check_rankings(
         fault = _fault(record)
         if fault:
             column, reason = fault
-            said = (row, names.get(column, column), reason, shown(record.get(column)))
+            said = (row, column, reason, shown(record.get(column)))
             broken += [said] * record.get("rows", 1)
         else:
             good.append({"row": row} | _as_row(record))
     kinds = {"row": pl.Int64} | RANKINGS | {"created_at": pl.String}
     table = pl.DataFrame(good, schema=kinds, orient="row")
     told = table["created_at"]
-    table = table.with_columns(created_at=in_utc(told).cast(RANKINGS["created_at"]))
+    table = table.with_columns(in_utc(pl.col("created_at"), told.dtype).alias("created_at"))
     lost = table.select("row", value=told).filter(
         table["created_at"].is_null() & told.is_not_null()
     )

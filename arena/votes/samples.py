@@ -5,6 +5,7 @@ is the caption. Images are not read here: one without a uid is named by its memb
 `samples.tar::7.jpg_0`. Layout: webdataset's README, and Pick-a-Pic's shards.
 """
 
+import hashlib
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,8 @@ from typing import Any
 import polars as pl
 
 from arena.votes.faults import Broken, shown
+from arena.votes.image_sources import is_image, members, sample_of
 from arena.votes.limits import MOST_COLUMNS, MOST_TEXT
-from arena.votes.tar_members import is_image, members, sample_of
 from arena.votes.text_tables import ROWS, batched, frame_of
 
 
@@ -76,6 +77,15 @@ class Samples:
         for sample in self._samples.values():
             if sample["row"] not in first:
                 yield sample["row"], {key: sample[key] for key in columns if key in sample}
+
+    def add_to(self, digest: "hashlib._Hash") -> None:
+        """Hash every member's header, and the content of those that are no images."""
+        with tarfile.open(self.path, "r:") as archive:
+            for member in members(archive):
+                digest.update(f"{member.name}\0{member.size}\0{member.mtime}\0".encode())
+                if not is_image(member.name) and member.size <= MOST_TEXT:
+                    content = archive.extractfile(member)
+                    digest.update(content.read() if content else b"")
 
     def frames(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
         """Yield the samples' columns as text."""

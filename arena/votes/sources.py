@@ -22,21 +22,8 @@ PACKED = tuple(
     text + packing for text in TEXT for packing in (".gz", ".zst", ".bz2", ".xz", ".zip")
 )
 SUFFIXES = (*TEXT, ".parquet", ".arrow", ".feather", ".tar", *PACKED)
-SCHEMES = (
-    "s3",
-    "s3a",
-    "gs",
-    "gcs",
-    "az",
-    "azure",
-    "adl",
-    "abfs",
-    "abfss",
-    "hf",
-    "http",
-    "https",
-    "file",
-)
+CLOUDS = ("s3", "s3a", "gs", "gcs", "az", "azure", "adl", "abfs", "abfss", "hf")
+SCHEMES = (*CLOUDS, "http", "https", "file")
 # pathlib makes one slash of two.
 URL = re.compile(rf"^({'|'.join(SCHEMES)}):/(?=[^/])")
 
@@ -47,11 +34,6 @@ class File:
 
     path: Path
     name: str
-
-    @property
-    def base(self) -> str:
-        """Return the last part of the name."""
-        return self.name.partition("?")[0].rpartition("/")[2] or self.name
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import polars as pl
 from arena.escape import printable
 from arena.schema import UNNAMED, VOTES
 from arena.votes.layout import is_path
-from arena.votes.reading import FileReading, Reading, commonest
+from arena.votes.read import FileReading, Reading, commonest
 
 # A rater who gave fewer votes tells little about itself.
 FEW = 5
@@ -166,16 +166,14 @@ def alike(models: list[str]) -> list[list[str]]:
 
 def _groups(models: list[str], pairs: pl.DataFrame) -> list[list[str]]:
     """Return the models that votes connect, the largest group first."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    code = {name: k for k, name in enumerate(models)}
-    ends = tuple([code[name] for name in pairs[side]] for side in "ab")
-    graph = coo_array((np.ones(pairs.height), ends), shape=(len(models), len(models)))
-    groups: dict[int, list[str]] = {}
-    for name, group in zip(models, connected_components(graph, directed=False)[1], strict=True):
-        groups.setdefault(int(group), []).append(name)
-    return sorted(groups.values(), key=lambda names: (-len(names), names))
+    group = {name: {name} for name in models}
+    for a, b in pairs.iter_rows():
+        if group[a] is not group[b]:
+            small, large = sorted((group[a], group[b]), key=len)
+            large |= small
+            group.update(dict.fromkeys(small, large))
+    found = {id(names): sorted(names) for names in group.values()}
+    return sorted(found.values(), key=lambda names: (-len(names), names))
 
 
 def _raters(reading: Reading) -> Iterator[str]:

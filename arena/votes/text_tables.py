@@ -266,8 +266,12 @@ def as_text(value: Any) -> str | None:
     return repr(value)
 
 
-def frame_of(records: Sequence[tuple[int, dict[str, Any]]], columns: Sequence[str]) -> pl.DataFrame:
-    """Return records as a frame of `row` and columns of text."""
+def frame_of(
+    records: Sequence[tuple[int, dict[str, Any]]], columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Return records as a frame of `row` and columns of text, by default of all that any has."""
+    if columns is None:
+        columns = list(dict.fromkeys(key for _, record in records for key in record))
     rows = {"row": pl.Series([row for row, _ in records], dtype=pl.Int64)}
     texts = {
         name: pl.Series([as_text(record.get(name)) for _, record in records], dtype=pl.String)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from arena.votes.layout import Format, Found, Record, first, listed
-from arena.votes.outcomes import meaning, plain
+from arena.votes.spellings import meaning, plain
 from arena.votes.text_tables import as_text
 
 RESPONSES, USERS, STATUS = ".responses", ".responses.users", ".responses.status"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from arena.schema import UNNAMED
-from arena.votes.check import NOTHING
 from arena.votes.layout import Format, Found, Record, is_path
+from arena.votes.spellings import NOTHING
 
 
 def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:

@@ -1,6 +1,6 @@
 """Votes that rank several images at once: the sibling table, ImageRewardDB and K-Sort Arena."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from arena import schema
@@ -10,11 +10,15 @@ from arena.votes.layout import Format, Found, Record
 ALIASES = {"LCM": "LCM-v1.5", "Dreamshaper-xl-turbo": "Dreamshaper-xl"}
 
 
-def _as_they_are(records: Iterator[Record], found: Found) -> Iterator[Record]:
-    del found
-    # How many rows a ranking was gathered from is ours to say, and no file's.
-    names = [name for name in schema.RANKINGS if name != "rows"]
-    yield from ((row, {name: record.get(name) for name in names}) for row, record in records)
+def _renamed(names: Mapping[str, str]) -> Callable[[Iterator[Record], Found], Iterator[Record]]:
+    """Return what gives records other names: the sibling table's -> the file's."""
+
+    def rename(records: Iterator[Record], found: Found) -> Iterator[Record]:
+        del found
+        for row, record in records:
+            yield row, {ours: record.get(theirs) for ours, theirs in names.items()}
+
+    return rename
 
 
 RANKINGS = Format(
@@ -22,30 +26,18 @@ RANKINGS = Format(
     "design.md, section 3: the sibling table of this project",
     ["ranks"],
     lacks=["outcome"],
-    records=_as_they_are,
+    # How many rows a ranking was gathered from is ours to say, and no file's.
+    records=_renamed({name: name for name in schema.RANKINGS if name != "rows"}),
 )
 
-
-def _imagereward(records: Iterator[Record], found: Found) -> Iterator[Record]:
-    """Read ImageRewardDB (Xu et al., 2023): 4 to 9 images, no model names; rank 1 is best."""
-    del found
-    for row, record in records:
-        yield (
-            row,
-            {
-                "prompt_id": record.get("id"),
-                "prompt": record.get("prompt"),
-                "images": record.get("generations"),
-                "ranks": record.get("ranking"),
-            },
-        )
-
-
+# Xu et al., 2023: 4 to 9 images, no model names; rank 1 is best.
 IMAGEREWARD = Format(
     "imagereward",
     "THUDM/ImageRewardDB, {train,validation,test}.json",
     ["generations ranking"],
-    records=_imagereward,
+    records=_renamed(
+        {"prompt_id": "id", "prompt": "prompt", "images": "generations", "ranks": "ranking"}
+    ),
 )
 
 

@@ -6,8 +6,8 @@ A team's own csv is the commonest case: any of the names below is known, and `--
 
 import polars as pl
 
-from arena.votes.check import NOTHING
 from arena.votes.layout import Format
+from arena.votes.spellings import NOTHING
 
 MODELS = {
     "model_a": (

@@ -9,8 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from arena.votes.read import read_votes
-from arena.votes.reading import Reading
+from arena.votes.read import Reading, read_votes
 
 SHARED = Path(__file__).parents[3] / ".." / "shared"
 

@@ -154,9 +154,22 @@ def test_both_bad_is_a_tie(name, case):
 
 
 SPELLINGS = (
-    "bigquery.csv", "duckdb.csv", "duckdb.json", "epoch_ms.csv", "epoch_s.csv", "iso_off.csv",
-    "iso_z.csv", "minutes_sec_missing.csv", "naive.csv", "pandas.csv", "pandas.json",
-    "polars.csv", "polars_csv.csv", "postgres.csv", "postgres_local.csv", "strftime_z.csv",
+    "bigquery.csv",
+    "duckdb.csv",
+    "duckdb.json",
+    "epoch_ms.csv",
+    "epoch_s.csv",
+    "iso_off.csv",
+    "iso_z.csv",
+    "minutes_sec_missing.csv",
+    "naive.csv",
+    "pandas.csv",
+    "pandas.json",
+    "polars.csv",
+    "polars_csv.csv",
+    "postgres.csv",
+    "postgres_local.csv",
+    "strftime_z.csv",
 )
 
 
@@ -221,10 +234,22 @@ def test_a_skipped_pair_of_the_image_ranker_is_no_vote(case):
 
 
 DIALECTS = (
-    "bom.csv", "crlf.csv", "plain.csv", "plain.csv.gz", "plain.csv.zip", "utf16.csv",
-    "semicolon.csv", "tab.tsv", "header_case.csv", "header_spaces.csv",
-    "data-00000-of-00001.arrow", "table.feather", "hub_rows.json", "pandas_columns.json",
-    "pandas_split.json", "pandas_table.json",
+    "bom.csv",
+    "crlf.csv",
+    "plain.csv",
+    "plain.csv.gz",
+    "plain.csv.zip",
+    "utf16.csv",
+    "semicolon.csv",
+    "tab.tsv",
+    "header_case.csv",
+    "header_spaces.csv",
+    "data-00000-of-00001.arrow",
+    "table.feather",
+    "hub_rows.json",
+    "pandas_columns.json",
+    "pandas_split.json",
+    "pandas_table.json",
 )
 
 

@@ -24,8 +24,7 @@ from PIL import Image
 
 from arena.votes import fetching
 from arena.votes.fetching import fetch, is_public, public_address
-from arena.votes.image_fault import ImageFault
-from arena.votes.images import Images, decoded
+from arena.votes.images import ImageFault, Images, decoded
 
 
 def picture(size=(4, 2), colour="red", mode="RGB"):

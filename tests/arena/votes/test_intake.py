@@ -12,8 +12,8 @@ from arena.ratings.trueskill import TrueSkill
 from arena.schema import RANKINGS, REJECTED, VOTES
 from arena.votes.faults import VotesError
 from arena.votes.intake import FILES, arrivals, take_in
+from arena.votes.options import Options
 from arena.votes.read import read_votes
-from arena.votes.reading import Options
 
 
 @pytest.fixture
@@ -86,8 +86,7 @@ def test_a_file_that_is_mostly_rejected_is_left_out_with_the_commonest_reasons(
     assert tables["votes"].height == 6
     assert tables["rejected"].is_empty()
     assert files["fault"][1] == (
-        "3 of 10 rows cannot be used, more than 20%: "
-        "3 x outcome not a, b or tie (first in row 1)"
+        "3 of 10 rows cannot be used, more than 20%: 3 x outcome not a, b or tie (first in row 1)"
     )
     files, tables = lake(good, path, most_rejected=0.5)
     assert files["rejected"].to_list() == [0, 3]

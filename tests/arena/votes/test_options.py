@@ -4,8 +4,8 @@ import pytest
 
 from arena.votes.faults import VotesError
 from arena.votes.formats import FORMATS
+from arena.votes.options import Options
 from arena.votes.read import read_votes
-from arena.votes.reading import Options
 
 OWN = "links,rechts,wahl,wer,bild_l,bild_r\nm,n,L,u,1.png,2.png\nm,n,gleich,v,3.png,4.png\n"
 COLUMNS = {

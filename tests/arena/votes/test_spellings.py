@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from arena.votes.options import Options
 from arena.votes.read import read_ballots
-from arena.votes.reading import Options
 
 HEADER = "model_a,model_b,outcome"
 WORDS = {
