@@ -1,10 +1,10 @@
 """Parameters of an estimator, chosen by the evidence of the votes.
 
 `trueskill`: the beta, tau and draw probability that make log p(votes) the largest, every vote
-predicted from those before it (`evidence`): nothing is fitted to a vote that it is judged by, so no
-votes need be set aside. `thurstone`: the beta, by Laplace's approximation to log p(votes) about the
-posterior's mode; its draw margin is estimated with the mode. Only ratios to the prior's sigma count
-(multiply all by one number and nothing changes), so the prior stays N(25, (25/3)^2).
+predicted from those before it (`log_evidence`): nothing is fitted to a vote that it is judged by,
+so no votes need be set aside. `thurstone`: the beta, by Laplace's approximation to log p(votes)
+about the posterior's mode; its draw margin is estimated with the mode. Only ratios to the prior's
+sigma count (multiply all by one number and nothing changes), so the prior stays N(25, (25/3)^2).
 """
 
 import math
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from arena.prediction.evidence import log_evidence
+from arena.prediction.calibration import log_evidence
 from arena.prediction.held_out import FIRST, Evaluation, evaluate
+from arena.ratings.batch import Thurstone, likelihood, likely_draw_probability, mode
 from arena.ratings.comparisons import TIE, Comparisons
 from arena.ratings.gaussian import draw_margin, draw_probability
 from arena.ratings.leaderboards import DRAW_PROBABILITY
-from arena.ratings.thurstone import Thurstone, likely_draw_probability, log_likelihood, posterior
 from arena.ratings.trueskill import TrueSkill
 
 LEAST_VOTES = 20
@@ -106,9 +106,7 @@ def later_votes(votes: Any, estimator: str = "trueskill") -> Evaluation:
     """
     votes = Comparisons.of(votes).between_models()
     tuned = tune(votes.part(0, round(len(votes) * FIRST)), estimator).estimator
-    return evaluate(
-        votes, {f"{estimator}, tuned": tuned, f"{estimator}, default": type(tuned)()}
-    )
+    return evaluate(votes, {f"{estimator}, tuned": tuned, f"{estimator}, default": type(tuned)()})
 
 
 def sequential_evidence(votes: Comparisons, chosen: TrueSkill) -> float:
@@ -165,19 +163,17 @@ def _tune_trueskill(votes: Comparisons) -> Tuned:
     )
 
 
-def laplace_evidence(
-    wins: np.ndarray, ties: np.ndarray, mu: float, sigma: float, beta: float
-) -> float:
+def laplace_evidence(wins: np.ndarray, ties: np.ndarray, sigma: float, beta: float) -> float:
     """Return log p(votes) under `thurstone`, about the mode, with the mode's epsilon.
 
-    log p(votes given the mode) + log N(mode; mu, sigma^2 I) + 1/2 log det(2 pi covariance)
+    log p(votes given the mode) + log N(mode; 0, sigma^2 I) + 1/2 log det(2 pi covariance)
     """
-    *_, epsilon = posterior(wins, ties, mu, sigma, beta, None)
-    mode, covariance, _ = posterior(wins, ties, mu, sigma, beta, epsilon)
-    c = math.sqrt(2.0) * beta
-    off = (mode - mu) / sigma
-    gained = np.linalg.slogdet(covariance / sigma**2)[1]
-    return float(log_likelihood(wins, ties, mode / c, epsilon / c) + 0.5 * (gained - off @ off))
+    precision = 2.0 * (beta / sigma) ** 2
+    epsilon = mode(wins, ties, precision, None)[1]
+    x, _, within, level = mode(wins, ties, precision, epsilon)
+    gained = np.linalg.slogdet(precision * (within + level))[1]
+    log_p = likelihood(wins.astype(np.float64), ties.astype(np.float64), x, epsilon, False)[0]
+    return float(log_p + 0.5 * (gained - precision * x @ x))
 
 
 def _tune_thurstone(votes: Comparisons) -> Tuned:
@@ -185,7 +181,7 @@ def _tune_thurstone(votes: Comparisons) -> Tuned:
     wins, ties = votes.counts()
 
     def evidence(at: Mapping[str, float]) -> float:
-        return laplace_evidence(wins, ties, default.mu, default.sigma, default.sigma * at["beta"])
+        return laplace_evidence(wins, ties, default.sigma, default.sigma * at["beta"])
 
     best = climb(evidence, {"beta": default.beta / default.sigma})
     chosen = Thurstone(beta=_six(default.sigma * best["beta"]))

@@ -15,8 +15,8 @@ from arena.gaps.pairwise import UnratedModelError
 from arena.ratings.table import estimator
 from arena.report.figures import gap_histogram, leaderboard, png
 from arena.report.page import write_report
+from arena.report.tables import leaderboard as leaderboard_text
 from arena.report.tables import leaderboard_tables
-from arena.report.text import leaderboard as leaderboard_text
 from arena.schema import VOTES
 from arena.votes.read import read_votes
 
