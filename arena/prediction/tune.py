@@ -20,7 +20,7 @@ from arena.prediction.held_out import FIRST, Evaluation, evaluate
 from arena.ratings.batch import Thurstone, likelihood, likely_draw_probability, mode
 from arena.ratings.comparisons import TIE, Comparisons
 from arena.ratings.gaussian import draw_margin, draw_probability
-from arena.ratings.leaderboards import DRAW_PROBABILITY
+from arena.ratings.leaderboards import BETA, DRAW_PROBABILITY, SIGMA
 from arena.ratings.trueskill import TrueSkill
 
 LEAST_VOTES = 20
@@ -116,16 +116,15 @@ def sequential_evidence(votes: Comparisons, chosen: TrueSkill) -> float:
 
 
 def _tune_trueskill(votes: Comparisons) -> Tuned:
-    sigma = TrueSkill().sigma
     margin = {}
     if (votes.outcome == TIE).any():
-        p = likely_draw_probability(*votes.counts(), sigma, TrueSkill().beta)
+        p = likely_draw_probability(*votes.counts(), SIGMA, BETA)
         margin = {"epsilon": min(draw_margin(p, 1.0), BOUNDS["epsilon"][1])}
 
     def objective(votes: Comparisons) -> Objective:
         def evidence(at: Mapping[str, float]) -> float:
-            beta, tau = sigma * at["beta"], sigma * at.get("tau", 0.0)
-            return log_evidence(votes, sigma, beta, tau, beta * at.get("epsilon", 0.0))
+            beta, tau = SIGMA * at["beta"], SIGMA * at.get("tau", 0.0)
+            return log_evidence(votes, SIGMA, beta, tau, beta * at.get("epsilon", 0.0))
 
         return evidence
 
@@ -137,30 +136,17 @@ def _tune_trueskill(votes: Comparisons) -> Tuned:
     static = climb(all_votes, {name: moving[name] for name in moving if name != "tau"})
     best = max(static, moving, key=all_votes)
     chosen = TrueSkill(
-        beta=_six(sigma * best["beta"]),
-        tau=_six(sigma * best.get("tau", 0.0)),
+        beta=_six(SIGMA * best["beta"]),
+        tau=_six(SIGMA * best.get("tau", 0.0)),
         draw_probability=_six(draw_probability(best.get("epsilon", 0.0), 1.0)),
     )
-    scale: dict[str, Callable[[float], float]] = {
-        "beta": lambda x: sigma * x,
-        "tau": lambda x: sigma * x,
-        "epsilon": lambda x: draw_probability(x, 1.0),
-    }
-    sure = curvature_intervals(all_votes, best)
     compared = {
         "tuned": chosen,
         "default": TrueSkill(),
         "authors' draws, 0.10": TrueSkill(draw_probability=DRAW_PROBABILITY),
     }
-    return Tuned(
-        estimator=chosen,
-        evidence={name: sequential_evidence(votes, one) for name, one in compared.items()},
-        interval={
-            name.replace("epsilon", "draw_probability"): (scale[name](low), scale[name](high))
-            for name, (low, high) in sure.items()
-        },
-        votes=len(votes),
-    )
+    evidence = {name: sequential_evidence(votes, one) for name, one in compared.items()}
+    return Tuned(chosen, evidence, _intervals(all_votes, best), len(votes))
 
 
 def laplace_evidence(wins: np.ndarray, ties: np.ndarray, sigma: float, beta: float) -> float:
@@ -177,26 +163,28 @@ def laplace_evidence(wins: np.ndarray, ties: np.ndarray, sigma: float, beta: flo
 
 
 def _tune_thurstone(votes: Comparisons) -> Tuned:
-    default = Thurstone()
     wins, ties = votes.counts()
 
     def evidence(at: Mapping[str, float]) -> float:
-        return laplace_evidence(wins, ties, default.sigma, default.sigma * at["beta"])
+        return laplace_evidence(wins, ties, SIGMA, SIGMA * at["beta"])
 
-    best = climb(evidence, {"beta": default.beta / default.sigma})
-    chosen = Thurstone(beta=_six(default.sigma * best["beta"]))
-    sure = curvature_intervals(evidence, best)
-    return Tuned(
-        estimator=chosen,
-        evidence={
-            name: evidence({"beta": one.beta / one.sigma})
-            for name, one in (("tuned", chosen), ("default", default))
-        },
-        interval={
-            n: (default.sigma * low, default.sigma * high) for n, (low, high) in sure.items()
-        },
-        votes=len(votes),
-    )
+    best = climb(evidence, {"beta": BETA / SIGMA})
+    chosen = Thurstone(beta=_six(SIGMA * best["beta"]))
+    compared = {"tuned": chosen, "default": Thurstone()}
+    known = {name: evidence({"beta": one.beta / SIGMA}) for name, one in compared.items()}
+    return Tuned(chosen, known, _intervals(evidence, best), len(votes))
+
+
+def _intervals(evidence: Objective, best: Point) -> dict[str, tuple[float, float]]:
+    """Return `curvature_intervals` on the scale of the estimator's own parameters."""
+    found = {}
+    for name, ends in curvature_intervals(evidence, best).items():
+        if name == "epsilon":
+            low, high = (draw_probability(end, 1.0) for end in ends)
+            found["draw_probability"] = low, high
+        else:
+            found[name] = SIGMA * ends[0], SIGMA * ends[1]
+    return found
 
 
 def climb(evidence: Objective, start: Mapping[str, float]) -> Point:

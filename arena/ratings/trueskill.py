@@ -11,7 +11,7 @@ in `batch`; `order_note` says how much it decides where votes have no times.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -257,7 +257,7 @@ def order_note(votes: Any, chosen: Estimator, shuffles: int = 20, seed: int = 0)
     if some.ranking is not None:
         unit = np.cumsum((some.ranking == SINGLE) | (np.diff(some.ranking, prepend=-2) != 0)) - 1
     p = chosen.fit(votes).parameters["draw_probability"]
-    fixed = TrueSkill(**{**asdict(chosen), "draw_probability": p})
+    fixed = replace(chosen, draw_probability=p)
     first = fixed.fit(some).table
     rng = np.random.default_rng(seed)
     swaps, moved = 0, 0.0
