@@ -87,6 +87,20 @@ def test_covariance_is_the_inverse_of_the_numerical_hessian():
     assert covariance == pytest.approx(np.linalg.inv(-hessian)[:-1, :-1], rel=2e-3, abs=1e-4)
 
 
+@pytest.mark.parametrize("logistic", [False, True])
+def test_covariance_of_groups_that_never_met_is_the_inverse_of_the_hessian(logistic):
+    """Two groups and a model alone: their levels are the prior's, told apart from the votes'."""
+    wins, ties = np.zeros((6, 6)), np.zeros((6, 6))
+    wins[0, 1], wins[1, 0], wins[1, 2], wins[3, 4], wins[4, 3] = 7, 3, 5, 2, 6
+    ties[0, 2] = ties[2, 0] = 0 if logistic else 4
+    x, epsilon, within, level = mode(wins, ties, 0.3, 0.0 if logistic else 0.2, logistic)
+    hessian = likelihood(wins, ties, x, epsilon, logistic)[2][:6, :6] - 0.3 * np.eye(6)
+    # The Hessian of the last step but one, where the promised gain was 1e-11.
+    assert within + level == pytest.approx(np.linalg.inv(-hessian), rel=1e-4, abs=1e-9)
+    assert within.sum(1) == pytest.approx(np.zeros(6), abs=1e-12)
+    assert np.diag(level) * 0.3 == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2, 1])
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     mu=st.lists(st.floats(-30, 30), min_size=3, max_size=3),
