@@ -163,11 +163,10 @@ class TrueSkill:
                 p = before.parameters["draw_probability"] if p == "auto" else p
             new = new.recoded(sorted({*new.models, *before.table["model"]}))
         models, (wins, ties) = new.models, new.counts()
-        if p == "auto":
-            enough = wins.sum() + ties.sum() / 2 >= LEAST_VOTES
+        if p == "auto" and wins.sum() + ties.sum() / 2 < LEAST_VOTES:
             p = DRAW_PROBABILITY
-            if enough:
-                p = likely_draw_probability(wins, ties, self.sigma, self.beta)
+        elif p == "auto":
+            p = likely_draw_probability(wins, ties, self.sigma, self.beta)
         if p == 0.0 and ties.any():
             raise ValueError(
                 "the votes have ties, so draw_probability must be above 0, or auto"
