@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from arena.export import export_pairs
     from arena.gaps.joint import joint_gaps
     from arena.gaps.pairwise import capability_gaps, pairwise_gaps
-    from arena.ratings.bradley_terry import BradleyTerry
+    from arena.ratings.batch import BradleyTerry, Thurstone
     from arena.ratings.table import Ratings
-    from arena.ratings.thurstone import Thurstone
     from arena.ratings.trueskill import TrueSkill
     from arena.votes.faults import VotesError
     from arena.votes.images import Images
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
     from arena.votes.read import Reading, read_votes
 
 _HOMES = {
-    "BradleyTerry": "arena.ratings.bradley_terry",
+    "BradleyTerry": "arena.ratings.batch",
     "Images": "arena.votes.images",
     "Options": "arena.votes.options",
     "Ratings": "arena.ratings.table",
     "Reading": "arena.votes.read",
-    "Thurstone": "arena.ratings.thurstone",
+    "Thurstone": "arena.ratings.batch",
     "TrueSkill": "arena.ratings.trueskill",
     "VotesError": "arena.votes.faults",
     "capability_gaps": "arena.gaps.pairwise",

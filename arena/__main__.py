@@ -201,9 +201,9 @@ def _say(reading: "Reading") -> None:
 def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
     from arena.ratings.comparisons import Comparisons
-    from arena.ratings.order import order_note
     from arena.ratings.table import Ratings, estimator
-    from arena.report.text import leaderboard
+    from arena.ratings.trueskill import order_note
+    from arena.report.tables import leaderboard
     from arena.votes.read import read_ballots
 
     given = {name: getattr(options, name) for name in PARAMETERS}
@@ -287,7 +287,7 @@ def run_tune(options: argparse.Namespace) -> None:
     """Print the parameters that the evidence prefers, and how later votes agree."""
     from arena.prediction.tune import later_votes, tune
     from arena.ratings.comparisons import Comparisons
-    from arena.report.text import held_out_table
+    from arena.report.tables import held_out
     from arena.votes.read import read_ballots
 
     ballots, reading = read_ballots(options.votes, _options(options))
@@ -295,7 +295,7 @@ def run_tune(options: argparse.Namespace) -> None:
     comparisons = Comparisons.of(ballots, reading.rankings)
     found = tune(comparisons, options.estimator)
     print(found)
-    print(f"\n{held_out_table(later_votes(comparisons, options.estimator))}")
+    print(f"\n{held_out(later_votes(comparisons, options.estimator))}")
     votes = " ".join(shlex.quote(str(path)) for path in options.votes)
     print(f"\npython -m arena fit {votes} --out ratings.parquet {found.options}")
 

@@ -28,9 +28,8 @@ import numpy as np
 import polars as pl
 from scipy.special import expit, ndtr
 
-from arena.prediction.baselines import constant, constant_online
 from arena.prediction.calibration import score
-from arena.prediction.held_out import FIRST, block_edges, evaluate
+from arena.prediction.held_out import FIRST, block_edges, constant, constant_online, evaluate
 from arena.prediction.tune import tune
 from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
 from arena.ratings.gaussian import draw_margin
@@ -110,7 +109,7 @@ def choix_package(votes: Comparisons, start: int) -> np.ndarray:
         data = list(zip(won.tolist(), lost.tolist(), strict=True))
         theta = choix.ilsr_pairwise(len(votes.models), data, alpha=0.01, max_iter=1000)
         win = expit(theta[future.a] - theta[future.b])
-        tie = constant(past, len(future))[:, TIE]
+        tie = constant(past, future)[:, TIE]
         found.append(np.stack([(1 - tie) * win, (1 - tie) * (1 - win), tie], axis=1))
     return np.concatenate(found)
 

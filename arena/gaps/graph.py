@@ -61,7 +61,10 @@ class Graph:
         kept = votes[rows]
         summed = tallied(kept, kind[rows])  # of a, b and tie, which are WIN, LOSS and TIED
         count = np.eye(3, dtype=np.int64)[kind[rows]] if summed is None else summed
-        tastes, of_image, sole = _tastes(image, _raters(kept), count.sum(1), len(model))
+        rater = np.full(len(rows), NOBODY, np.int64)
+        if "rater" in kept.columns:
+            rater = _codes(kept["rater"])[0]
+        tastes, of_image, sole = _tastes(image, rater, count.sum(1), len(model))
         images = len(model)
         name = np.where(sole, NOBODY, images + np.cumsum(~sole) - 1)
         ends = np.hstack([image, np.append(name, NOBODY)[tastes]]).astype(np.int32)
@@ -156,12 +159,6 @@ def _images(votes: pl.DataFrame, models: pl.Enum) -> tuple[np.ndarray, np.ndarra
         pairs, image = np.unique(image * len(models.categories) + model, return_inverse=True)
         of_image = pairs % len(models.categories)
     return image.reshape(2, -1).T, of_image, images
-
-
-def _raters(votes: pl.DataFrame) -> np.ndarray:
-    if "rater" not in votes.columns:
-        return np.full(votes.height, NOBODY, np.int64)
-    return _codes(votes["rater"])[0]
 
 
 def _tastes(

@@ -11,7 +11,7 @@ from arena.compiled import compiled
 from arena.gaps.graph import Graph, Places
 from arena.gaps.solving import NOBODY, Component
 from arena.gaps.sweeps import Result, Until, sweep_components
-from arena.gaps.truncated_vote import LOSS, TIED, WIN, log_one_of_them, log_outcome
+from arena.gaps.truncated_vote import LOSS, TIED, WIN, Factor, log_one_of_them, log_outcome
 
 TOLERANCE = 1e-4
 SWEEPS = 200
@@ -84,9 +84,7 @@ class Inference:
         """
         graph = self.graph
         prior, noise = self.prior(settings)
-        every = Component(
-            True, prior, self.mean, self.ends, graph.count, noise, self.message
-        )
+        every = Component(True, prior, self.mean, self.ends, graph.count, noise, self.message)
         until = Until(float(settings.epsilon), sweeps, float(tolerance))
         begins = np.stack([graph.variable_start, graph.factor_start], 1)
         result, variance = np.zeros((len(graph.ends), 7)), np.empty(len(graph.model))
@@ -165,7 +163,6 @@ def _log_probabilities(
     """Fill out (K,) for the factors and kinds of vote in asked (K,), 3 factor + kind."""
     for k in range(start, stop):
         f = asked[k] // 3
-        found = log_one_of_them(
-            mean[f], variance[f], count[f], asked[k] % 3, epsilon, noise[f], log_z[f]
-        )
+        factor = Factor(mean[f], variance[f], count[f], epsilon, noise[f])
+        found = log_one_of_them(factor, asked[k] % 3, log_z[f])
         out[k] = min(found, 0.0)  # the difference of two integrals, to their accuracy

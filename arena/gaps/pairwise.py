@@ -20,10 +20,9 @@ import polars as pl
 import polars.selectors as cs
 
 from arena.compiled import compiled
-from arena.ratings.comparisons import as_frame, refuse_faults
-from arena.ratings.gaussian import Phi, above, absolute_between, between, draw_margin, log_between
+from arena.ratings.comparisons import checked
+from arena.ratings.gaussian import Phi, above, absolute_between, between, log_between
 from arena.ratings.table import Ratings
-from arena.ratings.trueskill import TrueSkill
 from arena.schema import OUTCOMES
 
 SPREADS = ("posterior", "predictive")
@@ -98,15 +97,6 @@ def _gaps(
     return out
 
 
-def scale_of(ratings: Ratings) -> tuple[float, float]:
-    """Return beta and epsilon of the ratings, on the scale of mu.
-
-    TrueSkill's own (beta 25/6, a draw probability of 0.1) where a leaderboard brings none.
-    """
-    beta = float(ratings.parameters.get("beta", TrueSkill.beta))
-    return beta, float(ratings.parameters.get("epsilon", draw_margin(0.10, beta)))
-
-
 def prepared(
     votes: Any, ratings: Ratings
 ) -> tuple[pl.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
@@ -114,10 +104,9 @@ def prepared(
 
     votes: a polars or pandas frame with model_a, model_b and outcome. A missing vote_id is the
     row's number, from 0. Codes: rows of the ratings, positions in `schema.OUTCOMES`. Raises
-    as `refuse_faults`, and UnratedModelError.
+    as `checked`, and UnratedModelError.
     """
-    frame = as_frame(votes)
-    refuse_faults(frame)
+    frame = checked(votes)
     if "vote_id" not in frame.columns:
         frame = frame.with_columns(vote_id=pl.int_range(pl.len()))
     # Ids that are numbers are names all the same; categories are fast to look up as they are.
@@ -141,24 +130,21 @@ def prepared(
     return frame, codes[0], codes[1], codes[2]
 
 
-def as_given(gaps: pl.DataFrame, votes: Any) -> Any:
-    """Return the gaps as a frame of the kind that the votes came in."""
-    return gaps if isinstance(votes, pl.DataFrame | pl.LazyFrame) else gaps.to_pandas()
+def described(frame: pl.DataFrame, numbers: Any, votes: Any) -> Any:
+    """Return the columns of `schema.GAPS`, as a frame of the kind that the votes came in.
 
-
-def described(votes: pl.DataFrame, numbers: np.ndarray) -> pl.DataFrame:
-    """Return the columns of `schema.GAPS`; numbers: (3, n), gap, gap_sd, probability."""
+    frame: the prepared votes. numbers: gap, gap_sd and probability, (n,) each.
+    """
     lost = pl.col("outcome") == "b"
-    gap, gap_sd, probability = (pl.Series(row) for row in numbers)
-    return votes.select(
+    names = ("gap", "gap_sd", "probability")
+    gaps = frame.select(
         "vote_id",
         winner=pl.when(lost).then("model_b").otherwise("model_a"),
         loser=pl.when(lost).then("model_a").otherwise("model_b"),
         outcome="outcome",
-        gap=gap,
-        gap_sd=gap_sd,
-        probability=probability,
+        **{name: pl.Series(row) for name, row in zip(names, numbers, strict=True)},
     )
+    return gaps if isinstance(votes, pl.DataFrame | pl.LazyFrame) else gaps.to_pandas()
 
 
 def pairwise_gaps(
@@ -182,7 +168,7 @@ def pairwise_gaps(
     if spread not in SPREADS:
         raise ValueError(f"spread must be {' or '.join(SPREADS)}, not {spread!r}")
     frame, a, b, outcome = prepared(votes, ratings)
-    beta, epsilon = scale_of(ratings)
+    beta, epsilon = ratings.parameters["beta"], ratings.parameters["epsilon"]
     if epsilon <= 0.0 and (outcome == TIE).any():
         raise ValueError(
             "the votes have ties but the ratings give a tie no probability: "
@@ -201,7 +187,7 @@ def pairwise_gaps(
     if spread == "predictive":
         variance = variance + 2.0 * beta**2
     gaps = _gaps(delta, variance, kind == TIE, epsilon, signed, truncated)
-    return as_given(described(frame, gaps[:, place[triple]]), votes)
+    return described(frame, gaps[:, place[triple]], votes)
 
 
 def capability_gaps(

@@ -25,7 +25,7 @@ import numpy as np
 
 from arena.compiled import compiled
 from arena.gaps.solving import NOBODY, NU, SIGNS, TAU, TOLD, Component, along, solve
-from arena.gaps.truncated_vote import log_mass, log_votes_and_slopes, tilted
+from arena.gaps.truncated_vote import Factor, log_mass, log_votes_and_slopes, tilted
 
 # Ordinary graphs are done in this many sweeps of whole steps. After them:
 FREE = 6
@@ -60,9 +60,7 @@ class Until(NamedTuple):
 
 
 @compiled
-def _cavity(
-    one: Component, f: int, S: np.ndarray, precision: np.ndarray, own: np.ndarray
-) -> float:
+def _cavity(one: Component, f: int, S: np.ndarray, precision: np.ndarray, own: np.ndarray) -> float:
     """Return V of one factor; sparse: own (4,) is filled with each variable's share of it."""
     total = before = 0.0
     ends, message = one.ends[f], one.message[f]
@@ -135,7 +133,7 @@ def _sweep(one: Component, until: Until, S: np.ndarray) -> tuple[int, float]:
                 and drift**2 < near**2 * V
             ):
                 continue
-            after, variance = tilted(c, V, one.votes[f], until.epsilon, one.noise[f])
+            after, variance = tilted(Factor(c, V, one.votes[f], until.epsilon, one.noise[f]))
             v = V / (1.0 + tau * V)
             moved = max(max(abs(after - d), drift) / math.sqrt(v), abs(variance / v - 1.0))
             change = max(change, moved)
@@ -185,7 +183,7 @@ def _read_off(
                 if ends[f, k] != NOBODY:
                     log_det += math.log(own[k] * precision[ends[f, k]])
         log_z, in_noise, in_epsilon = log_votes_and_slopes(
-            c, V, one.votes[f], until.epsilon, one.noise[f]
+            Factor(c, V, one.votes[f], until.epsilon, one.noise[f])
         )
         total += log_z - log_mass(c, V, tau, nu) + 0.5 * nu * d
         s, t = prior[a, 2], prior[b, 2]

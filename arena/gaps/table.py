@@ -1,11 +1,9 @@
 """Gaps as tables: written to parquet, or by several estimators at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,48 +18,6 @@ SCHEMA = pa.schema(
     [(name, pa.large_string()) for name in ("vote_id", "winner", "loser", "outcome")]
     + [(name, pa.float64()) for name in ("gap", "gap_sd", "probability")]
 )
-
-
-@dataclass
-class GapSummary:
-    """Counts and moments of the gaps written so far."""
-
-    strict: int = 0
-    ties: int = 0
-    without: int = 0  # votes that have no gap
-    upsets: int = 0  # the model with the lower mu won
-    low: float = np.inf
-    high: float = -np.inf
-    sums: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of gap and gap^2, strict votes
-
-    def add(self, gaps: pl.DataFrame) -> None:
-        """Count one batch of gaps."""
-        self.without += gaps["gap"].null_count()
-        gaps = gaps.drop_nulls("gap")
-        tie = (gaps["outcome"] == "tie").to_numpy()
-        gap = gaps["gap"].to_numpy()
-        strict = gap[~tie]
-        self.ties += int(tie.sum())
-        self.strict += len(strict)
-        self.upsets += int((gaps["probability"].to_numpy()[~tie] < 0.5).sum())
-        self.sums += (strict.sum(), (strict**2).sum())
-        if len(gap):
-            self.low, self.high = min(self.low, gap.min()), max(self.high, gap.max())
-
-    def __str__(self) -> str:
-        if self.strict + self.ties == 0:
-            return "no votes, so no gaps"
-        said = f"{self.strict + self.ties:,} gaps from {self.low:.4g} to {self.high:.4g}"
-        if self.without:
-            said += f"; {self.without:,} votes lack an image and have none"
-        if self.strict == 0:
-            return f"{said}; every vote is a tie"
-        mean, square = self.sums / self.strict
-        sd = np.sqrt(max(square - mean**2, 0.0))
-        return (
-            f"{said}; {self.strict:,} strict votes with mean {mean:.4g} and standard deviation "
-            f"{sd:.4g}, the weaker model won {self.upsets / self.strict:.1%}; {self.ties:,} ties"
-        )
 
 
 def gaps_of(
@@ -83,26 +39,52 @@ def gaps_of(
 
 def write_gaps(
     votes: pl.DataFrame, ratings: Ratings, out: Path, estimator: str = "pairwise", **how: Any
-) -> tuple[GapSummary, JointReport | None]:
+) -> tuple[str, JointReport | None]:
     """Write the gap of every vote, in input order, to one parquet file; how: as for `gaps_of`.
 
-    A slice of the votes at a time, save for the joint gap, which needs all. Raises
-    NotConvergedError, and writes nothing, where its sweeps were not enough.
+    A slice of the votes at a time, save for the joint gap, which needs all. Returns `summary` and
+    the joint report. Raises NotConvergedError, and writes nothing, where its sweeps were not
+    enough.
     """
-    summary, report = GapSummary(), None
+    report = None
     # Models, outcomes and gaps repeat, so parquet's dictionary holds each once; ids never repeat.
     repeats = [name for name in SCHEMA.names if name != "vote_id"]
-    with (
-        replacing(Path(out)) as aside,
-        pq.ParquetWriter(aside, SCHEMA, use_dictionary=repeats) as writer,
-    ):
-        for some in [votes] if estimator == "joint" else votes.iter_slices(SLICE):
-            gaps, report = gaps_of(some, ratings, estimator, **how)
-            if report is not None:
-                report.check()
-            summary.add(gaps)
-            writer.write_table(gaps.to_arrow().cast(SCHEMA))
-    return summary, report
+    with replacing(Path(out)) as aside:
+        with pq.ParquetWriter(aside, SCHEMA, use_dictionary=repeats) as writer:
+            for some in [votes] if estimator == "joint" else votes.iter_slices(SLICE):
+                gaps, report = gaps_of(some, ratings, estimator, **how)
+                if report is not None:
+                    report.check()
+                writer.write_table(gaps.to_arrow().cast(SCHEMA))
+        said = summary(pl.scan_parquet(aside))
+    return said, report
+
+
+def summary(gaps: pl.LazyFrame) -> str:
+    """Return counts and moments of gaps (columns `schema.GAPS`) in a sentence."""
+    gap, strict = pl.col("gap"), pl.col("outcome") != "tie"
+    found = gaps.filter(gap.is_not_null()).select(
+        pl.len(),
+        strict.sum().alias("strict"),
+        gap.min().alias("low"),
+        gap.max().alias("high"),
+        gap.filter(strict).mean().alias("mean"),
+        gap.filter(strict).std(ddof=0).alias("sd"),
+        (pl.col("probability") < 0.5).filter(strict).mean().alias("upsets"),
+    )
+    known, wins, low, high, mean, sd, upsets = found.collect(engine="streaming").row(0)
+    without = gaps.select(gap.null_count()).collect(engine="streaming").item()
+    if known == 0:
+        return "no votes, so no gaps"
+    said = f"{known:,} gaps from {low:.4g} to {high:.4g}"
+    if without:
+        said += f"; {without:,} votes lack an image and have none"
+    if wins == 0:
+        return f"{said}; every vote is a tie"
+    return (
+        f"{said}; {wins:,} strict votes with mean {mean:.4g} and standard deviation {sd:.4g}, the "
+        f"weaker model won {upsets:.1%}; {known - wins:,} ties"
+    )
 
 
 def gaps_by(

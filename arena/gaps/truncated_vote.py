@@ -2,7 +2,7 @@
 
 A win says d + n > epsilon, a loss d + n < -epsilon and a tie |d + n| <= epsilon, where
 d ~ N(mean, variance) is what all other votes say and n ~ N(0, noise) is each vote's own noise. All
-votes on the same difference are one factor, given as `count`: (3,) int64, how many of each kind:
+votes on the same difference are one `Factor`:
 
     p(d, votes) = N(d; mean, variance) Phi((d - epsilon) / n)^wins Phi((-d - epsilon) / n)^losses
                   (Phi((epsilon - d) / n) - Phi((-epsilon - d) / n))^ties
@@ -13,6 +13,7 @@ steps is not a product of ten Gaussian messages.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import log_ndtr
@@ -37,6 +38,20 @@ NEGLIGIBLE = 20.0
 STEP = 1.2
 
 
+class Factor(NamedTuple):
+    """The votes on one difference, and what all others say of it.
+
+    mean, variance: of d by all others. count: (3,) int64, the votes for d > 0, d < 0 and a tie.
+    epsilon: the draw margin. noise: the variance of each vote's own noise.
+    """
+
+    mean: float
+    variance: float
+    count: np.ndarray
+    epsilon: float
+    noise: float
+
+
 # Taylor's coefficients of log Phi, whose slope is lambda, at so many points per unit.
 _LOW, _HIGH, _STEPS, _TERMS = -12.0, 8.0, 16, 8
 _SLOPE = lambda_coefficients(_LOW, _HIGH, 1.0 / _STEPS, _TERMS) / np.arange(1, _TERMS + 1)
@@ -57,27 +72,25 @@ def _log_phi(x: float) -> float:
 
 
 @compiled
-def tilted(
-    mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
-) -> tuple[float, float]:
-    """Return mean and variance of d ~ N(mean, variance) after the votes of one factor."""
-    if count[0] + count[1] + count[2] != 1:
-        d, weight, _ = _density(mean, variance, count, epsilon, noise)
+def tilted(f: Factor) -> tuple[float, float]:
+    """Return mean and variance of d after the votes."""
+    if f.count.sum() != 1:
+        d, weight, _ = _density(f)
         first = second = 0.0
         for k in range(len(d)):
             first += weight[k] * d[k]
         for k in range(len(d)):
             second += weight[k] * (d[k] - first) ** 2
         return first, second
-    s = math.sqrt(variance + noise)
-    share = variance / (variance + noise)
-    if count[TIED]:
-        v, w = v_w_draw(mean / s, epsilon / s)
-        return mean + variance / s * v, variance * (1.0 - share * w)
-    sign = 1.0 if count[WIN] else -1.0
-    z = (sign * mean - epsilon) / s
+    s = math.sqrt(f.variance + f.noise)
+    share = f.variance / (f.variance + f.noise)
+    if f.count[TIED]:
+        v, w = v_w_draw(f.mean / s, f.epsilon / s)
+        return f.mean + f.variance / s * v, f.variance * (1.0 - share * w)
+    sign = 1.0 if f.count[WIN] else -1.0
+    z = (sign * f.mean - f.epsilon) / s
     m, r = above(z)
-    return mean + sign * share * s * (m - z), variance * (1.0 - share) + share * variance * r
+    return f.mean + sign * share * s * (m - z), f.variance * (1.0 - share + share * r)
 
 
 @compiled
@@ -90,62 +103,47 @@ def log_outcome(mean: float, variance: float, kind: int, epsilon: float) -> floa
 
 
 @compiled
-def log_votes(
-    mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
-) -> float:
-    """Return log p(a factor's votes) for d ~ N(mean, variance)."""
-    if count[0] + count[1] + count[2] == 0:
+def _log_votes(f: Factor) -> float:
+    """Log p(the votes)."""
+    if f.count.sum() == 0:
         return 0.0
-    if count[0] + count[1] + count[2] > 1:
-        return _density(mean, variance, count, epsilon, noise)[2]
-    return log_outcome(mean, variance + noise, _only(count), epsilon)
+    if f.count.sum() > 1:
+        return _density(f)[2]
+    return log_outcome(f.mean, f.variance + f.noise, _only(f.count), f.epsilon)
 
 
 @compiled
-def log_one_of_them(
-    mean: float,
-    variance: float,
-    count: np.ndarray,
-    kind: int,
-    epsilon: float,
-    noise: float,
-    log_all: float,
-) -> float:
+def log_one_of_them(f: Factor, kind: int, log_all: float) -> float:
     """Return log p(one of the factor's votes of this kind) given all others, the factor's too.
 
-    log_all: `log_votes` of the factor. Where it has no vote of the kind: of one vote more.
+    log_all: log p(all of its votes). Where it has no vote of the kind: of one vote more.
     """
-    other = count.copy()
-    if count[kind]:
-        other[kind] -= 1
-        return log_all - log_votes(mean, variance, other, epsilon, noise)
-    other[kind] += 1
-    return log_votes(mean, variance, other, epsilon, noise) - log_all
+    count = f.count.copy()
+    count[kind] += -1 if f.count[kind] else 1
+    other = _log_votes(Factor(f.mean, f.variance, count, f.epsilon, f.noise))
+    return log_all - other if f.count[kind] else other - log_all
 
 
 @compiled
-def log_votes_and_slopes(
-    mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
-) -> tuple[float, float, float]:
-    """Return `log_votes` and its slopes in the noise and in epsilon."""
-    if count[0] + count[1] + count[2] != 1:
-        d, weight, total = _density(mean, variance, count, epsilon, noise)
+def log_votes_and_slopes(f: Factor) -> tuple[float, float, float]:
+    """Return log p(the votes) and its slopes in the noise and in epsilon."""
+    if f.count.sum() != 1:
+        d, weight, total = _density(f)
         in_noise = in_epsilon = 0.0
         for k in range(len(d)):
-            slope_noise, slope_epsilon = _slopes(d[k], count, epsilon, math.sqrt(noise))
+            slope_noise, slope_epsilon = _slopes(d[k], f)
             in_noise += weight[k] * slope_noise
             in_epsilon += weight[k] * slope_epsilon
         return total, in_noise, in_epsilon
-    kind = _only(count)
-    total = log_outcome(mean, variance + noise, kind, epsilon)
+    kind, s = _only(f.count), math.sqrt(f.variance + f.noise)
+    total = log_outcome(f.mean, f.variance + f.noise, kind, f.epsilon)
     # In the noise by the heat equation, d/ds^2 = (d^2/dm^2 + (d/dm)^2) / 2 of the log evidence:
     # both are known from the tilted moments.
-    t_mean, t_variance = tilted(mean, variance, count, epsilon, noise)
-    slope = (t_mean - mean) / variance
-    curvature = (t_variance - variance) / (variance * variance)
-    s = math.sqrt(variance + noise)
+    t_mean, t_variance = tilted(f)
+    slope = (t_mean - f.mean) / f.variance
+    curvature = (t_variance - f.variance) / (f.variance * f.variance)
     if kind == TIED:
-        t, e = mean / s, epsilon / s
+        t, e = f.mean / s, f.epsilon / s
         ends = math.exp(-0.5 * (e - t) ** 2 - total) + math.exp(-0.5 * (e + t) ** 2 - total)
         in_epsilon = INVERSE_SQRT_2PI * ends / s
     else:
@@ -176,54 +174,44 @@ def _log_tie(t: float, e: float) -> float:
 
 
 @compiled
-def _log_density(
-    d: float, mean: float, variance: float, count: np.ndarray, epsilon: float, n: float
-) -> float:
+def _log_density(d: float, f: Factor) -> float:
     """Log of N(d; mean, variance) without its constant, times every vote's probability at d."""
-    value = -0.5 * (d - mean) ** 2 / variance
-    if count[WIN]:
-        value += count[WIN] * _log_phi((d - epsilon) / n)
-    if count[LOSS]:
-        value += count[LOSS] * _log_phi((-d - epsilon) / n)
-    if count[TIED]:
-        value += count[TIED] * _log_tie(d / n, epsilon / n)
+    value, n = -0.5 * (d - f.mean) ** 2 / f.variance, math.sqrt(f.noise)
+    if f.count[WIN]:
+        value += f.count[WIN] * _log_phi((d - f.epsilon) / n)
+    if f.count[LOSS]:
+        value += f.count[LOSS] * _log_phi((-d - f.epsilon) / n)
+    if f.count[TIED]:
+        value += f.count[TIED] * _log_tie(d / n, f.epsilon / n)
     return value
 
 
 @compiled
-def _derivatives(
-    d: float, mean: float, variance: float, count: np.ndarray, epsilon: float, n: float
-) -> tuple[float, float]:
+def _derivatives(d: float, f: Factor) -> tuple[float, float]:
     """Slope of the log density at d, and minus its second derivative (positive)."""
-    slope, curvature = (mean - d) / variance, 1.0 / variance
-    if count[WIN]:
-        v, w = v_w_strict((d - epsilon) / n)
-        slope += count[WIN] * v / n
-        curvature += count[WIN] * w / (n * n)
-    if count[LOSS]:
-        v, w = v_w_strict((-d - epsilon) / n)
-        slope -= count[LOSS] * v / n
-        curvature += count[LOSS] * w / (n * n)
-    if count[TIED]:
-        v, w = v_w_draw(d / n, epsilon / n)
-        slope += count[TIED] * v / n
-        curvature += count[TIED] * w / (n * n)
+    slope, curvature, n = (f.mean - d) / f.variance, 1.0 / f.variance, math.sqrt(f.noise)
+    for kind, sign in ((WIN, 1.0), (LOSS, -1.0)):
+        if f.count[kind]:
+            v, w = v_w_strict((sign * d - f.epsilon) / n)
+            slope += sign * f.count[kind] * v / n
+            curvature += f.count[kind] * w / f.noise
+    if f.count[TIED]:
+        v, w = v_w_draw(d / n, f.epsilon / n)
+        slope += f.count[TIED] * v / n
+        curvature += f.count[TIED] * w / f.noise
     return slope, curvature
 
 
 @compiled
-def _peak(
-    mean: float, variance: float, count: np.ndarray, epsilon: float, n: float
-) -> tuple[float, float]:
+def _peak(f: Factor) -> tuple[float, float]:
     """Where the density is highest, and the standard deviation that its curvature there tells.
 
     The density is log-concave: Newton's method held between bounds.
     """
     low, high = -math.inf, math.inf
-    d = mean
-    curvature = 1.0
+    d, curvature = f.mean, 1.0
     for _ in range(200):
-        slope, curvature = _derivatives(d, mean, variance, count, epsilon, n)
+        slope, curvature = _derivatives(d, f)
         if slope > 0.0:
             low = d
         else:
@@ -239,78 +227,65 @@ def _peak(
 
 
 @compiled
-def _edge(
-    d: float,
-    step: float,
-    floor: float,
-    mean: float,
-    variance: float,
-    count: np.ndarray,
-    epsilon: float,
-    n: float,
-) -> tuple[float, float]:
+def _edge(d: float, step: float, floor: float, f: Factor) -> tuple[float, float]:
     """Return where the log density is just below the floor, and its curvature there.
 
     d: a place on the wanted side of the peak; step: from there to the outside. Newton's method on a
     concave function stays outside once it is there.
     """
-    value = _log_density(d, mean, variance, count, epsilon, n) - floor
+    value = _log_density(d, f) - floor
     while value > 0.0:
         d += step
-        value = _log_density(d, mean, variance, count, epsilon, n) - floor
-    slope, curvature = _derivatives(d, mean, variance, count, epsilon, n)
+        value = _log_density(d, f) - floor
+    slope, curvature = _derivatives(d, f)
     while value < -NEGLIGIBLE:
         d -= value / slope
-        value = _log_density(d, mean, variance, count, epsilon, n) - floor
-        slope, curvature = _derivatives(d, mean, variance, count, epsilon, n)
+        value = _log_density(d, f) - floor
+        slope, curvature = _derivatives(d, f)
     return d, curvature
 
 
 @compiled
-def _density(
-    mean: float, variance: float, count: np.ndarray, epsilon: float, noise: float
-) -> tuple[np.ndarray, np.ndarray, float]:
+def _density(f: Factor) -> tuple[np.ndarray, np.ndarray, float]:
     """Return nodes (K,), the normalised density's weights there (K,), and log p(the votes).
 
     The trapezoidal rule between the places where the density has become negligible: its error falls
     exponentially with the square of the nodes. A vote's curvature grows towards where it is not
     expected, so no detail inside is sharper than what both ends' curvatures sum to.
     """
-    n = math.sqrt(noise)
-    peak, sd = _peak(mean, variance, count, epsilon, n)
-    top = _log_density(peak, mean, variance, count, epsilon, n)
-    reach = math.sqrt(2.0 * NEGLIGIBLE) * sd
-    known = (top - NEGLIGIBLE, mean, variance, count, epsilon, n)
-    low, at_low = _edge(peak - reach, -reach, *known)
-    high, at_high = _edge(peak + reach, reach, *known)
+    peak, sd = _peak(f)
+    top, reach = _log_density(peak, f), math.sqrt(2.0 * NEGLIGIBLE) * sd
+    low, at_low = _edge(peak - reach, -reach, top - NEGLIGIBLE, f)
+    high, at_high = _edge(peak + reach, reach, top - NEGLIGIBLE, f)
     steps = math.ceil((high - low) * math.sqrt(at_low + at_high) / STEP)
     width = (high - low) / steps
     d, weight = np.empty(steps + 1), np.empty(steps + 1)
     mass = 0.0
     for k in range(steps + 1):
         d[k] = low + width * k
-        weight[k] = math.exp(_log_density(d[k], mean, variance, count, epsilon, n) - top)
+        weight[k] = math.exp(_log_density(d[k], f) - top)
         mass += weight[k]
     for k in range(steps + 1):
         weight[k] /= mass
-    return d, weight, top + math.log(mass * width * INVERSE_SQRT_2PI) - 0.5 * math.log(variance)
+    log_z = top + math.log(mass * width * INVERSE_SQRT_2PI) - 0.5 * math.log(f.variance)
+    return d, weight, log_z
 
 
 @compiled
-def _slopes(d: float, count: np.ndarray, epsilon: float, n: float) -> tuple[float, float]:
-    """Slopes in the noise n^2 and in epsilon of the votes' log probability at d."""
-    in_noise = in_epsilon = 0.0
-    for kind in (WIN, LOSS):
-        if count[kind]:
-            x = ((d if kind == WIN else -d) - epsilon) / n
+def _slopes(d: float, f: Factor) -> tuple[float, float]:
+    """Slopes in the noise and in epsilon of the votes' log probability at d."""
+    in_noise, in_epsilon, n = 0.0, 0.0, math.sqrt(f.noise)
+    for kind, sign in ((WIN, 1.0), (LOSS, -1.0)):
+        if f.count[kind]:
+            x = (sign * d - f.epsilon) / n
             v = v_w_strict(x)[0]
-            in_noise -= count[kind] * v * x / (2.0 * n * n)
-            in_epsilon -= count[kind] * v / n
-    if count[TIED]:
-        t, e = d / n, epsilon / n
+            in_noise -= f.count[kind] * v * x / (2.0 * f.noise)
+            in_epsilon -= f.count[kind] * v / n
+    if f.count[TIED]:
+        t, e = d / n, f.epsilon / n
         log_p = _log_tie(t, e)
         upper = INVERSE_SQRT_2PI * math.exp(-0.5 * (e - t) ** 2 - log_p)
         lower = INVERSE_SQRT_2PI * math.exp(-0.5 * (e + t) ** 2 - log_p)
-        in_noise -= count[TIED] * ((e - t) * upper + (e + t) * lower) / (2.0 * n * n)
-        in_epsilon += count[TIED] * (upper + lower) / n
+        in_noise -= f.count[TIED] * ((e - t) * upper + (e + t) * lower) / (2.0 * f.noise)
+        in_epsilon += f.count[TIED] * (upper + lower) / n
     return in_noise, in_epsilon

@@ -1,20 +1,32 @@
-"""How well probabilities met outcomes, and what ratings say of a vote.
+"""What ratings say of a vote before they see it, and how well it met the outcomes.
 
-A vote has three outcomes (a, b, tie), so log-loss, Brier score and accuracy are those of three
-classes; a prediction that ignores ties cannot win by it. What is predicted from what is the work of
-`held_out`.
+With c^2 = 2 beta^2 + Var(difference) the performances of a and b differ by N(delta, c^2), and a
+difference within epsilon is a tie:
+
+    P(a wins) = Phi((delta - epsilon) / c)      P(tie) = P(|d| <= epsilon), d ~ N(delta, c^2)
+
+`predict` takes ratings as they are. `predict_online` follows the traversal of `trueskill` and
+predicts each vote before its update, the pairs of a K-wise vote all together. The sum of the
+logarithms of what happened is the evidence, log p(votes | sigma_0, beta, tau, epsilon), one step
+ahead; `tune` maximises it. A vote has three outcomes (a, b, tie), so log-loss, Brier score and
+accuracy are those of three classes; a prediction that ignores ties cannot win by it. What is
+predicted from what is the work of `held_out`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
-from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
+from arena.compiled import compiled
+from arena.ratings.comparisons import A_WINS, B_WINS, SINGLE, TIE, Comparisons
+from arena.ratings.gaussian import Phi, log_between, log_Phi
 from arena.ratings.table import HALF, Ratings
+from arena.ratings.trueskill import World, traverse, traverse_with_rankings
 
 # A probability is never taken below this: one impossible outcome must not decide everything.
 FLOOR = 1e-6
@@ -38,9 +50,7 @@ class Score:
 def predict(ratings: Ratings, votes: Any) -> np.ndarray:
     """Return (n, 3): the probability of a, b and tie for every comparison.
 
-    With c^2 = 2 beta^2 + Var(difference) the performances differ by N(mu_a - mu_b, c^2), and a
-    difference within epsilon is a tie. A model that the ratings do not hold has the prior that they
-    started from.
+    A model that the ratings do not hold has the prior that they started from.
     """
     votes = Comparisons.of(votes)
     beta, epsilon, mu, sigma = (ratings.parameters[n] for n in ("beta", "epsilon", "mu", "sigma"))
@@ -100,3 +110,75 @@ def reliability(
             half = HALF * math.sqrt(max(rate * (1 - rate), 0.25 / len(part)) / len(part))
             points.append((float(p[part].mean()), rate, half, len(part)))
     return points
+
+
+@compiled
+def _follow(
+    mu: np.ndarray,
+    sigma: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    outcome: np.ndarray,
+    world: World,
+    learn: bool,
+    probability: np.ndarray,
+) -> float:
+    """Return log p(votes), or 0 and fill probability (n, 3) where it has columns.
+
+    learn: every vote changes the ratings that the next one is predicted by.
+    """
+    total, (beta2, tau2, epsilon) = 0.0, world
+    for k in range(len(a)):
+        i, j = a[k], b[k]
+        delta = mu[i] - mu[j]
+        c = math.sqrt(2.0 * (beta2 + tau2) + sigma[i] * sigma[i] + sigma[j] * sigma[j])
+        if probability.shape[1]:
+            probability[k, A_WINS] = won = Phi((delta - epsilon) / c)
+            probability[k, B_WINS] = lost = Phi((-delta - epsilon) / c)
+            probability[k, TIE] = max(0.0, 1.0 - won - lost)
+        elif i != j and outcome[k] == TIE:
+            total += log_between(delta / c, epsilon / c)
+        elif i != j:
+            total += log_Phi(((delta if outcome[k] == A_WINS else -delta) - epsilon) / c)
+        if learn:
+            one = slice(k, k + 1)
+            traverse(mu, sigma, a[one], b[one], outcome[one], world)
+    return total
+
+
+def _run(
+    votes: Comparisons, sigma: float, beta: float, tau: float, epsilon: float, out: np.ndarray
+) -> float:
+    mu, sd = np.zeros(len(votes.models)), np.full(len(votes.models), sigma)
+    world = beta**2, tau**2, epsilon
+    edges = np.array([0, len(votes)])
+    if votes.ranking is not None:
+        edges = np.append(np.flatnonzero(np.diff(votes.ranking, prepend=-2)), len(votes))
+    total = 0.0
+    for start, stop in pairwise(edges.tolist()):
+        some = votes.part(start, stop)
+        single = some.ranking is None or some.ranking[0] == SINGLE
+        codes = some.a, some.b, some.outcome
+        total += _follow(mu, sd, *codes, world, single, out[start:stop])
+        if not single:
+            traverse_with_rankings(mu, sd, *codes, some.ranking, world)
+    return total
+
+
+def log_evidence(
+    votes: Comparisons, sigma: float, beta: float, tau: float, epsilon: float
+) -> float:
+    """Return log p(votes), in nats; every model starts at N(., sigma^2), wherever its middle is.
+
+    A vote between a model and itself says nothing. epsilon must be above 0 where votes tie.
+    """
+    return _run(votes, sigma, beta, tau, epsilon, np.empty((len(votes), 0)))
+
+
+def predict_online(
+    votes: Comparisons, sigma: float, beta: float, tau: float, epsilon: float
+) -> np.ndarray:
+    """Return (n, 3): the probability of a, b and tie of each vote, from the votes before it."""
+    found = np.empty((len(votes), 3))
+    _run(votes, sigma, beta, tau, epsilon, found)
+    return found

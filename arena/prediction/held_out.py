@@ -6,7 +6,8 @@ The votes after the first ones are cut into blocks of equal count in time, and e
     online   from everything before each vote: what following along adds, where a method can
 
 so the past grows and nothing is ever predicted from its own future. One split could be lucky; the
-blocks show how much a score varies.
+blocks show how much a score varies. The baselines are what an estimator has to beat: the outcomes'
+shares, and Elo as on the early leaderboards.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,15 +18,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from arena.prediction.baselines import constant, constant_online, elo, elo_online
-from arena.prediction.calibration import Score, log_losses, predict, score
-from arena.prediction.evidence import predict_online
-from arena.ratings.comparisons import SINGLE, Comparisons
+from arena.compiled import compiled
+from arena.prediction.calibration import Score, log_losses, predict, predict_online, score
+from arena.ratings.comparisons import A_WINS, SINGLE, TIE, Comparisons
 from arena.ratings.table import HALF, Estimator
 from arena.ratings.trueskill import TrueSkill
 
 FIRST = 0.5
 BLOCKS = 5
+K = 24.0
 BASELINES = ("constant", "elo, K=24")
 
 
@@ -123,7 +124,7 @@ def _predictions(
     """
     start = edges[0]
     blocks = [(votes.part(0, i), votes.part(i, j)) for i, j in pairwise(edges)]
-    for name, frozen in (("constant", _constant), ("elo, K=24", elo)):
+    for name, frozen in (("constant", constant), ("elo, K=24", elo)):
         yield (name, "frozen"), np.concatenate([frozen(*block) for block in blocks])[row]
     yield ("constant", "online"), constant_online(votes, start)[row]
     yield ("elo, K=24", "online"), elo_online(votes, start)[row]
@@ -140,5 +141,50 @@ def _predictions(
                 yield (name, "online"), predict_online(votes, *world)[start:][row]
 
 
-def _constant(past: Comparisons, future: Comparisons) -> np.ndarray:
-    return constant(past, len(future))
+def constant(past: Comparisons, future: Comparisons) -> np.ndarray:
+    """Return (n, 3): the past shares of wins, losses and ties, whoever plays."""
+    _, outcome = past.single_votes()
+    share = np.bincount(outcome, minlength=3) + 1.0  # one more of each: none is impossible
+    return np.tile(share / share.sum(), (len(future), 1))
+
+
+def constant_online(votes: Comparisons, start: int) -> np.ndarray:
+    """Return `constant` of all votes before each one from position start on."""
+    happened = np.eye(3)[votes.outcome] if votes.tally is None else votes.tally
+    share = np.cumsum(happened, axis=0)[start:] - happened[start:] + 1.0
+    return share / share.sum(1, keepdims=True)
+
+
+def elo(past: Comparisons, future: Comparisons) -> np.ndarray:
+    """Predict by Elo ratings of the past votes, K = 24.
+
+    Elo gives an expected score and no ties: the past share of ties is taken from both sides alike.
+    """
+    rating = np.zeros(len(past.models))
+    _elo(rating, past.a, past.b, past.outcome, np.empty(len(past)))
+    expected = 1.0 / (1.0 + 10.0 ** ((rating[future.b] - rating[future.a]) / 400.0))
+    return _with_ties(expected, constant(past, future)[:, TIE])
+
+
+def elo_online(votes: Comparisons, start: int) -> np.ndarray:
+    """Return `elo` of all votes before each one from position start on."""
+    expected = np.empty(len(votes))
+    _elo(np.zeros(len(votes.models)), votes.a, votes.b, votes.outcome, expected)
+    return _with_ties(expected[start:], constant_online(votes, start)[:, TIE])
+
+
+def _with_ties(expected: np.ndarray, tie: np.ndarray) -> np.ndarray:
+    return np.stack([(1.0 - tie) * expected, (1.0 - tie) * (1.0 - expected), tie], axis=1)
+
+
+@compiled
+def _elo(
+    rating: np.ndarray, a: np.ndarray, b: np.ndarray, outcome: np.ndarray, expected: np.ndarray
+) -> None:
+    """Take rating (M,) through the votes; expected (n,): a's expected score before each."""
+    for n in range(len(a)):
+        i, j = a[n], b[n]
+        expected[n] = 1.0 / (1.0 + 10.0 ** ((rating[j] - rating[i]) / 400.0))
+        scored = 1.0 if outcome[n] == A_WINS else (0.5 if outcome[n] == TIE else 0.0)
+        rating[i] += K * (scored - expected[n])
+        rating[j] -= K * (scored - expected[n])

@@ -1,10 +1,10 @@
 """Parameters of an estimator, chosen by the evidence of the votes.
 
 `trueskill`: the beta, tau and draw probability that make log p(votes) the largest, every vote
-predicted from those before it (`evidence`): nothing is fitted to a vote that it is judged by, so no
-votes need be set aside. `thurstone`: the beta, by Laplace's approximation to log p(votes) about the
-posterior's mode; its draw margin is estimated with the mode. Only ratios to the prior's sigma count
-(multiply all by one number and nothing changes), so the prior stays N(25, (25/3)^2).
+predicted from those before it (`log_evidence`): nothing is fitted to a vote that it is judged by,
+so no votes need be set aside. `thurstone`: the beta, by Laplace's approximation to log p(votes)
+about the posterior's mode; its draw margin is estimated with the mode. Only ratios to the prior's
+sigma count (multiply all by one number and nothing changes), so the prior stays N(25, (25/3)^2).
 """
 
 import math
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from arena.prediction.evidence import log_evidence
+from arena.prediction.calibration import log_evidence
 from arena.prediction.held_out import FIRST, Evaluation, evaluate
+from arena.ratings.batch import Thurstone, likelihood, likely_draw_probability, mode
 from arena.ratings.comparisons import TIE, Comparisons
 from arena.ratings.gaussian import draw_margin, draw_probability
-from arena.ratings.leaderboards import DRAW_PROBABILITY
-from arena.ratings.thurstone import Thurstone, likely_draw_probability, log_likelihood, posterior
+from arena.ratings.leaderboards import BETA, DRAW_PROBABILITY, SIGMA
 from arena.ratings.trueskill import TrueSkill
 
 LEAST_VOTES = 20
@@ -106,9 +106,7 @@ def later_votes(votes: Any, estimator: str = "trueskill") -> Evaluation:
     """
     votes = Comparisons.of(votes).between_models()
     tuned = tune(votes.part(0, round(len(votes) * FIRST)), estimator).estimator
-    return evaluate(
-        votes, {f"{estimator}, tuned": tuned, f"{estimator}, default": type(tuned)()}
-    )
+    return evaluate(votes, {f"{estimator}, tuned": tuned, f"{estimator}, default": type(tuned)()})
 
 
 def sequential_evidence(votes: Comparisons, chosen: TrueSkill) -> float:
@@ -118,16 +116,15 @@ def sequential_evidence(votes: Comparisons, chosen: TrueSkill) -> float:
 
 
 def _tune_trueskill(votes: Comparisons) -> Tuned:
-    sigma = TrueSkill().sigma
     margin = {}
     if (votes.outcome == TIE).any():
-        p = likely_draw_probability(*votes.counts(), sigma, TrueSkill().beta)
+        p = likely_draw_probability(*votes.counts(), SIGMA, BETA)
         margin = {"epsilon": min(draw_margin(p, 1.0), BOUNDS["epsilon"][1])}
 
     def objective(votes: Comparisons) -> Objective:
         def evidence(at: Mapping[str, float]) -> float:
-            beta, tau = sigma * at["beta"], sigma * at.get("tau", 0.0)
-            return log_evidence(votes, sigma, beta, tau, beta * at.get("epsilon", 0.0))
+            beta, tau = SIGMA * at["beta"], SIGMA * at.get("tau", 0.0)
+            return log_evidence(votes, SIGMA, beta, tau, beta * at.get("epsilon", 0.0))
 
         return evidence
 
@@ -139,68 +136,55 @@ def _tune_trueskill(votes: Comparisons) -> Tuned:
     static = climb(all_votes, {name: moving[name] for name in moving if name != "tau"})
     best = max(static, moving, key=all_votes)
     chosen = TrueSkill(
-        beta=_six(sigma * best["beta"]),
-        tau=_six(sigma * best.get("tau", 0.0)),
+        beta=_six(SIGMA * best["beta"]),
+        tau=_six(SIGMA * best.get("tau", 0.0)),
         draw_probability=_six(draw_probability(best.get("epsilon", 0.0), 1.0)),
     )
-    scale: dict[str, Callable[[float], float]] = {
-        "beta": lambda x: sigma * x,
-        "tau": lambda x: sigma * x,
-        "epsilon": lambda x: draw_probability(x, 1.0),
-    }
-    sure = curvature_intervals(all_votes, best)
     compared = {
         "tuned": chosen,
         "default": TrueSkill(),
         "authors' draws, 0.10": TrueSkill(draw_probability=DRAW_PROBABILITY),
     }
-    return Tuned(
-        estimator=chosen,
-        evidence={name: sequential_evidence(votes, one) for name, one in compared.items()},
-        interval={
-            name.replace("epsilon", "draw_probability"): (scale[name](low), scale[name](high))
-            for name, (low, high) in sure.items()
-        },
-        votes=len(votes),
-    )
+    evidence = {name: sequential_evidence(votes, one) for name, one in compared.items()}
+    return Tuned(chosen, evidence, _intervals(all_votes, best), len(votes))
 
 
-def laplace_evidence(
-    wins: np.ndarray, ties: np.ndarray, mu: float, sigma: float, beta: float
-) -> float:
+def laplace_evidence(wins: np.ndarray, ties: np.ndarray, sigma: float, beta: float) -> float:
     """Return log p(votes) under `thurstone`, about the mode, with the mode's epsilon.
 
-    log p(votes given the mode) + log N(mode; mu, sigma^2 I) + 1/2 log det(2 pi covariance)
+    log p(votes given the mode) + log N(mode; 0, sigma^2 I) + 1/2 log det(2 pi covariance)
     """
-    *_, epsilon = posterior(wins, ties, mu, sigma, beta, None)
-    mode, covariance, _ = posterior(wins, ties, mu, sigma, beta, epsilon)
-    c = math.sqrt(2.0) * beta
-    off = (mode - mu) / sigma
-    gained = np.linalg.slogdet(covariance / sigma**2)[1]
-    return float(log_likelihood(wins, ties, mode / c, epsilon / c) + 0.5 * (gained - off @ off))
+    precision = 2.0 * (beta / sigma) ** 2
+    epsilon = mode(wins, ties, precision, None)[1]
+    x, _, within, level = mode(wins, ties, precision, epsilon)
+    gained = np.linalg.slogdet(precision * (within + level))[1]
+    log_p = likelihood(wins.astype(np.float64), ties.astype(np.float64), x, epsilon, False)[0]
+    return float(log_p + 0.5 * (gained - precision * x @ x))
 
 
 def _tune_thurstone(votes: Comparisons) -> Tuned:
-    default = Thurstone()
     wins, ties = votes.counts()
 
     def evidence(at: Mapping[str, float]) -> float:
-        return laplace_evidence(wins, ties, default.mu, default.sigma, default.sigma * at["beta"])
+        return laplace_evidence(wins, ties, SIGMA, SIGMA * at["beta"])
 
-    best = climb(evidence, {"beta": default.beta / default.sigma})
-    chosen = Thurstone(beta=_six(default.sigma * best["beta"]))
-    sure = curvature_intervals(evidence, best)
-    return Tuned(
-        estimator=chosen,
-        evidence={
-            name: evidence({"beta": one.beta / one.sigma})
-            for name, one in (("tuned", chosen), ("default", default))
-        },
-        interval={
-            n: (default.sigma * low, default.sigma * high) for n, (low, high) in sure.items()
-        },
-        votes=len(votes),
-    )
+    best = climb(evidence, {"beta": BETA / SIGMA})
+    chosen = Thurstone(beta=_six(SIGMA * best["beta"]))
+    compared = {"tuned": chosen, "default": Thurstone()}
+    known = {name: evidence({"beta": one.beta / SIGMA}) for name, one in compared.items()}
+    return Tuned(chosen, known, _intervals(evidence, best), len(votes))
+
+
+def _intervals(evidence: Objective, best: Point) -> dict[str, tuple[float, float]]:
+    """Return `curvature_intervals` on the scale of the estimator's own parameters."""
+    found = {}
+    for name, ends in curvature_intervals(evidence, best).items():
+        if name == "epsilon":
+            low, high = (draw_probability(end, 1.0) for end in ends)
+            found["draw_probability"] = low, high
+        else:
+            found[name] = SIGMA * ends[0], SIGMA * ends[1]
+    return found
 
 
 def climb(evidence: Objective, start: Mapping[str, float]) -> Point:

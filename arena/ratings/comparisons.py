@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 
 from arena.compiled import compiled
-from arena.ratings.rankings import pairs_of
 from arena.schema import OUTCOMES, PAIRS, REQUIRED
 
 A_WINS, B_WINS, TIE = 0, 1, 2
@@ -73,8 +72,7 @@ class Comparisons:
             if rankings is not None:
                 raise ValueError("give the votes as a table to rate them together with rankings")
             return votes
-        table = as_frame(votes) if votes is not None else pl.DataFrame(schema=_NAMES)
-        refuse_faults(table)
+        table = checked(votes) if votes is not None else pl.DataFrame(schema=_NAMES)
         # Joined even with no rows, the names of all votes would turn from codes to texts and back.
         if rankings is not None and len(pairs := pairs_of(as_frame(rankings))):
             if "ranking" in table.columns:
@@ -82,16 +80,17 @@ class Comparisons:
                 table = table.filter(~again.fill_null(False))
             table = pl.concat([table, pairs], how="diagonal_relaxed") if len(table) else pairs
         table = in_time_order(table)
-        ranking = _numbered(table)
-        if ranking is not None:
+        timed = "created_at" in table.columns and not table["created_at"].null_count()
+        ranking = None
+        if "ranking" in table.columns and table["ranking"].null_count() < len(table):
             # The pairs of a K-wise vote are rated together: where its first one stands.
             row, known = pl.col("row"), pl.col("ranking").is_not_null()
             first = pl.when(known).then(row.min().over("ranking")).otherwise(row)
             table = table.with_row_index("row").sort(first, maintain_order=True).drop("row")
-            ranking = _numbered(table)
+            number = pl.when(known).then(pl.col("ranking").rle_id()).otherwise(SINGLE)
+            ranking = table.select(number.cast(pl.Int32)).to_series().to_numpy()
         models, a, b = _coded(table["model_a"], table["model_b"])
-        outcome = _codes(table["outcome"], pl.Enum(OUTCOMES), pl.Int8)
-        timed = "created_at" in table.columns and not table["created_at"].null_count()
+        outcome = table["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().cast(pl.Int8).to_numpy()
         return Comparisons(
             models=models,
             a=a,
@@ -108,17 +107,14 @@ class Comparisons:
 
     def part(self, start: int, stop: int) -> "Comparisons":
         """Return the comparisons from position start up to stop (exclusive), in time order."""
-        return self._rows(slice(start, stop))
-
-    def only(self, kept: np.ndarray) -> "Comparisons":
-        """Return the comparisons where kept (n,) is true, in the same order."""
-        return self._rows(kept)
+        return self.only(slice(start, stop))
 
     def between_models(self) -> "Comparisons":
         """Return the comparisons of two different models: those that tell something."""
-        return self._rows(self.a != self.b)
+        return self.only(self.a != self.b)
 
-    def _rows(self, rows: Any) -> "Comparisons":
+    def only(self, rows: Any) -> "Comparisons":
+        """Return these comparisons: a slice, a mask (n,) or positions, whose order they take."""
         return replace(
             self,
             a=self.a[rows],
@@ -156,7 +152,7 @@ class Comparisons:
         if self.tally is None:
             return self
         row, outcome = self.single_votes()
-        return replace(self._rows(row), outcome=outcome, tally=None)
+        return replace(self.only(row), outcome=outcome, tally=None)
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Return (wins, ties), both (M, M) int64: wins[i, j] times i beat j; ties is symmetric.
@@ -171,8 +167,12 @@ class Comparisons:
 _NAMES = dict.fromkeys(REQUIRED, pl.String)
 
 
-def refuse_faults(table: pl.DataFrame) -> None:
-    """Raise ValueError for a votes table that cannot be rated, naming column and row."""
+def checked(votes: Any) -> pl.DataFrame:
+    """Return votes as a polars frame (`as_frame`).
+
+    Raises ValueError where they cannot be rated, naming column and row.
+    """
+    table = as_frame(votes)
     for name in REQUIRED:
         if name not in table.columns:
             raise ValueError(f"the votes have no column {name}; needed are {', '.join(REQUIRED)}")
@@ -184,12 +184,7 @@ def refuse_faults(table: pl.DataFrame) -> None:
         row = int(known.is_null().arg_true()[0])
         said = table["outcome"][row]
         raise ValueError(f"vote {row + 1}: outcome {said!r} is none of {', '.join(OUTCOMES)}")
-
-
-def _codes(column: pl.Series, kind: pl.Enum, as_type: type[pl.DataType]) -> np.ndarray:
-    """Return the positions of the values (n,) among the categories of `kind`."""
-    same = column if column.dtype == kind else column.cast(kind)
-    return same.to_physical().cast(as_type).to_numpy()
+    return table
 
 
 def _coded(a: pl.Series, b: pl.Series) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -198,26 +193,19 @@ def _coded(a: pl.Series, b: pl.Series) -> tuple[list[str], np.ndarray, np.ndarra
     Columns of one Enum are codes already: to find a hundred million names again takes seconds.
     """
     kind = a.dtype
-    if not isinstance(kind, pl.Enum) or b.dtype != kind:
+    known = isinstance(kind, pl.Enum) and b.dtype == kind
+    if not known:
         kind = pl.Enum(pl.concat([x.unique().cast(pl.String) for x in (a, b)]).unique().sort())
-    codes = [_codes(column, kind, pl.Int32) for column in (a, b)]
+    codes = [x.cast(kind).to_physical().cast(pl.Int32).to_numpy() for x in (a, b)]
     names = kind.categories.to_list()
+    if not known:
+        return names, codes[0], codes[1]
     used = sorted(name for name, met in zip(names, _used(len(names), *codes), strict=True) if met)
     if used != names:
         place = {name: k for k, name in enumerate(used)}
         moved = np.array([place.get(name, -1) for name in names], np.int32)
         codes = [moved[code] for code in codes]
     return used, codes[0], codes[1]
-
-
-def _numbered(table: pl.DataFrame) -> np.ndarray | None:
-    """Return (n,) int32: the number of each row's K-wise vote, SINGLE without; None if all are."""
-    if "ranking" not in table.columns or table["ranking"].null_count() == len(table):
-        return None
-    number = table.select(
-        pl.when(pl.col("ranking").is_null()).then(SINGLE).otherwise(pl.col("ranking").rle_id())
-    )
-    return number.to_series().cast(pl.Int32).to_numpy()
 
 
 def tallied(table: pl.DataFrame, outcome: np.ndarray) -> np.ndarray | None:
@@ -262,22 +250,6 @@ def _counts(
     return seen[A_WINS] + seen[B_WINS].T, seen[TIE] + seen[TIE].T
 
 
-def groups(compared: np.ndarray) -> np.ndarray:
-    """Label the connected components of the comparison graph.
-
-    compared: (M, M), how often two models met (any positive number links them).
-    Returns (M,) int64 labels; 0 is the component with the most comparisons.
-    """
-    m = len(compared)
-    linked = (compared + compared.T > 0) | np.eye(m, dtype=bool)
-    label, new = np.full(m, -1), np.arange(m)
-    while (new != label).any():  # every model takes the least label that it is linked to
-        label, new = new, np.where(linked, new, m).min(1, initial=m)
-    _, label = np.unique(label, return_inverse=True)
-    weight = np.bincount(label, compared.sum(1))
-    return np.argsort(np.argsort(-weight, kind="stable"))[label]
-
-
 def in_time_order(votes: pl.DataFrame) -> pl.DataFrame:
     """Sort votes by `created_at`, unknown times last; equal times keep their position."""
     if "created_at" not in votes.columns or votes["created_at"].is_sorted(nulls_last=True):
@@ -301,3 +273,44 @@ def pairs_table(votes: Any) -> pl.DataFrame:
         },
         schema=PAIRS,
     ).sort("model_a", "model_b")
+
+
+def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
+    """Return every pair of every K-wise vote: model_a, model_b, outcome, ranking and created_at.
+
+    rankings: the lists models and ranks; vote_id and created_at where there are. Raises ValueError
+    for a null, and for lists of different lengths, naming the vote.
+    """
+    for name in ("models", "ranks"):
+        if name not in rankings.columns:
+            raise ValueError(f"the K-wise votes have no column {name}; needed are models, ranks")
+    sizes = rankings.select(pl.col("models", "ranks").list.len().fill_null(0))
+    wrong = (sizes["models"] != sizes["ranks"]).arg_true()
+    if len(wrong):
+        m, r = sizes.row(wrong[0])
+        raise ValueError(f"K-wise vote {wrong[0] + 1}: {m} models but {r} ranks; give one each")
+    number = pl.int_range(pl.len()).cast(pl.String)
+    named = pl.coalesce("vote_id", number) if "vote_id" in rankings.columns else number
+    when = ["created_at"] if "created_at" in rankings.columns else []
+    images = (
+        rankings.select(*when, "models", "ranks", ranking=named, vote=pl.int_range(pl.len()))
+        .explode("models", "ranks")
+        .with_columns(place=pl.int_range(pl.len()).over("vote"))
+    )
+    nulls = images.filter(pl.col("models").is_null() | pl.col("ranks").is_null())
+    if len(nulls):
+        raise ValueError(f"K-wise vote {nulls['vote'][0] + 1}: a model or a rank is null")
+    pairs = images.join(images.select("vote", "models", "ranks", "place"), on="vote", suffix="_b")
+    rank, other = pl.col("ranks"), pl.col("ranks_b")
+    won = pl.when(rank < other).then(pl.lit("a")).when(rank > other).then(pl.lit("b"))
+    return (
+        pairs.filter(pl.col("place") < pl.col("place_b"))
+        .sort("vote", "place", "place_b")
+        .select(
+            *when,
+            "ranking",
+            model_a="models",
+            model_b="models_b",
+            outcome=won.otherwise(pl.lit("tie")),
+        )
+    )

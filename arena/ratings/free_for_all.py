@@ -16,23 +16,42 @@ groups of several has to be shared out: it is the upper one's, and tells the low
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from arena.compiled import compiled
 from arena.ratings.comparisons import A_WINS, TIE
 from arena.ratings.gaussian import above
-from arena.ratings.tied_group import HI, LO, tied
+from arena.ratings.tied_group import HI, LO, nobody, tied
 
 # A sweep gains two digits or more; the truncations are log-concave, so they do not wander.
 MOST_SWEEPS = 100
 SETTLED = 1e-12  # change of a difference, in its own standard deviations
 
 
+class Chain(NamedTuple):
+    """The groups of a K-wise vote, best first, and the messages between them.
+
+    mu, v: (K,), each player's performance before the vote. start: (G + 1,), each group's first
+    player. precision, shift: (2, G), what the comparison with the next group says of lo (LO), and
+    that with the one before of hi (HI), as a Gaussian's precision and precision times mean. mean,
+    kept: (K,), of a group of several the players' means after it, and the share of their variance
+    that is left.
+    """
+
+    mu: np.ndarray
+    v: np.ndarray
+    start: np.ndarray
+    epsilon: float
+    precision: np.ndarray
+    shift: np.ndarray
+    mean: np.ndarray
+    kept: np.ndarray
+
+
 @compiled
-def standing(
-    a: np.ndarray, b: np.ndarray, outcome: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def standing(a: np.ndarray, b: np.ndarray, outcome: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return (member (K,), best first, size (G,), how many share each rank) of a K-wise vote.
 
     a, b, outcome: (n,), the pairs that it implies. A model stands by the share of the comparisons
@@ -78,14 +97,11 @@ def free_for_all(
     share of variance, which does not cancel for upsets of 40 sigma.
     """
     last, k = len(size) - 1, len(mu)
-    prior, v, mean, kept = np.empty(k), np.empty(k), np.empty(k), np.empty(k)
-    for i in range(k):
-        prior[i], v[i] = mu[i], var[i] + beta2
-    # What the comparison with the next group says of lo, and that with the one before of hi, as a
-    # Gaussian's precision and precision times mean.
-    precision, shift = np.zeros((2, len(size))), np.zeros((2, len(size)))
+    start = np.zeros(last + 2, np.int64)
+    precision, shift = np.zeros((2, last + 1)), np.zeros((2, last + 1))
+    one = Chain(mu.copy(), var + beta2, start, epsilon, precision, shift, np.empty(k), np.empty(k))
     # The factors: groups of several, and comparisons of two single players.
-    start, factor, end = np.zeros(len(size) + 1, np.int64), np.empty(len(size), np.int64), -1
+    factor, end = np.empty(len(size), np.int64), -1
     known = np.empty(len(size))
     for g in range(last + 1):
         start[g + 1] = start[g] + size[g]
@@ -96,10 +112,7 @@ def free_for_all(
         change = 0.0
         for step in range(max(1, 2 * end)):  # down the chain, and up again from the last but one
             f = step if step <= end else 2 * end - step
-            if size[factor[f]] > 1:
-                seen = _group(factor[f], prior, v, start, epsilon, precision, shift, mean, kept)
-            else:
-                seen = _compare(factor[f], prior, v, start, epsilon, precision, shift)
+            seen = _group(factor[f], one) if size[factor[f]] > 1 else _compare(factor[f], one)
             change = max(change, abs(seen - known[f]))
             known[f] = seen
         if change < SETTLED or end < 1:
@@ -108,7 +121,7 @@ def free_for_all(
         for i in range(start[g], start[g + 1]):
             said, heard = precision[LO, g] + precision[HI, g], shift[LO, g] + shift[HI, g]
             if size[g] > 1:
-                said, heard = _message(prior[i], v[i], mean[i], kept[i])
+                said, heard = _message(one.mu[i], one.v[i], one.mean[i], one.kept[i])
             _learn(i, mu, var, beta2, said, heard)
 
 
@@ -131,93 +144,70 @@ def _learn(
 
 
 @compiled
-def _player(
-    i: int, g: int, side: int, mu: np.ndarray, v: np.ndarray, precision: np.ndarray,
-    shift: np.ndarray,
-) -> tuple[float, float]:  # fmt: skip
-    """Return mean and variance of player i, alone in group g, without the message to that side."""
-    variance = 1.0 / (1.0 / v[i] + precision[1 - side, g])
-    return variance * (mu[i] / v[i] + shift[1 - side, g]), variance
+def _player(g: int, side: int, one: Chain) -> tuple[float, float]:
+    """Return mean and variance of the only player of group g, without the message to that side."""
+    i = one.start[g]
+    variance = 1.0 / (1.0 / one.v[i] + one.precision[1 - side, g])
+    return variance * (one.mu[i] / one.v[i] + one.shift[1 - side, g]), variance
 
 
 @compiled
-def _compare(
-    g: int,
-    mu: np.ndarray,
-    v: np.ndarray,
-    start: np.ndarray,
-    epsilon: float,
-    precision: np.ndarray,
-    shift: np.ndarray,
-) -> float:
+def _compare(g: int, one: Chain) -> float:
     """Send the messages of the comparison of the players of groups g and g + 1 to both of them.
 
     Returns the mean of the truncated difference in standard deviations of the one that the others
     expect: what is still moving while the messages have not settled.
     """
-    mean_i, var_i = _player(start[g], g, LO, mu, v, precision, shift)
-    mean_j, var_j = _player(start[g + 1], g + 1, HI, mu, v, precision, shift)
+    mean_i, var_i = _player(g, LO, one)
+    mean_j, var_j = _player(g + 1, HI, one)
     c = math.sqrt(var_i + var_j)
-    t, e = (mean_i - mean_j) / c, epsilon / c
+    t, e = (mean_i - mean_j) / c, one.epsilon / c
     mean, kept = above(t - e)
     mean += e
     # Truncated over expected: a Gaussian message to the difference, then on to each side.
     pi = (1.0 / kept - 1.0) / (c * c)
     tau = (mean / kept - t) / c
-    precision[LO, g] = pi / (1.0 + var_j * pi)
-    shift[LO, g] = (tau + mean_j * pi) / (1.0 + var_j * pi)
-    precision[HI, g + 1] = pi / (1.0 + var_i * pi)
-    shift[HI, g + 1] = (mean_i * pi - tau) / (1.0 + var_i * pi)
+    one.precision[LO, g] = pi / (1.0 + var_j * pi)
+    one.shift[LO, g] = (tau + mean_j * pi) / (1.0 + var_j * pi)
+    one.precision[HI, g + 1] = pi / (1.0 + var_i * pi)
+    one.shift[HI, g + 1] = (mean_i * pi - tau) / (1.0 + var_i * pi)
     return mean
 
 
 @compiled
-def _group(
-    g: int,
-    mu: np.ndarray,
-    v: np.ndarray,
-    start: np.ndarray,
-    epsilon: float,
-    precision: np.ndarray,
-    shift: np.ndarray,
-    mean_of: np.ndarray,
-    kept_of: np.ndarray,
-) -> float:
+def _group(g: int, one: Chain) -> float:
     """Send the messages of group g, which has several players, to the groups beside it.
 
-    Puts into mean_of and kept_of (K,) the mean of each of its players' performances and the share
-    of its variance that is left. Returns what is still moving while messages have not settled.
+    Fills `mean` and `kept` of its players. Returns what is still moving while messages have not
+    settled.
     """
-    i, j, last = start[g], start[g + 1], len(start) - 2
-    beside_mean, beside_v = np.zeros(2), np.empty(2)  # by side: LO the group below
-    beside_v[LO] = beside_v[HI] = np.inf
-    hi_precision = hi_shift = 0.0
-    if g > 0 and start[g] - start[g - 1] == 1:
-        beside_mean[HI], beside_v[HI] = _player(i - 1, g - 1, LO, mu, v, precision, shift)
+    start, last = one.start, len(one.start) - 2
+    i, j = start[g], start[g + 1]
+    beside, said = nobody(), (0.0, 0.0)
+    if g > 0 and i - start[g - 1] == 1:
+        beside[HI] = _player(g - 1, LO, one)
     elif g > 0:
-        hi_precision, hi_shift = precision[HI, g], shift[HI, g]
+        said = one.precision[HI, g], one.shift[HI, g]
     if g < last and start[g + 2] - j == 1:
-        beside_mean[LO], beside_v[LO] = _player(j, g + 1, HI, mu, v, precision, shift)
+        beside[LO] = _player(g + 1, HI, one)
     elif g < last:
-        below = start[g + 2]
-        below_mean, below_v = np.zeros(2), np.empty(2)
-        below_v[LO] = below_v[HI] = np.inf
+        below, under = start[g + 2], nobody()
         if g + 1 < last and start[g + 3] - below == 1:
-            below_mean[LO], below_v[LO] = _player(below, g + 2, HI, mu, v, precision, shift)
-        mean, kept = tied(mu[j:below], v[j:below], epsilon, below_mean, below_v, 0.0, 0.0)
-        beside_mean[LO], beside_v[LO] = mean[-1], kept[-1]
-    mean, kept = tied(mu[i:j], v[i:j], epsilon, beside_mean, beside_v, hi_precision, hi_shift)
+            under[LO] = _player(g + 2, HI, one)
+        mean, kept = tied(one.mu[j:below], one.v[j:below], one.epsilon, under, (0.0, 0.0))
+        beside[LO] = mean[-1], kept[-1]
+    mean, kept = tied(one.mu[i:j], one.v[i:j], one.epsilon, beside, said)
     n = j - i
-    if g > 0 and start[g] - start[g - 1] == 1:
-        precision[LO, g - 1], shift[LO, g - 1] = _message(
-            beside_mean[HI], beside_v[HI], mean[n + HI], kept[n + HI]
+    if g > 0 and i - start[g - 1] == 1:
+        one.precision[LO, g - 1], one.shift[LO, g - 1] = _message(
+            beside[HI, 0], beside[HI, 1], mean[n + HI], kept[n + HI]
         )
     if g < last:
-        precision[HI, g + 1], shift[HI, g + 1] = _message(
-            beside_mean[LO], beside_v[LO], mean[n + LO], kept[n + LO]
+        one.precision[HI, g + 1], one.shift[HI, g + 1] = _message(
+            beside[LO, 0], beside[LO, 1], mean[n + LO], kept[n + LO]
         )
     moved = 0.0
     for k in range(n):
-        mean_of[i + k], kept_of[i + k] = mean[k], kept[k]
-        moved += mean[k] / math.sqrt(v[i + k])
+        one.mean[i + k], one.kept[i + k] = mean[k], kept[k]
+        moved += mean[k] / math.sqrt(one.v[i + k])
     return moved

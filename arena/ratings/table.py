@@ -6,7 +6,7 @@
     ratings = ratings.with_vote("sdxl", "sd1.5", "tie")
     ratings.write("ratings.parquet")
 
-A new estimator is one module with a dataclass of parameters and a `fit`, and one line in
+A new estimator is a dataclass of parameters with a `fit`, and one line in
 `ESTIMATORS`; nothing else needs to know it. It is imported when it is asked for.
 """
 
@@ -22,8 +22,6 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from arena.atomic import replacing
-from arena.escape import printable
-from arena.ratings.comparisons import groups
 from arena.ratings.gaussian import Phi, draw_margin
 from arena.ratings.leaderboards import (
     BETA,
@@ -40,8 +38,17 @@ from arena.schema import RATINGS
 
 ESTIMATORS = {
     "trueskill": ("arena.ratings.trueskill", "TrueSkill"),
-    "thurstone": ("arena.ratings.thurstone", "Thurstone"),
-    "bradley_terry": ("arena.ratings.bradley_terry", "BradleyTerry"),
+    "thurstone": ("arena.ratings.batch", "Thurstone"),
+    "bradley_terry": ("arena.ratings.batch", "BradleyTerry"),
+}
+# The authors' parameters, and the margin that they give.
+AUTHORS = {
+    "mu": MU,
+    "sigma": SIGMA,
+    "beta": BETA,
+    "tau": TAU,
+    "draw_probability": DRAW_PROBABILITY,
+    "epsilon": draw_margin(DRAW_PROBABILITY, BETA),
 }
 # Ratings that were read from a table of model, mu and sigma: a prior, by no estimator of ours.
 LEADERBOARD = "leaderboard"
@@ -59,8 +66,9 @@ class Ratings:
     table: the columns of `schema.RATINGS`, sorted by mu, highest first; an estimator may add its
     own after them. sigma is relative to the mean of the model's group where the estimator is a
     batch fit: the level of the whole board is never known. estimator: its name in `ESTIMATORS`, or
-    `LEADERBOARD`. parameters: the values the fit used (after `auto`), among them `beta` (spread of
-    one performance) and `epsilon` (draw margin), both on the scale of mu: the gaps need them.
+    `LEADERBOARD`. parameters: the values the fit used (after `auto`), else the authors'; among them
+    `beta` (spread of one performance) and `epsilon` (draw margin), both on the scale of mu: the
+    gaps need them.
     covariance: (M, M) between the capabilities in the order of the table, None where an estimator
     keeps models independent. settings: the estimator's parameters as they were given. ids: a sample
     of the vote_ids that were rated.
@@ -68,7 +76,7 @@ class Ratings:
 
     table: pl.DataFrame
     estimator: str
-    parameters: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, float] = field(default_factory=AUTHORS.copy)
     covariance: np.ndarray | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
@@ -140,21 +148,9 @@ class Ratings:
         return self.with_votes(pl.DataFrame(vote))
 
     def __repr__(self) -> str:
-        table, shown = self.table, 20
-        names = [printable(name) for name in table["model"].head(shown)]
-        wide = max(map(len, ["model", *names]))
-        votes = int(table["votes"].sum()) // 2
-        lines = [f"{self.estimator}: {len(table):,} models, {votes:,} votes"]
-        lines.append(f"{'place':>5}  {'model':<{wide}}  {'mu':>9}  {'95%':>8}  {'votes':>9}")
-        rows = table.head(shown).iter_rows(named=True)
-        for place, name, row in zip(self.places(), names, rows, strict=False):
-            lines.append(
-                f"{place:>5}  {name:<{wide}}  {row['mu']:9.3f}  "
-                f"±{HALF * row['sigma']:7.3f}  {row['votes']:9,}"
-            )
-        if len(table) > shown:
-            lines.append(f"  ... and {len(table) - shown:,} more")
-        return "\n".join(lines)
+        from arena.report.tables import leaderboard
+
+        return leaderboard(self, most=20)
 
     def write(self, path: Path | str) -> None:
         """Write the table as parquet, atomically.
@@ -204,18 +200,7 @@ def as_ratings(table: Any) -> Ratings:
     """
     if isinstance(table, Ratings):
         return table
-    return Ratings(
-        table=leaderboard_table(table),
-        estimator=LEADERBOARD,
-        parameters={
-            "mu": MU,
-            "sigma": SIGMA,
-            "beta": BETA,
-            "tau": TAU,
-            "draw_probability": DRAW_PROBABILITY,
-            "epsilon": draw_margin(DRAW_PROBABILITY, BETA),
-        },
-    )
+    return Ratings(leaderboard_table(table), LEADERBOARD)
 
 
 def sampled(before: list[str], ids: pl.Series | None) -> list[str]:
@@ -279,25 +264,17 @@ def ratings_table(
     return table.sort("mu", "model", descending=[True, False])
 
 
-def batch_ratings(
-    models: list[str],
-    wins: np.ndarray,
-    ties: np.ndarray,
-    mu: np.ndarray,
-    covariance: np.ndarray,
-    **about: Any,
-) -> Ratings:
-    """Return the ratings of a batch fit, with sigma relative to the mean of each model's group.
+def groups(compared: np.ndarray) -> np.ndarray:
+    """Label the connected components of the comparison graph.
 
-    mu (M,) and covariance (M, M) in the order of models. about: estimator, parameters, settings.
+    compared: (M, M), how often two models met (any positive number links them).
+    Returns (M,) int64 labels; 0 is the component with the most comparisons.
     """
-    group = groups(wins + wins.T + ties)
-    together = (group[:, None] == group[None, :]).astype(np.float64)
-    centred = np.eye(len(models)) - together / together.sum(1, keepdims=True)
-    variance = np.einsum("ij,jk,ik->i", centred, covariance, centred, optimize=True)
-    sigma = np.sqrt(np.maximum(variance, 0.0))
-    alone = together.sum(1) == 1  # nobody to be relative to
-    sigma = np.where(alone, np.sqrt(np.diag(covariance)), sigma)
-    table = ratings_table(models, wins, ties, mu, sigma)
-    order = np.searchsorted(models, table["model"].to_list())
-    return Ratings(table, covariance=covariance[np.ix_(order, order)], **about)
+    m = len(compared)
+    linked = (compared + compared.T > 0) | np.eye(m, dtype=bool)
+    label, new = np.full(m, -1), np.arange(m)
+    while (new != label).any():  # every model takes the least label that it is linked to
+        label, new = new, np.where(linked, new, m).min(1, initial=m)
+    _, label = np.unique(label, return_inverse=True)
+    weight = np.bincount(label, compared.sum(1))
+    return np.argsort(np.argsort(-weight, kind="stable"))[label]

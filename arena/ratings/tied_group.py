@@ -44,34 +44,34 @@ def _log_mass(a: float, h: float) -> float:
 
 
 @compiled
+def nobody() -> np.ndarray:
+    """Return the Gaussians beside a group (2, 2), of (mean, variance): none on either side."""
+    beside = np.zeros((2, 2))
+    beside[:, 1] = np.inf
+    return beside
+
+
+@compiled
 def tied(
-    m: np.ndarray,
-    v: np.ndarray,
-    epsilon: float,
-    beside_mean: np.ndarray,
-    beside_v: np.ndarray,
-    hi_precision: float,
-    hi_shift: float,
+    m: np.ndarray, v: np.ndarray, epsilon: float, beside: np.ndarray, said: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and share of variance left (n + 3,) of n performances within epsilon.
 
-    m, v: (n,), p_k ~ N(m_k, v_k). beside_mean, beside_v: (2,), the Gaussians that lo must beat by
-    epsilon (LO) and that must beat hi so (HI), or an infinite variance for nobody; they are n + LO
-    and n + HI of the result. hi_precision, hi_shift: a Gaussian message to hi. The last entry of
-    the result is mean and variance of hi.
+    m, v: (n,), p_k ~ N(m_k, v_k). beside: (2, 2), mean and variance of the Gaussians that lo must
+    beat by epsilon (LO) and that must beat hi so (HI), as `nobody` where there is none; they are
+    n + LO and n + HI of the result. said: precision and shift of a Gaussian message to hi. The last
+    entry of the result is mean and variance of hi.
 
     With f and F a performance's density and distribution, and G = F(y) - F(x), the density of
     lo = x and hi = y is prod G times the sum over i != j of r_i q_j, r = f(x) / G, q = f(y) / G.
     """
     n, pull = len(m), 0.0
-    beside_sd, sd_k, r, q = np.empty(2), np.empty(n), np.empty(n), np.empty(n)
-    for side in range(2):
-        beside_sd[side] = math.sqrt(beside_v[side])
-    centre, sd, middle, fine = _peak(m, v, epsilon, beside_mean, beside_sd, hi_precision, hi_shift)
+    beside_mean, beside_v, beside_sd = beside[:, 0], beside[:, 1], np.sqrt(beside[:, 1])
+    sd_k, r, q = np.sqrt(v), np.empty(n), np.empty(n)
+    centre, sd, middle, fine = _peak(m, v, epsilon, beside_mean, beside_sd, said)
     reach = REACH * sd + 0.5 * epsilon
     width = min(epsilon, 2.0 * reach)
     for k in range(n):
-        sd_k[k] = math.sqrt(v[k])
         pull = max(pull, abs(centre - m[k]) / v[k])  # how steep the densities are
     panels = max(1, math.ceil(width * max(0.5 / fine, pull / 8.0)))
     step = STEP * min(fine, max(width, 0.1 * fine))
@@ -89,7 +89,7 @@ def tied(
         h = width / panels * ((node % nodes) // len(rule) + 0.5 * (1.0 + rule[u]))
         x = middle - reach + step * (node // nodes)
         y = x + h
-        log_p = hi_shift * y - 0.5 * hi_precision * y * y
+        log_p = said[1] * y - 0.5 * said[0] * y * y
         # How far the groups beside have to be ahead and behind, in their standard deviations.
         t_lo = (x - epsilon - beside_mean[LO]) / beside_sd[LO]
         t_hi = (beside_mean[HI] - y - epsilon) / beside_sd[HI]
@@ -148,8 +148,7 @@ def _peak(
     epsilon: float,
     beside_mean: np.ndarray,
     beside_sd: np.ndarray,
-    hi_precision: float,
-    hi_shift: float,
+    said: tuple[float, float],
 ) -> tuple[float, float, float, float]:
     """Return where a group is: (centre, sd, lo's mode, the finest scale of its density).
 
@@ -157,7 +156,7 @@ def _peak(
     the logarithm of the density bends more than the product's everywhere, so that nothing is
     further from the mode than `REACH` sd; their Phi has no finer scale than their own.
     """
-    total, centre = hi_precision, hi_shift - 0.5 * epsilon * hi_precision
+    total, centre = said[0], said[1] - 0.5 * epsilon * said[0]
     for k in range(len(m)):
         total += 1.0 / v[k]
         centre += m[k] / v[k]
@@ -183,9 +182,7 @@ def _peak(
 
 
 @compiled
-def _inside(
-    x: float, h: float, m: float, v: float, r: float, q: float
-) -> tuple[float, float]:
+def _inside(x: float, h: float, m: float, v: float, r: float, q: float) -> tuple[float, float]:
     """Return mean and variance of N(m, v) given that it is from x to x + h."""
     if h * h < 1e-3 * v:  # the formulas below would cancel
         centre = x + 0.5 * h

@@ -46,8 +46,10 @@ def png(figure: Figure, dpi: int = 180, limit: int | None = None) -> bytes:
             dpi = max(30, int(dpi * 0.85))
 
 
-def canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """Return a figure of so many inches and its plain axes."""
+def canvas(
+    width: float, height: float, title: str, across: str, upwards: str = ""
+) -> tuple[Figure, Axes]:
+    """Return a figure of so many inches and its plain axes; across, upwards: their labels."""
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
@@ -57,6 +59,8 @@ def canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, labelsize=9, length=0)
     axes.set_axisbelow(True)
+    axes.set_xlabel(across, fontsize=9, color=INK)
+    axes.set_ylabel(upwards, fontsize=9, color=INK)
     return figure, axes
 
 
@@ -67,15 +71,17 @@ def leaderboard(ratings: Ratings) -> Figure:
     """
     elo = "elo" in ratings.table.columns
     value, sd, digits = ("elo", "elo_sd", 0) if elo else ("mu", "sigma", 2)
-    table = ratings.table
-    table = table.sort("group", "mu", descending=[False, True])
+    table = ratings.table.sort("group", "mu", descending=[False, True])
     cut = table.height - LIMIT
     table = table.head(LIMIT)
     several = ratings.table["group"].n_unique() > 1
     # One row for each model; a group's name stands in a row of its own.
     place = np.arange(table.height) + several * (table["group"].to_numpy() + 1.0)
     high = 1.1 + 0.27 * (place[-1] + 1 if table.height else 1)
-    figure, axes = canvas(5.6, high, "Rating of each model, with its 95% interval")
+    more = f"; {cut} more models are not drawn" if cut > 0 else ""
+    what = "Elo scale, 1000 is a group's mean" if elo else "mu"
+    across = f"{what} ({unformatted(ratings.estimator)}{more})"
+    figure, axes = canvas(5.6, high, "Rating of each model, with its 95% interval", across)
     names = _short_names(ratings.table["model"].to_list())
     for at, row in zip(place, table.iter_rows(named=True), strict=True):
         colour = COLOURS[row["group"] % len(COLOURS)]
@@ -91,9 +97,6 @@ def leaderboard(ratings: Ratings) -> Figure:
             _beside(axes, 0.0, top, said, COLOURS[group % len(COLOURS)])
     axes.set_yticks(place, [names[model] for model in table["model"]])
     _rows_down(axes, place[-1] if table.height else 0)
-    more = f"; {cut} more models are not drawn" if cut > 0 else ""
-    what = "Elo scale, 1000 is a group's mean" if elo else "mu"
-    axes.set_xlabel(f"{what} ({unformatted(ratings.estimator)}{more})", fontsize=9, color=INK)
     return figure
 
 
@@ -101,7 +104,8 @@ def held_out(evaluation: Evaluation) -> Figure:
     """Draw each method's log-loss on later votes: all blocks as a dot, each block as a tick."""
     table = evaluation.overall()
     title = "Log-loss on later votes (less is better)"
-    figure, axes = canvas(5.6, 1.3 + 0.27 * table.height, title)
+    said = "nats per vote; ticks are blocks of time, baselines are hollow"
+    figure, axes = canvas(5.6, 1.3 + 0.27 * table.height, title, said)
     for place, row in enumerate(table.iter_rows(named=True)):
         colour = PREDICTION[row["prediction"]]
         blocks = evaluation.table.filter(
@@ -116,14 +120,13 @@ def held_out(evaluation: Evaluation) -> Figure:
     methods = table.select("method", "prediction").iter_rows()
     axes.set_yticks(range(table.height), [f"{unformatted(name)}, {kind}" for name, kind in methods])
     _rows_down(axes, table.height - 1)
-    said = "nats per vote; ticks are blocks of time, baselines are hollow"
-    axes.set_xlabel(said, fontsize=9, color=INK)
     return figure
 
 
 def gap_histogram(gaps: Mapping[str, pl.DataFrame]) -> Figure:
     """Draw the distribution of strict votes' gaps; gaps: columns `schema.GAPS` by estimator."""
-    figure, axes = canvas(5.4, 3.6, "The gap of each strict vote")
+    across = "how much better the winner is, on the scale of mu"
+    figure, axes = canvas(5.4, 3.6, "The gap of each strict vote", across, "share of strict votes")
     strict = {
         name: table.filter(pl.col("outcome") != "tie")["gap"].drop_nulls()
         for name, table in gaps.items()
@@ -145,8 +148,6 @@ def gap_histogram(gaps: Mapping[str, pl.DataFrame]) -> Figure:
         axes.axvline(mean, color=colour, lw=1.4, ls=DASHED)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="y", color=FAINT, lw=0.7)
-    axes.set_xlabel("how much better the winner is, on the scale of mu", fontsize=9, color=INK)
-    axes.set_ylabel("share of strict votes", fontsize=9, color=INK)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return figure
 
@@ -162,8 +163,9 @@ def win_rates(votes: pl.DataFrame | Comparisons, ratings: Ratings) -> Figure:
     rank = {name: place for place, name in enumerate(ratings.table["model"])}
     order = np.argsort([rank[name] for name in comparisons.models])
     pairs = [(i, j) for k, i in enumerate(order) for j in order[k + 1 :] if met[i, j]]
-    figure, axes = canvas(4.8, 4.7, "Win rate of each pair of models")
-    _shares(axes, 0.0, "predicted for the higher rated", "observed")
+    across = "predicted for the higher rated"
+    figure, axes = canvas(4.8, 4.7, "Win rate of each pair of models", across, "observed")
+    _shares(axes, 0.0)
     if not pairs:
         return figure
     i, j = np.array(pairs).T
@@ -189,9 +191,9 @@ def win_rates(votes: pl.DataFrame | Comparisons, ratings: Ratings) -> Figure:
 
 def calibration(evaluation: Evaluation, method: str) -> Figure:
     """Draw how often the favourite won against how often it was expected to, on later votes."""
-    figure, axes = canvas(4.8, 4.7, "How often the favourite wins")
-    by = f"predicted by {unformatted(method)}"
-    _shares(axes, 0.5, by, "observed on later votes, ties aside")
+    labels = f"predicted by {unformatted(method)}", "observed on later votes, ties aside"
+    figure, axes = canvas(4.8, 4.7, "How often the favourite wins", *labels)
+    _shares(axes, 0.5)
     lowest = 0.5
     for kind, colour in PREDICTION.items():
         if (method, kind) not in evaluation.probability:
@@ -221,7 +223,8 @@ def win_matrix(votes: pl.DataFrame | Comparisons, ratings: Ratings) -> Figure:
     share = np.divide(wins + ties / 2, met, out=np.full(met.shape, np.nan), where=met > 0)
     numbered = len(names) <= NUMBERED
     side = 2.2 + (0.36 if numbered else 0.16) * len(names)
-    figure, axes = canvas(side + 0.4, side, "Share of wins, row over column")
+    said = "best first; ties are half a win; empty where never met"
+    figure, axes = canvas(side + 0.4, side, "Share of wins, row over column", said)
     axes.imshow(share, cmap=WON, vmin=0.0, vmax=1.0)
     for i, j in np.argwhere(met > 0) if numbered else ():
         colour = INK if 0.1 < share[i, j] < 0.8 else "white"
@@ -230,8 +233,6 @@ def win_matrix(votes: pl.DataFrame | Comparisons, ratings: Ratings) -> Figure:
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.spines[["left", "bottom"]].set_visible(False)
-    said = "best first; ties are half a win; empty where never met"
-    axes.set_xlabel(said, fontsize=9, color=INK)
     return figure
 
 
@@ -246,7 +247,7 @@ def _short_names(models: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _shares(axes: Axes, low: float, xlabel: str, ylabel: str) -> None:
+def _shares(axes: Axes, low: float) -> None:
     """Make both axes shares from low to 1, with the diagonal where they agree."""
     axes.plot([low, 1], [low, 1], color=INK, lw=0.9, ls=DASHED, zorder=1)
     axes.set_xlim(low - 0.02, 1.02)
@@ -255,8 +256,6 @@ def _shares(axes: Axes, low: float, xlabel: str, ylabel: str) -> None:
     axes.grid(color=FAINT, lw=0.7)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_xlabel(xlabel, fontsize=9, color=INK)
-    axes.set_ylabel(ylabel, fontsize=9, color=INK)
 
 
 def _rows_down(axes: Axes, last: float) -> None:

@@ -18,7 +18,7 @@ from arena.gaps.pairwise import pairwise_gaps
 from arena.prediction.held_out import BASELINES, Evaluation, evaluate
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.table import ESTIMATORS, Ratings, estimator
-from arena.report import figures, tables, text
+from arena.report import figures, tables
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -50,7 +50,7 @@ def write_report(votes: pl.DataFrame, ratings: Ratings, out: Path) -> str:
     page = _template().render(
         facts=_facts(votes),
         groups=[table["model"].to_list() for _, _, table in boards] if several else [],
-        fit=text.fit(ratings),
+        fit=tables.fit(ratings),
         boards=[(f"group {group}" if several else "", table) for group, _, table in boards],
         refusal=refusal,
         scores=tables.held_out_table(evaluation) if evaluation else None,
@@ -65,7 +65,7 @@ def write_report(votes: pl.DataFrame, ratings: Ratings, out: Path) -> str:
     for file, content in files.items():
         with replacing(out / file) as aside:
             aside.write_bytes(content)
-    said = text.held_out_table(evaluation) if evaluation is not None else refusal
+    said = tables.held_out(evaluation) if evaluation is not None else refusal
     return f"{said}\nreport: {out / 'report.html'}"
 
 
@@ -105,7 +105,6 @@ def _facts(votes: pl.DataFrame) -> str:
     return "; ".join(said) + "."
 
 
-
 def _evaluation(
     comparisons: Comparisons, ratings: Ratings, name: str
 ) -> tuple[Evaluation | None, str]:
@@ -124,12 +123,4 @@ def _gaps(votes: pl.DataFrame, ratings: Ratings) -> tuple[dict[str, pl.DataFrame
         gaps["joint"], found = joint_gaps(votes, ratings, signed=True)
     except ValueError as error:
         return gaps, printable(f"No joint gap: {error}.")
-    arrived = (
-        "converged" if found.converged else f"did NOT converge (last change {found.change:.2g})"
-    )
-    lacking = f" Votes without both images, which have no joint gap: {found.without:,}."
-    lacking *= bool(found.without)
-    return gaps, (
-        f"The joint inference {arrived} in {found.sweeps} sweeps; an image's own spread is "
-        f"{found.settings.rho:.0%} of the variance of one performance.{lacking}"
-    )
+    return gaps, printable(f"{found}.")

@@ -1,6 +1,6 @@
 """The printed tables, each made once: a frame of strings whose columns are the printed heads.
 
-`as_text` lines a frame up for a terminal; the page's template walks the same rows.
+`leaderboard` and `held_out` line them up for a terminal; the page's template walks the same rows.
 """
 
 from typing import TYPE_CHECKING
@@ -86,8 +86,49 @@ def gap_table(gaps: dict[str, pl.DataFrame]) -> pl.DataFrame:
     return pl.DataFrame(rows, dict.fromkeys(heads, pl.String), orient="row")
 
 
-def as_text(table: pl.DataFrame) -> list[str]:
-    """Return a frame of strings as lines for a terminal, its columns lined up under their heads."""
+def fit(ratings: Ratings) -> str:
+    """Return what made the ratings, such as "trueskill: beta 4.167, epsilon 0.7404"."""
+    said = ", ".join(f"{key} {value:.4g}" for key, value in ratings.parameters.items())
+    return printable(f"{ratings.estimator}: {said}")
+
+
+def leaderboard(ratings: Ratings, most: int | None = None) -> str:
+    """Return the ratings as text, one block for each group of models that were compared.
+
+    most: how many models of a group are shown, the best first; None for all of them.
+    """
+    parts = leaderboard_tables(ratings)
+    lines = [fit(ratings)]
+    for group, votes, table in parts:
+        title = f"group {group}: " if len(parts) > 1 else ""
+        lines += ["", f"{title}{_count(len(table), 'model')}, {_count(votes, 'vote')}"]
+        lines += _lines(table[:most])
+        if most is not None and len(table) > most:
+            lines.append(f"  ... and {len(table) - most:,} more")
+    if len(parts) > 1:
+        lines += [
+            "",
+            f"The {len(parts)} groups were never compared with each other: "
+            "a rating says nothing about a model of another group.",
+        ]
+    return "\n".join(lines)
+
+
+def held_out(evaluation: "Evaluation") -> str:
+    """Return how well each method predicted later votes as text, the best first."""
+    said = (
+        f"prediction of the last {_count(evaluation.overall()['votes'][0], 'vote')} from those "
+        "before (frozen: before their block; online: before each)"
+    )
+    return "\n".join([said, *_lines(held_out_table(evaluation))])
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def _lines(table: pl.DataFrame) -> list[str]:
+    """Return a frame of strings as lines, its columns lined up under their heads."""
     columns = []
     for head in table.columns:
         cells = [head, *table[head]]

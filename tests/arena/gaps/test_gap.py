@@ -1,6 +1,8 @@
 """The pairwise gap against high-precision quadrature, and its table against its formula."""
 
 import math
+import sys
+from pathlib import Path
 
 import mpmath as mp
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri
 
+import arena
 from arena.gaps.pairwise import (
     UnratedModelError,
     capability_gaps,
@@ -260,12 +263,38 @@ def test_gaps_written_in_slices_are_those_in_memory(tmp_path, monkeypatch):
     )
     ratings = TrueSkill(draw_probability="auto").fit(votes)
     monkeypatch.setattr("arena.gaps.table.SLICE", 900)
-    summary, _ = write_gaps(votes, ratings, tmp_path / "gaps.parquet", signed=True)
+    said, _ = write_gaps(votes, ratings, tmp_path / "gaps.parquet", signed=True)
     expected = pairwise_gaps(votes, ratings, signed=True)
     assert pl.read_parquet(tmp_path / "gaps.parquet").equals(expected)
     strict = expected.filter(pl.col("outcome") != "tie")
-    assert (summary.strict, summary.ties) == (len(strict), 5000 - len(strict))
-    assert summary.low == expected["gap"].min()
-    assert summary.high == expected["gap"].max()
+    assert f"{len(strict):,} strict votes" in said
+    assert f"; {5000 - len(strict):,} ties" in said
+    least, most = expected["gap"].min(), expected["gap"].max()
+    assert said.startswith(f"5,000 gaps from {least:.4g} to {most:.4g}; ")
+    upsets = (strict["probability"] < 0.5).mean()
+    assert f"the weaker model won {upsets:.1%}" in said
     mean, sd = strict["gap"].mean(), strict["gap"].std(ddof=0)
-    assert f"mean {mean:.4g} and standard deviation {sd:.4g}" in str(summary)
+    assert f"mean {mean:.4g} and standard deviation {sd:.4g}" in said
+
+
+def test_a_vote_takes_twenty_of_our_functions_from_the_table_to_its_gap():
+    votes = pl.DataFrame(
+        [("v", "x", "y", "a"), ("w", "y", "z", "b"), ("u", "x", "z", "tie")],
+        ["vote_id", "model_a", "model_b", "outcome"],
+        orient="row",
+    )
+    room, entered = str(Path(arena.__file__).parent), set()
+    pairwise_gaps(votes, TrueSkill().fit(votes))  # what is compiled once is compiled now
+
+    def note(frame, event, _):
+        code = frame.f_code
+        # A comprehension is part of its function.
+        if event == "call" and code.co_filename.startswith(room) and code.co_name[0] != "<":
+            entered.add(code.co_qualname)
+
+    sys.setprofile(note)
+    try:
+        pairwise_gaps(votes, TrueSkill().fit(votes))
+    finally:
+        sys.setprofile(None)
+    assert 10 < len(entered) <= 20, sorted(entered)

@@ -7,9 +7,8 @@ import polars as pl
 import pytest
 
 from arena.gaps.graph import Graph
-from arena.gaps.joint import NotConvergedError, expected_distance, joint_gaps
+from arena.gaps.joint import NotConvergedError, expected_distance, infer_settings, joint_gaps
 from arena.gaps.pairwise import UnratedModelError
-from arena.gaps.settings import infer_settings
 from arena.ratings.table import Ratings
 from arena.ratings.trueskill import TrueSkill
 from arena.schema import GAPS

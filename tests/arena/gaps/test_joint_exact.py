@@ -9,7 +9,7 @@ from scipy.special import log_ndtr, ndtr
 
 from arena.gaps.graph import Graph
 from arena.gaps.inference import Inference, Settings
-from arena.gaps.settings import Evidence
+from arena.gaps.joint import Evidence
 
 # Graphs over three images of three models: (winner, loser, tie).
 GRAPHS = {

@@ -9,7 +9,7 @@ import trueskill
 from scipy.integrate import dblquad
 from scipy.stats import norm
 
-from arena.prediction.evidence import log_evidence, predict_online
+from arena.prediction.calibration import log_evidence, predict_online
 from arena.prediction.tune import (
     BOUNDS,
     Tuned,
@@ -18,9 +18,9 @@ from arena.prediction.tune import (
     sequential_evidence,
     tune,
 )
+from arena.ratings.batch import mode
 from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons
 from arena.ratings.gaussian import draw_margin
-from arena.ratings.thurstone import posterior
 from arena.ratings.trueskill import TrueSkill
 
 SIGMA = 25.0 / 3.0
@@ -209,10 +209,10 @@ def test_laplace_evidence_is_near_the_integral_over_two_models():
     ties = np.array([[0, 9], [9, 0]])
     beta = 4.0
     c = math.sqrt(2.0) * beta
-    found = laplace_evidence(wins, ties, 25.0, SIGMA, beta)
+    found = laplace_evidence(wins, ties, SIGMA, beta)
     # The margin stays at its mode; the integral is over the two capabilities alone.
-    mode, _, epsilon = posterior(wins, ties, 25.0, SIGMA, beta, None)
-    delta0 = mode[0] - mode[1]
+    x, epsilon, *_ = mode(wins, ties, (c / SIGMA) ** 2, None)
+    delta0, epsilon = c * (x[0] - x[1]), c * epsilon
 
     def log_p(delta):
         won, lost = norm.logcdf((delta - epsilon) / c), norm.logcdf((-delta - epsilon) / c)

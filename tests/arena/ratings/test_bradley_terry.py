@@ -10,7 +10,7 @@ import pytest
 from arena_simulation import simulated_arena
 from scipy.optimize import minimize
 
-from arena.ratings.bradley_terry import BradleyTerry, maximum_likelihood
+from arena.ratings.batch import BradleyTerry, maximum_likelihood
 
 GENAI_ARENA = Path(__file__).parents[3] / ".." / "shared" / "data" / "genai_arena"
 
@@ -79,7 +79,7 @@ def test_two_models_have_the_textbook_rating():
 def test_maximum_is_that_of_a_general_optimiser():
     wins, ties, _ = simulated_arena(np.random.default_rng(1), 6, 600, 0.0, 1.0, 1.0, 0.4)
     score = wins + ties / 2.0
-    theta, _ = maximum_likelihood(wins, ties, np.zeros(6, np.int64), 1e-4)
+    theta, _ = maximum_likelihood(wins, ties, 1e-4)
 
     def loss(t):
         return (score * np.log1p(np.exp(t[None, :] - t[:, None]))).sum() + t.sum() ** 2
@@ -104,7 +104,7 @@ def test_standard_deviation_is_the_spread_over_repeated_arenas():
         tied = np.abs(d) <= 0.7
         np.add.at(ties, (a[tied], b[tied]), 1)
         np.add.at(ties, (b[tied], a[tied]), 1)
-        theta, covariance = maximum_likelihood(wins, ties, np.zeros(4, np.int64), 1e-4)
+        theta, covariance = maximum_likelihood(wins, ties, 1e-4)
         estimates.append(theta)
         said.append(np.sqrt(np.diag(centre @ covariance @ centre)))
     assert np.mean(said, 0) == pytest.approx(np.std(estimates, 0), rel=0.12)

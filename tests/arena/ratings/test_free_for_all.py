@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from arena.ratings.comparisons import Comparisons
+from arena.ratings.comparisons import Comparisons, pairs_of
 from arena.ratings.free_for_all import free_for_all
 from arena.ratings.gaussian import draw_margin
-from arena.ratings.rankings import pairs_of
 from arena.ratings.table import Ratings, estimator
 from arena.ratings.trueskill import TrueSkill, update
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from arena.ratings.comparisons import Comparisons
-from arena.ratings.reference import agreement
+from arena.ratings.leaderboards import agreement
 from arena.ratings.table import LEADERBOARD, Ratings, as_ratings, estimator
 from arena.ratings.trueskill import TrueSkill
 
@@ -60,8 +60,9 @@ def test_what_was_written_is_read_back(name, tmp_path):
 def test_a_leaderboard_is_printed_and_asked():
     ratings = TrueSkill().fit(VOTES)
     lines = repr(ratings).splitlines()
-    assert lines[0] == "trueskill: 3 models, 32 votes"
-    assert [line.split()[1] for line in lines[2:]] == ["x", "y", "z"]
+    assert lines[0].startswith("trueskill: mu 25, ")
+    assert lines[2] == "3 models, 32 votes"
+    assert [line.split()[2] for line in lines[4:]] == ["x", "y", "z"]
     assert ratings.conservative.to_list() == pytest.approx(
         (ratings.table["mu"] - 3 * ratings.table["sigma"]).to_list()
     )
@@ -199,7 +200,7 @@ def test_rows_that_sum_raters_are_mixed_evenly_or_counted_by_majority():
 
 def test_the_library_loads_no_plotting_no_torch_and_no_pandas():
     code = (
-        "import sys, arena.ratings.trueskill, arena.ratings.reference, arena.prediction.tune\n"
+        "import sys, arena.ratings.trueskill, arena.prediction.tune\n"
         "heavy = {'matplotlib', 'torch', 'pandas', 'dagster', 'mlflow'}\n"
         "print(sorted(heavy & {name.partition('.')[0] for name in sys.modules}))"
     )
@@ -216,3 +217,10 @@ def test_a_name_from_a_stranger_moves_no_cursor_in_what_is_printed():
     for said in (repr(ratings), str(agreement(ratings, other))):
         assert all(line.isprintable() for line in said.splitlines())
         assert r"\x1b[2J\u202eevil" in said
+
+
+def test_a_long_leaderboard_is_cut_where_it_is_only_looked_at():
+    board = leaderboard(*[(f"m{k:02d}", 30.0 - k, 1.0) for k in range(25)])
+    lines = repr(as_ratings(board)).splitlines()
+    assert lines[-2].split()[2] == "m19"
+    assert lines[-1] == "  ... and 5 more"

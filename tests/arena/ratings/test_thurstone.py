@@ -13,21 +13,22 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, minimize
 from scipy.stats import norm
 
+from arena.ratings.batch import Thurstone, likelihood, likely_draw_probability, mode
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.gaussian import above
 from arena.ratings.table import Ratings, estimator
-from arena.ratings.thurstone import (
-    Thurstone,
-    likely_draw_probability,
-    log_likelihood,
-    posterior,
-    slopes,
-)
 
 SHARED = Path(__file__).parents[3] / ".." / "shared"
 DATA, CASES = SHARED / "data" / "genai_arena", SHARED / "cases" / "votes"
 NAMES = ["model_a", "model_b", "outcome"]
 MU, SIGMA, BETA = 25.0, 25.0 / 3.0, 25.0 / 6.0
+
+
+def posterior(wins, ties):
+    """Return mode, covariance and the estimated margin on the scale of mu."""
+    c = math.sqrt(2.0) * BETA
+    x, epsilon, within, level = mode(wins, ties, (c / SIGMA) ** 2, None)
+    return MU + c * x, c * c * (within + level), c * epsilon
 
 
 def plain_log_posterior(x, wins, ties):
@@ -63,7 +64,7 @@ def counts(seed, models=6, votes=500):
 @pytest.mark.parametrize("seed", range(3))
 def test_mode_is_that_of_a_general_optimiser(seed):
     wins, ties = counts(seed)
-    mode, _, epsilon = posterior(wins, ties, MU, SIGMA, BETA, None)
+    found_mode, _, epsilon = posterior(wins, ties)
     found = minimize(
         lambda x: -plain_log_posterior(x, wins, ties),
         np.append(np.full(len(wins), MU), 1.0),
@@ -71,13 +72,13 @@ def test_mode_is_that_of_a_general_optimiser(seed):
         jac="3-point",
         options={"gtol": 1e-7},
     )
-    assert np.append(mode, epsilon) == pytest.approx(found.x, rel=1e-6)
+    assert np.append(found_mode, epsilon) == pytest.approx(found.x, rel=1e-6)
 
 
 def test_covariance_is_the_inverse_of_the_numerical_hessian():
     wins, ties = counts(7)
-    mode, covariance, epsilon = posterior(wins, ties, MU, SIGMA, BETA, None)
-    x = np.append(mode, epsilon)
+    at_mode, covariance, epsilon = posterior(wins, ties)
+    x = np.append(at_mode, epsilon)
 
     def gradient(x):
         return approx_fprime(x, plain_log_posterior, 1e-5, wins, ties)
@@ -86,33 +87,42 @@ def test_covariance_is_the_inverse_of_the_numerical_hessian():
     assert covariance == pytest.approx(np.linalg.inv(-hessian)[:-1, :-1], rel=2e-3, abs=1e-4)
 
 
+@pytest.mark.parametrize("logistic", [False, True])
+def test_covariance_of_groups_that_never_met_is_the_inverse_of_the_hessian(logistic):
+    """Two groups and a model alone: their levels are the prior's, told apart from the votes'."""
+    wins, ties = np.zeros((6, 6)), np.zeros((6, 6))
+    wins[0, 1], wins[1, 0], wins[1, 2], wins[3, 4], wins[4, 3] = 7, 3, 5, 2, 6
+    ties[0, 2] = ties[2, 0] = 0 if logistic else 4
+    x, epsilon, within, level = mode(wins, ties, 0.3, 0.0 if logistic else 0.2, logistic)
+    hessian = likelihood(wins, ties, x, epsilon, logistic)[2][:6, :6] - 0.3 * np.eye(6)
+    # The Hessian of the last step but one, where the promised gain was 1e-11.
+    assert within + level == pytest.approx(np.linalg.inv(-hessian), rel=1e-4, abs=1e-9)
+    assert within.sum(1) == pytest.approx(np.zeros(6), abs=1e-12)
+    assert np.diag(level) * 0.3 == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1 / 2, 1 / 2, 1])
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     mu=st.lists(st.floats(-30, 30), min_size=3, max_size=3),
     epsilon=st.floats(0.01, 5.0),
     seed=st.integers(0, 1000),
+    logistic=st.booleans(),
 )
-def test_slopes_are_those_of_the_likelihood(mu, epsilon, seed):
+def test_slopes_are_those_of_the_likelihood(mu, epsilon, seed, logistic):
     rng = np.random.default_rng(seed)
-    wins = rng.integers(0, 4, (3, 3)) * (1 - np.eye(3, dtype=np.int64))
-    ties = np.triu(rng.integers(0, 4, (3, 3)), 1)
-    ties = ties + ties.T
+    wins = rng.integers(0, 4, (3, 3)) * (1.0 - np.eye(3))
+    ties = np.triu(rng.integers(0, 4, (3, 3)), 1) * (0.0 if logistic else 1.0)
     x = np.append(mu, epsilon)
 
-    def value(x):
-        return log_likelihood(wins, ties, x[:3].copy(), x[3])
+    def at(x):
+        return likelihood(wins, ties + ties.T, x[:3].copy(), x[3], logistic)
 
-    gradient, hessian = slopes(wins, ties, x[:3].copy(), x[3])
-    scale = 1e-6 * max(1.0, abs(value(x)))
+    value, gradient, hessian = at(x)
+    scale = 1e-6 * max(1.0, abs(value))
     for k, h in enumerate(1e-5 * np.eye(4)):
-        assert gradient[k] == pytest.approx(
-            (value(x + h) - value(x - h)) / 2e-5, rel=1e-4, abs=scale
-        )
-        plus, minus = (
-            slopes(wins, ties, (x + h)[:3], (x + h)[3]),
-            slopes(wins, ties, (x - h)[:3], (x - h)[3]),
-        )
-        assert hessian[k] == pytest.approx((plus[0] - minus[0]) / 2e-5, rel=1e-3, abs=1e-3)
+        plus, minus = at(x + h), at(x - h)
+        assert gradient[k] == pytest.approx((plus[0] - minus[0]) / 2e-5, rel=1e-4, abs=scale)
+        assert hessian[k] == pytest.approx((plus[1] - minus[1]) / 2e-5, rel=1e-3, abs=1e-3)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -120,8 +130,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     inside = []
     for _ in range(200):
         wins, ties, truth = simulated_arena(rng, 8, 400, MU, SIGMA, BETA, epsilon=2.0)
-        mode, covariance, _ = posterior(wins, ties, MU, SIGMA, BETA, None)
-        inside.append(np.abs(mode - truth) < 1.96 * np.sqrt(np.diag(covariance)))
+        found, covariance, _ = posterior(wins, ties)
+        inside.append(np.abs(found - truth) < 1.96 * np.sqrt(np.diag(covariance)))
     # 1,600 intervals, of one arena not independent: docs/evidence/joint_gap.md has 1,000 arenas.
     assert 0.93 < np.mean(inside) < 0.97
 

@@ -16,9 +16,8 @@ from scipy.special import ndtr, ndtri
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.gaussian import draw_margin
 from arena.ratings.leaderboards import DRAW_PROBABILITY
-from arena.ratings.order import order_note
 from arena.ratings.table import Ratings, estimator
-from arena.ratings.trueskill import TrueSkill, update
+from arena.ratings.trueskill import TrueSkill, order_note, update
 
 SHARED = Path(__file__).parents[3] / ".." / "shared"
 DATA, CASES = SHARED / "data", SHARED / "cases" / "votes"

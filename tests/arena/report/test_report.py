@@ -15,8 +15,8 @@ from arena.gaps.pairwise import UnratedModelError
 from arena.ratings.table import estimator
 from arena.report.figures import gap_histogram, leaderboard, png
 from arena.report.page import write_report
+from arena.report.tables import leaderboard as leaderboard_text
 from arena.report.tables import leaderboard_tables
-from arena.report.text import leaderboard as leaderboard_text
 from arena.schema import VOTES
 from arena.votes.read import read_votes
 
@@ -104,7 +104,7 @@ def test_a_vote_that_lacks_an_image_leaves_the_others_their_joint_gap(votes, tmp
     some = votes.head(60).with_columns(one)
     write_report(some, estimator("thurstone").fit(some), tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert "Votes without both images, which have no joint gap: 1." in page
+    assert "; 1 votes lack an image and have no joint gap." in page
     assert "<td class=text>joint<" in page
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import polars as pl
 
-from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons, groups, pairs_table
+from arena.ratings.comparisons import A_WINS, B_WINS, TIE, Comparisons, pairs_table
+from arena.ratings.table import groups
 
 
 def votes(rows, times=None):
