@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -19,6 +21,7 @@ from pydantic import (
 from arena.ratings.table import estimator
 from arena.votes.intake import MOST_REJECTED
 from arena.votes.reading import Options
+from assets.store import checked
 from evaluation.errors import EvaluationError
 from evaluation.scorers.naming import parse_all
 from training.config import GapEstimator
@@ -42,6 +45,16 @@ def _beside_or_afar(value: Any, info: ValidationInfo) -> Any:
 Source = Annotated[Path | str, BeforeValidator(_beside_or_afar)]
 
 
+def _folder_or_store(value: Any) -> Any:
+    if isinstance(value, str) and "://" in value:
+        local = value.startswith("file:")
+        return Path(url2pathname(urlsplit(value).path)) if local else checked(value)
+    return value
+
+
+LakePlace = Annotated[Path | str, BeforeValidator(_folder_or_store)]
+
+
 class Section(BaseModel):
     """A table of the TOML: read once, never changed, no key that nobody knows."""
 
@@ -63,7 +76,7 @@ class Votes(Section):
     """
 
     sources: list[Source] = Field(min_length=1)
-    images: StudyPath | None = None
+    images: Source | None = None
     format: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     outcomes: dict[str, str] = Field(default_factory=dict)

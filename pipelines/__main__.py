@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from assets.lake import Lake
 from assets.pictures import in_plain_text
 from assets.study import Study, read_study
 from pipelines import homes
@@ -41,6 +42,9 @@ def main() -> int:
     try:
         studies = [read_study(path) for path in options.study]
         home = homes.enter()
+        if options.command != "check":  # which says it in its table
+            for study in studies:
+                Lake(study.lake).reach()
         return {
             "check": check, "plan": plan, "run": run, "ui": ui, "clean": clean,
             "forget": forget, "promote": promote,
@@ -138,7 +142,8 @@ def clean(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     def say(line: str) -> None:
         print(in_plain_text(line), file=sys.stderr)
 
-    with homes.reading(home) as instance:
+    # Whoever writes says in whose history.
+    with (homes.reading if options.dry_run else homes.opened)(home) as instance:
         chain = chain_of(studies[0])
         print(retention.clean(studies[0], chain, instance, say, options.dry_run))
     return 0
