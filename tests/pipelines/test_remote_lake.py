@@ -12,14 +12,15 @@ import polars as pl
 import pytest
 from object_store import machine
 from served import ROOT, make_home
-from small_study import WITHOUT_TELEMETRY
+from small_study import WITHOUT_TELEMETRY, quick_study
 
 from assets import turns
 from assets.lake import Lake
 from assets.lineage import DATA_VERSION, latest
 from assets.movement import TRAINED_ON
-from assets.store import StoreError
+from assets.store import Store, StoreError
 from assets.study import read_study
+from assets.tracking import Tracking
 from assets.turns import TakenLake, turn
 from pipelines.chain import chain_of
 from pipelines.launch import Launcher, StageFailed
@@ -39,19 +40,23 @@ def versions(study, instance):
     return {place: one.tags[DATA_VERSION] for place, one in made.items() if one}
 
 
-@pytest.fixture
-def remote(s3, write_chain, tmp_path):
-    """The quick study with its lake and its votes in the store."""
-    study = write_chain()
-    landing = Lake(s3.url(f"{tmp_path.name}/landing"))
+def in_the_store(study, s3, prefix):
+    """Put the study's votes into the store, and name the store as its lake."""
+    landing = Lake(s3.url(f"{prefix}/landing"))
     with landing.writing("votes.parquet") as aside:
         aside.write_bytes(study.votes.sources[0].read_bytes())
     text = study.path.read_text()
-    text = text.replace('root = "lake"', f'root = "{s3.url(f"{tmp_path.name}/lake")}"')
+    text = text.replace('root = "lake"', f'root = "{s3.url(f"{prefix}/lake")}"')
     study.path.write_text(
-        text.replace('"votes.parquet"', f'"{s3.url(f"{tmp_path.name}/landing/*.parquet")}"')
+        text.replace('"votes.parquet"', f'"{s3.url(f"{prefix}/landing/*.parquet")}"')
     )
     return read_study(study.path)
+
+
+@pytest.fixture
+def remote(s3, write_chain, tmp_path):
+    """The quick study with its lake and its votes in the store."""
+    return in_the_store(write_chain(), s3, tmp_path.name)
 
 
 @pytest.fixture
@@ -195,3 +200,43 @@ def test_a_job_that_fails_leaves_its_work_to_another_machine(
     machine(monkeypatch, tmp_path / "there")
     kept = lake.folder("policies", "dpo", version) / TRAINED_ON
     assert pl.read_parquet(kept).equals(pairs)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_the_store_stopped_at_ten_moments_costs_a_sentence_and_nothing_else(
+    s3, embedded, migrated_store, tmp_path, monkeypatch
+):
+    asked, stop_at, head = [0], [-1], Store.head
+
+    def counted(self, name):
+        asked[0] += 1
+        if asked[0] == stop_at[0]:
+            s3.stop()
+        return head(self, name)
+
+    monkeypatch.setattr(Store, "head", counted)
+    total, files = 0, set()
+    for moment in range(11):  # the first one is undisturbed
+        folder = tmp_path / f"{moment:02}"
+        (folder / "dagster").mkdir(parents=True)
+        prefix = f"{tmp_path.name}/{moment:02}"
+        study = in_the_store(quick_study(folder, migrated_store), s3, prefix)
+        with dg.DagsterInstance.local_temp(
+            str(folder / "dagster"), overrides=WITHOUT_TELEMETRY
+        ) as instance:
+            launcher = Launcher(study, instance, lambda line: None)
+            asked[0], stop_at[0] = 0, total * moment // 11 if moment else -1
+            if moment:
+                with pytest.raises((StageFailed, StoreError), match="it cannot be reached"):
+                    launcher.chain()
+                stop_at[0] = -1
+                s3.start()
+            launcher.chain()
+            total = total or asked[0]
+            assert versions(study, instance) == embedded, moment
+            client = Tracking.of(study).client()
+            experiment = client.get_experiment_by_name(study.name).experiment_id
+            assert not client.search_runs([experiment], "attributes.status = 'RUNNING'")
+        files = files or s3.names(f"{prefix}/lake")
+        assert s3.names(f"{prefix}/lake") == files, moment
