@@ -104,8 +104,8 @@ def apart(studies: list[Study]) -> None:
                     f"{other.path} and {one.path}: both studies are called {one.name}; give each "
                     "a name of its own"
                 )
-            if Lake(one.lake).name == Lake(other.lake).name:
+            if (name := Lake(one.lake).name) == Lake(other.lake).name:
                 raise ValueError(
-                    f"{other.path} and {one.path}: both write to {Lake(one.lake).name}; give each a lake of "
-                    "its own"
+                    f"{other.path} and {one.path}: both write to {name}; give each a lake of its "
+                    "own"
                 )
