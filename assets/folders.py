@@ -31,6 +31,9 @@ ABANDONED_SECONDS = 24 * 3600
 class Folders(Store):
     """A store with folders at STAGE/KEY/VERSION, such as policies/dpo/3fa9..., and pointers."""
 
+    # Where such folders lie; what people keep beside them is theirs.
+    stages = ("policies", "generations")
+
     def infos(self, name: str) -> list[fs.FileInfo]:
         """Return size and time of a file, or of all files below a folder; `current` is followed."""
         parts = name.split("/")
@@ -144,7 +147,8 @@ class Folders(Store):
     def _abandoned(self) -> list[str]:
         """Return the objects of folders that no list names, put by a process that was killed."""
         young, found = time.time() - ABANDONED_SECONDS, list[str]()
-        old = [each for each in self.infos("") if each.mtime_ns / 1e9 < young]
+        infos = [each for stage in self.stages for each in self.infos(stage)]
+        old = [each for each in infos if each.mtime_ns / 1e9 < young]
         names = [each.path.removeprefix(self.far("") + "/") for each in old]
         folders = {"/".join(name.split("/")[:3]) for name in names if name.count("/") > 2}
         for folder in folders:
@@ -166,6 +170,7 @@ class Folders(Store):
         """
         try:
             import boto3
+            from botocore.exceptions import BotoCoreError, ClientError
         except ImportError:
             return []
         if not isinstance(self.system, fs.S3FileSystem):
@@ -173,13 +178,16 @@ class Folders(Store):
         endpoint = dict(parse_qsl(urlsplit(str(self.place)).query)).get("endpoint_override")
         bucket, _, prefix = self.far("").partition("/")
         client = boto3.client("s3", endpoint_url=endpoint, region_name=self.system.region)
-        found = client.list_multipart_uploads(Bucket=bucket, Prefix=f"{prefix}/".lstrip("/"))
-        young, gone = time.time() - ABANDONED_SECONDS, []
-        for each in found.get("Uploads", ()):
-            if each["Initiated"].timestamp() < young:
-                names = {"Bucket": bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
-                client.abort_multipart_upload(**names)
-                gone.append(f"upload of {each['Key']}")
+        young, gone = time.time() - ABANDONED_SECONDS, list[str]()
+        with suppress(BotoCoreError, ClientError):  # a key that may not list them
+            for stage in self.stages:
+                start = f"{prefix}/{stage}/".lstrip("/")
+                found = client.list_multipart_uploads(Bucket=bucket, Prefix=start)
+                for each in found.get("Uploads", ()):
+                    if each["Initiated"].timestamp() < young:
+                        names = {"Bucket": bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
+                        client.abort_multipart_upload(**names)
+                        gone.append(f"upload of {each['Key']}")
         return gone
 
     def _listed(self, folder: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import time
 from functools import partial
 
+import boto3
 import polars as pl
 import pytest
 from moto.core import set_initial_no_auth_action_count
@@ -174,10 +175,16 @@ def test_sweeping_deletes_what_no_list_names_once_it_is_old(
     lake.put(lake.target("votes"))  # nothing is there to put
     (lake.folder("policies", "dpo", "two") / "half").write_text("x")
     lake.put(lake.path("policies", "dpo", "two", "half"))  # killed before the list
+    with lake.writing("landing/2026/11/a.jsonl") as aside:  # people's own, beside the lake's
+        aside.write_text("{}")
     whole = names(s3, tmp_path)
     assert lake.sweep() == []
+    client = boto3.client("s3", endpoint_url=s3.address, region_name="us-east-1")
+    key = f"{tmp_path.name}/lake/policies/dpo/two/large"
+    client.create_multipart_upload(Bucket=BUCKET, Key=key)
     monkeypatch.setattr(folders, "ABANDONED_SECONDS", -3600)
-    assert lake.sweep() == ["policies/dpo/two/half"]
+    assert lake.sweep() == ["policies/dpo/two/half", f"upload of {key}"]
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=BUCKET, Prefix=key)
     assert whole - names(s3, tmp_path) == {"policies/dpo/two/half"}
 
 
