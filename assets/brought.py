@@ -56,7 +56,7 @@ def _is_meant(name: str, key: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _holds_pictures(bucket: Store, name: str) -> bool:
-    if not name.lower().endswith(".parquet") or bucket.is_here(name):
+    if not name.lower().endswith(".parquet") or bucket.path(name).is_file():
         return False
     with bucket.reading(name) as file:
         try:

@@ -203,10 +203,6 @@ class Store:
                 self.fetch(name, head)
         return path
 
-    def is_here(self, name: str) -> bool:
-        """Tell whether a file of some content of the object was brought here before."""
-        return self.path(name).is_file()
-
     @contextmanager
     def reading(self, name: str) -> Iterator[Any]:
         """Yield an object opened where it lies, to read a part of it."""

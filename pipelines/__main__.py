@@ -24,6 +24,8 @@ from assets.pictures import in_plain_text
 from assets.study import Study, read_study
 from pipelines import homes
 
+# What a database of Dagster raises, by where its errors are defined.
+DATABASES = ("sqlalchemy", "psycopg2", "dagster_postgres")
 COMMANDS = {
     "check": "look at all that the study will need, before anything is computed",
     "plan": "say what would run, why and at what cost; write nothing",
@@ -54,6 +56,16 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in DATABASES:
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(
+            f"pipelines: Dagster's history failed: {in_plain_text(said)}; mend the database and "
+            "run again, what was finished is kept",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def parse() -> argparse.Namespace:

@@ -7,6 +7,7 @@ reason where one is absent.
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -14,11 +15,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 from object_store import BUCKET, KEYS
 from pyarrow import fs
@@ -31,6 +34,7 @@ from assets.tracking import Tracking
 from pipelines.chain import chain_of
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+MOMENTS = 4  # of each server, in one chain that goes on where it was stopped
 POSTGRES = Path("/usr/lib/postgresql")
 USER, PASSWORD = "admin", "a pass/word with @ 12"
 
@@ -47,20 +51,36 @@ def free_port() -> int:
             return int(port)
 
 
-@contextlib.contextmanager
-def process(command: list[str], log: Path, ready, **more) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("ab") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=out, **more)
-    try:
+class Server:
+    """A process that answers after a while, can be killed, and started again over what it kept."""
+
+    def __init__(self, command: list[str], log: Path, ready: Callable[[], bool], **more) -> None:
+        self.command, self.log, self.ready, self.more = command, log, ready, more
+
+    def start(self) -> None:
+        with self.log.open("ab") as out:
+            self.child = subprocess.Popen(self.command, stdout=out, stderr=out, **self.more)
         until = time.monotonic() + 180
-        while not ready():
-            assert child.poll() is None, log.read_text()[-3000:]
-            assert time.monotonic() < until, log.read_text()[-3000:]
+        while not self.ready():
+            assert self.child.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() < until, self.log.read_text()[-3000:]
             time.sleep(0.3)
-        yield child
-    finally:
-        child.terminate()
-        child.wait(timeout=60)
+
+    def kill(self) -> None:
+        """Kill it and its children outright."""
+        family = [*psutil.Process(self.child.pid).children(recursive=True), self.child]
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        psutil.wait_procs(family[:-1], timeout=30)
+        self.child.wait(timeout=30)
+
+    def __enter__(self) -> "Server":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
 
 def answers(port: int, path: str = "/") -> bool:
@@ -74,7 +94,7 @@ def answers(port: int, path: str = "/") -> bool:
 
 
 @pytest.fixture(scope="module")
-def s3_port(tmp_path_factory) -> Iterator[int]:
+def s3_server(tmp_path_factory) -> Iterator[tuple[Server, int]]:
     """SeaweedFS's S3 server with one key and one bucket."""
     weed = shutil.which("weed") or shutil.which("weed", path=str(Path(sys.executable).parent))
     if weed is None:
@@ -107,12 +127,12 @@ def s3_port(tmp_path_factory) -> Iterator[int]:
             return False
         return True
 
-    with process(command, folder / "log", ready):
-        yield port
+    with Server(command, folder / "log", ready) as server:
+        yield server, port
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
+def postgres() -> Iterator[tuple[Server, str]]:
     """A Postgres of its own; the URL of its server, a database's name to be added."""
     found = sorted(POSTGRES.glob("*/bin/initdb"))
     if not found:
@@ -147,17 +167,17 @@ def postgres() -> Iterator[str]:
         return True
 
     command = [*as_user, str(bin_ / "postgres"), "-D", data, "-p", str(port), "-k", str(folder)]
-    with process(command, folder / "log", ready, cwd=folder):
+    with Server(command, folder / "log", ready, cwd=folder) as server:
         with contextlib.closing(psycopg2.connect(f"{url}/postgres")) as connection:
             connection.autocommit = True
             for name in ("dagster", "mlflow"):
                 connection.cursor().execute(f"CREATE DATABASE {name}")
-        yield url
+        yield server, url
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def mlflow_port(postgres, tmp_path_factory) -> Iterator[int]:
+def mlflow_server(postgres, tmp_path_factory) -> Iterator[tuple[Server, int]]:
     """MLflow's server over that Postgres, which asks for a password and serves the artifacts."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     (folder / "auth.ini").write_text(
@@ -168,7 +188,7 @@ def mlflow_port(postgres, tmp_path_factory) -> Iterator[int]:
     )
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
-        *("--backend-store-uri", f"{postgres}/mlflow", "--host", "127.0.0.1"),
+        *("--backend-store-uri", f"{postgres[1]}/mlflow", "--host", "127.0.0.1"),
         *("--artifacts-destination", str(folder / "artifacts"), "--port", str(port)),
         *("--workers", "1"),
     ]
@@ -177,8 +197,9 @@ def mlflow_port(postgres, tmp_path_factory) -> Iterator[int]:
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": "a secret of the test",
     }
-    with process(command, folder / "log", lambda: answers(port, "/health"), env=told, cwd=folder):
-        yield port
+    ready = partial(answers, port, "/health")
+    with Server(command, folder / "log", ready, env=told, cwd=folder) as server:
+        yield server, port
 
 
 def versions(study, instance):
@@ -190,30 +211,61 @@ def versions(study, instance):
     return {place: one.tags[DATA_VERSION] for place, one in made.items() if one}
 
 
-def test_the_chain_over_real_servers_is_the_one_over_folders(
-    s3_port, postgres, mlflow_port, write_chain, ran_before, tmp_path, monkeypatch
-):
+@pytest.fixture
+def remote(s3_server, postgres, mlflow_server, write_chain, tmp_path, monkeypatch):
+    """The quick study over all three, and a home whose history lies in a database of its own."""
+    import psycopg2
+
+    with contextlib.closing(psycopg2.connect(f"{postgres[1]}/postgres")) as connection:
+        connection.autocommit = True
+        history = f"dagster_{secrets.token_hex(4)}"
+        connection.cursor().execute(f"CREATE DATABASE {history}")
     for name, value in {
         **KEYS,
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3_server[1]}",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "MLFLOW_TRACKING_USERNAME": USER,
         "MLFLOW_TRACKING_PASSWORD": PASSWORD,
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "PYTHONPATH": str(ROOT),
         "DAGSTER_HOME": str(tmp_path / "home"),
     }.items():
         monkeypatch.setenv(name, value)
-    study = write_chain(
-        lambda text: text.replace(
-            'root = "lake"', f'root = "s3://{BUCKET}/{tmp_path.name}"'
-        ).replace('store = "mlflow"', f'uri = "http://127.0.0.1:{mlflow_port}"')
-    )
+    name, root = f"small_{secrets.token_hex(4)}", f"s3://{BUCKET}/{secrets.token_hex(4)}"
+    changes = {
+        'root = "lake"': f'root = "{root}"',
+        'store = "mlflow"': f'uri = "http://127.0.0.1:{mlflow_server[1]}"',
+        'name = "small"': f'name = "{name}"',
+    }
+
+    def change(text: str) -> str:
+        for old, new in changes.items():
+            text = text.replace(old, new)
+        return text
+
+    study = write_chain(change)
     shutil.rmtree(tmp_path / "mlflow")
     make_home(tmp_path / "home")
     yaml = (tmp_path / "home" / "dagster.yaml").read_text()
     start, end = yaml.index("storage:"), yaml.index("local_artifact_storage:")
-    storage = f"storage:\n  postgres:\n    postgres_url: {postgres}/dagster\n"
+    storage = f"storage:\n  postgres:\n    postgres_url: {postgres[1]}/{history}\n"
     (tmp_path / "home" / "dagster.yaml").write_text(yaml[:start] + storage + yaml[end:])
+    return study
+
+
+def check_versions(study, tmp_path, ran_before) -> None:
+    """Compare with what the same study comes to over folders and embedded databases."""
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        found = versions(study, instance)
+    alone = str(ran_before / "dagster")
+    with dg.DagsterInstance.local_temp(alone, overrides=WITHOUT_TELEMETRY) as instance:
+        assert found == versions(read_study(ran_before / "small.toml"), instance)
+
+
+def test_the_chain_over_real_servers_is_the_one_over_folders(
+    remote, ran_before, tmp_path, monkeypatch
+):
+    study = remote
 
     def pipelines(*words: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "pipelines", *words]
@@ -234,17 +286,11 @@ def test_the_chain_over_real_servers_is_the_one_over_folders(
     assert sum("nothing had changed; nothing was recomputed" in each for each in said) == 1, said
     assert sum("another machine holds chain of s3://" in each for each in said) == 1, said
 
-    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
-        found = versions(study, instance)
-    with dg.DagsterInstance.local_temp(
-        str(ran_before / "dagster"), overrides=WITHOUT_TELEMETRY
-    ) as instance:
-        assert found == versions(read_study(ran_before / "small.toml"), instance)
-
+    check_versions(study, tmp_path, ran_before)
     client = Tracking.of(study).client()
-    runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name(study.name).experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert client.get_model_version_by_alias("small", "champion").version
+    assert client.get_model_version_by_alias(study.name, "champion").version
     for words in (("plan",), ("check",), ("clean",), ("promote", "--back")):
         done = pipelines(words[0], str(study.path), *words[1:])
         assert done.returncode == 0, (words, done.stderr)
@@ -256,3 +302,36 @@ def test_the_chain_over_real_servers_is_the_one_over_folders(
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "MLflow" in done.stderr
+
+
+@pytest.mark.parametrize("which", ["s3_server", "postgres", "mlflow_server"])
+def test_a_server_killed_in_the_middle_costs_one_sentence_and_nothing_else(
+    which, remote, ran_before, tmp_path, request
+):
+    server, _ = request.getfixturevalue(which)
+    command = [sys.executable, "-m", "pipelines", "run", str(remote.path)]
+    failed = 0
+    for moment in range(MOMENTS):
+        with (tmp_path / "log").open("w") as log:
+            chain = subprocess.Popen(command, stdout=log, stderr=log)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            chain.wait(timeout=12 + 6 * moment)
+        server.kill()
+        status = chain.wait(timeout=300) if moment % 2 else chain.poll()
+        server.start()
+        status = chain.wait(timeout=600) if status is None else status
+        words = (tmp_path / "log").read_text()
+        failed += status != 0
+        assert "Traceback" not in words, words[-3000:]
+        if status:
+            assert "pipelines: " in words.splitlines()[-1], words[-3000:]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert failed
+    check_versions(remote, tmp_path, ran_before)
+    client = Tracking.of(remote).client()
+    (experiment,) = client.search_experiments(filter_string=f"name = '{remote.name}'")
+    assert not client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        assert all(run.is_finished for run in instance.get_runs())
+        assert not instance.event_log_storage.get_concurrency_run_ids()
