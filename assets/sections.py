@@ -45,11 +45,10 @@ def _beside_or_afar(value: Any, info: ValidationInfo) -> Any:
 Source = Annotated[Path | str, BeforeValidator(_beside_or_afar)]
 
 
-def _folder_or_store(value: Any) -> Any:
-    if isinstance(value, str) and "://" in value:
-        local = value.startswith("file:")
-        return Path(url2pathname(urlsplit(value).path)) if local else checked(value)
-    return value
+def _folder_or_store(value: str) -> Path | str:
+    if isinstance(value, str) and "://" in value and not value.startswith("file:"):
+        return checked(value)
+    return Path(url2pathname(urlsplit(value).path) if "://" in value else value)
 
 
 LakePlace = Annotated[Path | str, BeforeValidator(_folder_or_store)]

@@ -166,8 +166,10 @@ def _removal(lake: Lake, kind: str, name: str) -> Removal:
 
 
 def newest(lake: Lake, name: str) -> float:
-    """Return when the newest file of a folder was written; 0 for a folder without one."""
-    return max((info.mtime_ns / 1e9 for info in lake.infos(name)), default=0.0)
+    """Return when the newest file of a folder was written, in the store or here."""
+    here = lake.path(name)
+    found = [each.lstat().st_mtime for each in (here, *here.rglob("*")) if each.exists()]
+    return max([*found, *(info.mtime_ns / 1e9 for info in lake.infos(name))], default=0.0)
 
 
 def _of_dagster(
