@@ -63,7 +63,8 @@ class Section(BaseModel):
 class Votes(Section):
     """Where the votes are, and their images.
 
-    images: a parquet, a tar or a folder of such files; None where votes hold paths. sources: files,
+    images: a parquet, a tar or a folder of such files, also at a URL (s3, gs); None where votes
+    hold paths. sources: files,
     folders, patterns and URLs (s3, gs, az, hf). format: a key of `arena.votes.formats.FORMATS`
     where its columns should not decide. columns: the names that a table of its own gives the
     columns of a vote; outcomes: its words for a, b and tie; dimension: which one, where a file has

@@ -110,9 +110,9 @@ def test_the_chain_is_the_same_as_over_folders_even_where_the_store_stops_in_bet
 
 
 def test_of_two_machines_one_works_and_the_other_waits_or_says_why(
-    remote, instance, tmp_path, monkeypatch
+    s3, instance, tmp_path, monkeypatch
 ):
-    lake, said = Lake(remote.lake), []
+    lake, said = Lake(s3.url(f"{tmp_path.name}/lake")), []
     order: list[str] = []
 
     def second() -> None:
@@ -140,8 +140,8 @@ def test_of_two_machines_one_works_and_the_other_waits_or_says_why(
         pass
 
 
-def test_a_machine_that_fell_silent_loses_its_turn(remote, instance, tmp_path, monkeypatch):
-    lake = Lake(remote.lake)
+def test_a_machine_that_fell_silent_loses_its_turn(s3, instance, tmp_path, monkeypatch):
+    lake = Lake(s3.url(f"{tmp_path.name}/lake"))
     monkeypatch.setattr(turns, "SILENCE_SECONDS", 0.2)
     dead = turns.Pool(instance, f"chain of {lake.name}", "dead")
     waited = turns.Pool(instance, f"chain of {lake.name}", "dead too, while it waited")
