@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 BUCKET = "lakes"
@@ -19,6 +18,8 @@ class S3:
         self.start()
 
     def start(self) -> None:
+        from moto.server import ThreadedMotoServer  # slow to load, and rarely needed
+
         self.server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self.server.start()
         self.port = self.server.get_host_and_port()[1]
