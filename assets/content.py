@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # Words for types that no library's renaming can change.
 KINDS = {
@@ -57,7 +59,7 @@ def table_version(path: Path, columns: Sequence[str] | None = None) -> str:
     return digest.hexdigest()
 
 
-def frame_version(frame: pl.DataFrame) -> str:
+def frame_version(frame: "pl.DataFrame") -> str:
     """Return the same hash for a frame in memory."""
     table = frame.to_arrow()
     digest = hashlib.sha256(str(table.num_rows).encode())

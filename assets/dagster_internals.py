@@ -4,8 +4,10 @@ An upgrade of Dagster that moves one of these shows here first. The stores' modu
 where they are used: they load SQLAlchemy, which the definitions need not.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 __all__ = [
     "DAEMON",
     "CheckRunHealthResult",
+    "Pool",
     "WorkerStatus",
     "evaluations",
     "files_of_run",
@@ -67,6 +70,49 @@ def store_id(instance: dg.DagsterInstance) -> str:
     """Return what tells this instance's history from every other one."""
     storage: Any = instance.run_storage
     return str(storage.get_run_storage_id())
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool with one place in Dagster's database, as one machine sees it; machine: its name."""
+
+    instance: dg.DagsterInstance
+    name: str
+    machine: str
+
+    def claimed(self) -> bool:
+        """Ask for the place, in order of asking; tell whether this machine has it."""
+        storage = self.instance.event_log_storage
+        if self.name not in storage.get_concurrency_keys():
+            storage.set_concurrency_slots(self.name, 1)
+        return storage.claim_concurrency_slot(self.name, self._own, "turn").is_claimed
+
+    def others(self) -> set[str]:
+        """Return who else has the place or stands before it."""
+        info = self.instance.event_log_storage.get_concurrency_info(self.name)
+        waiting = {each.run_id for each in info.pending_steps if each.assigned_timestamp}
+        return (waiting | {each.run_id for each in info.claimed_slots}) - {self._own}
+
+    def put_out(self, other: str) -> None:
+        """Take the place from another one."""
+        self.instance.event_log_storage.free_concurrency_slots_for_run(other)
+
+    def leave(self) -> None:
+        """Give the place back, or stop waiting for it."""
+        self.put_out(self._own)
+
+    def sign(self) -> None:
+        """Say that this machine lives."""
+        value = str(time.time())
+        self.instance.run_storage.set_cursor_values({self._own: value})
+
+    def sign_of(self, other: str) -> str:
+        """Return what another one said last."""
+        return self.instance.run_storage.get_cursor_values({other}).get(other, "")
+
+    @property
+    def _own(self) -> str:
+        return f"{self.machine} {self.name}"
 
 
 def free_pool_slots(instance: dg.DagsterInstance, run_id: str) -> None:

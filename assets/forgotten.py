@@ -12,21 +12,20 @@ from typing import Any
 
 import polars as pl
 
-from arena.atomic import replacing
 from arena.votes.faults import VotesError
 from arena.votes.placing import hashed_raters
-from assets.lake import Lake, private_folder
+from assets.lake import Lake, table_name
 from assets.study import Study
 
 TABLES = ("votes", "rankings")
+LIST = "forgotten.json"
 
 
 def forget(lake: Lake, rater: str) -> None:
     """Put a rater, as the table of votes calls them, on the list."""
     told = _list(lake) or {"key": secrets.token_hex(32), "raters": []}
     told["raters"] = sorted({*told["raters"], _mark(told["key"], rater)})
-    path = private_folder(lake.root) / "forgotten.json"
-    with replacing(path) as aside:
+    with lake.writing(LIST) as aside:
         aside.write_text(json.dumps(told))
         aside.chmod(0o600)
 
@@ -50,7 +49,7 @@ def leave_out(lake: Lake) -> int:
         rows = rows_of(lake, gone)
         for name in TABLES:
             kept = pl.scan_parquet(lake.table(name)).filter(~_by(gone))
-            with replacing(lake.table(name)) as aside:
+            with lake.writing(table_name(name)) as aside:
                 kept.sink_parquet(aside, compression="zstd")
         if not pl.scan_parquet(lake.table("votes")).select(pl.len()).collect().item():
             raise VotesError("no vote is left: every rater is forgotten")
@@ -90,7 +89,7 @@ def _by(names: list[str]) -> pl.Expr:
 
 
 def _list(lake: Lake) -> dict[str, Any] | None:
-    path = lake.root / "forgotten.json"
+    path = lake.at(LIST)
     return json.loads(path.read_text()) if path.exists() else None
 
 

@@ -10,7 +10,7 @@ import polars as pl
 from arena.gaps.joint import JointReport
 from arena.gaps.table import gaps_by
 from arena.ratings.table import Ratings
-from assets.lake import Lake
+from assets.lake import WAREHOUSE, Lake
 from assets.pictures import markdown, small
 from assets.stage import Chain
 from assets.study import Study
@@ -38,7 +38,7 @@ def gaps_stage(study: Study, chain: Chain) -> list[Any]:
             spread, signed = study.gap.spread, study.gap.signed
             found, joint = gaps_by(estimators, votes, fitted, spread, signed)
             version = lake.write("gaps", found)
-            lake.build_warehouse({name: lake.table(name) for name in ("votes", "ratings", "gaps")})
+            lake.build_warehouse(("votes", "ratings", "gaps"))
             strict = found.filter(pl.col("outcome") != "tie").select(
                 mean_gap=pl.col("gap").mean(),
                 median_gap=pl.col("gap").median(),
@@ -67,7 +67,7 @@ def gaps_stage(study: Study, chain: Chain) -> list[Any]:
                     **summary,
                     **described(lake, "gaps", lineage_of(study, estimators)),
                     "histogram": small(histogram, "expected gaps"),
-                    "warehouse": dg.MetadataValue.path(lake.warehouse),
+                    "warehouse": dg.MetadataValue.path(lake.where(WAREHOUSE)),
                 },
             )
 

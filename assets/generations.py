@@ -38,26 +38,28 @@ def generations_stage(study: Study, chain: Chain) -> list[Any]:
         parameters = settings.model_dump(exclude={"prompts"}) | {"policy": name}
         with tracked(study, chain, context, parameters) as run:
             drawn_by = weights_of(context.instance, study, name)
-            folder = lake.folder("generations", name, folder_name(study, lake, name))
+            made_by = folder_name(study, lake, name)
             trained = study.policies[name] is not None
-            weights = lake.current("policies", name) / "policy"
-            version, reported = run_job(
-                context,
-                study,
-                run,
-                [
-                    *("evaluation", "generate", "--base", study.base, "--name", name),
-                    *(("--policy", str(weights)) if trained else ()),
-                    *("--prompts", str(lake.table("evaluation_prompts")), "--out", str(folder)),
-                    *("--images-per-prompt", str(settings.images_per_prompt)),
-                    *("--steps", str(settings.steps), "--guidance", str(settings.guidance)),
-                    *("--seed", str(settings.seed), "--batch-size", str(settings.batch_size)),
-                    *(("--resolution", str(settings.size)) if settings.size else ()),
-                ],
-            )
+            weights = lake.current("policies", name, "policy")
+            with lake.working("generations", name, made_by) as folder:
+                version, reported = run_job(
+                    context,
+                    study,
+                    run,
+                    [
+                        *("evaluation", "generate", "--base", study.base, "--name", name),
+                        *(("--policy", str(weights)) if trained else ()),
+                        *("--prompts", str(lake.table("evaluation_prompts"))),
+                        *("--out", str(folder)),
+                        *("--images-per-prompt", str(settings.images_per_prompt)),
+                        *("--steps", str(settings.steps), "--guidance", str(settings.guidance)),
+                        *("--seed", str(settings.seed), "--batch-size", str(settings.batch_size)),
+                        *(("--resolution", str(settings.size)) if settings.size else ()),
+                    ],
+                )
             prompts = run.inputs["evaluation_prompts"] or ""
             run.metrics(numbers(reported), dataset=("evaluation_prompts", prompts))
-            images = lake.publish("generations", name, folder.name)
+            images = lake.publish("generations", name, made_by)
             from evaluation.figures import image_grid  # matplotlib, which import need not load
 
             grid = image_grid({name: images / "images.parquet"}, prompts=8)
@@ -69,7 +71,7 @@ def generations_stage(study: Study, chain: Chain) -> list[Any]:
                     **reported,
                     **drawn_by,
                     DRAWN_UNDER: inputs.drawn_under(study, prompts),
-                    "folder": dg.MetadataValue.path(images),
+                    "folder": dg.MetadataValue.path(lake.where(f"generations/{name}/{made_by}")),
                     "images_at_a_glance": embedded(grid, f"images of {name}"),
                 },
             )
@@ -98,7 +100,7 @@ def weights_of(instance: dg.DagsterInstance, study: Study, name: str) -> dict[st
 def folder_name(study: Study, lake: Lake, name: str) -> str:
     """Return the name of the folder that a policy's images lie in, by all that goes into them."""
     trained = study.policies[name] is not None
-    weights = lake.current("policies", name) / "policy"
+    weights = lake.current("policies", name, "policy")
     prompts = lake.table("evaluation_prompts")
     return combined_hash(
         content_hash(weights) if trained else inputs.recipe(study, name),

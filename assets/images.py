@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 
 from arena.votes.images import Images, shards
+from assets.brought import images_of
 from assets.content import combined_hash, file_hash, frame_version
 from assets.lake import Lake
 from assets.lineage import SUCH_AS
@@ -107,7 +108,7 @@ def look(study: Study, lake: Lake) -> pl.DataFrame:
 
 def state(study: Study, name: str) -> dict[str, Any]:
     """Return an image's row as the disk tells it; content "" where no file of it lies here."""
-    path = Path(study.votes.images) if study.votes.images else as_path(study.path.parent, name)
+    path = images_of(study) or as_path(study.path.parent, name)
     row = {"image": name, "content": "", "path": None, "size": None, "written": None, "fault": None}
     if path is None:
         return row
@@ -133,8 +134,8 @@ def decoded(study: Study, names: list[str]) -> dict[str, str]:
     if not (names and study.training_set.check_images):
         return {}
     network = study.training_set.network
-    if study.votes.images:
-        return Images([study.votes.images], network=network).faults(names)
+    if images := images_of(study):
+        return Images([images], network=network).faults(names)
     # The votes tell a path from the study's folder, where the training job works too.
     whole = {str(as_path(study.path.parent, name) or name): name for name in names}
     found = Images(network=network).faults(whole)
@@ -145,6 +146,7 @@ def changed_on_disk(study: Study, lake: Lake) -> str | None:
     """Say how many images changed, came or went since the table was made; None where none did."""
     if not lake.table("images").exists():
         return None
+    images_of(study)  # brings what is new
     changed = came = 0
     seen: dict[str, bool] = {}
     for row in lake.read("images").iter_rows(named=True):

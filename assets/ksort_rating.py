@@ -9,7 +9,7 @@ import dagster as dg
 
 from assets.generations import WEIGHTS
 from assets.jobs import POOL, numbers, run_job
-from assets.lake import Lake
+from assets.lake import Lake, private_folder
 from assets.lineage import told
 from assets.policy import policy_parameters
 from assets.stage import Chain
@@ -41,8 +41,8 @@ def ksort_rating_stage(study: Study, chain: Chain) -> list[Any]:
         parameters["training_set"] = drawn.get("training_set")
         with tracked(study, chain, context, parameters) as run:
             result = lake.ksort(name)
-            result.parent.mkdir(parents=True, exist_ok=True)
-            weights = lake.current("policies", name) / "policy"
+            private_folder(result.parent)
+            weights = lake.current("policies", name, "policy")
             version, reported = run_job(
                 context,
                 study,
@@ -58,6 +58,7 @@ def ksort_rating_stage(study: Study, chain: Chain) -> list[Any]:
                     *("--out", str(result), "--seed", str(study.seed)),
                 ],
             )
+            lake.put(result)
             measured = {f"ksort.{key}": value for key, value in numbers(reported).items()}
             on = ("ksort", run.inputs.get("yardsticks") or "")
             run.metrics(measured, drawn.get("mlflow_model_id"), on)
@@ -67,7 +68,9 @@ def ksort_rating_stage(study: Study, chain: Chain) -> list[Any]:
                 {
                     **reported,
                     WEIGHTS: drawn.get(WEIGHTS, ""),
-                    "rounds_table": dg.MetadataValue.path(result),
+                    "rounds_table": dg.MetadataValue.path(
+                        lake.where(f"judgments/{name}/ksort.json")
+                    ),
                 },
             )
 
@@ -81,7 +84,7 @@ def ksort_rating_stage(study: Study, chain: Chain) -> list[Any]:
 
 def ksort_images(lake: Lake, name: str) -> Path:
     """Return the folder of the images that K-Sort Eval drew by a policy's present weights."""
-    return lake.root / "cache" / "ksort" / lake.current("generations", name).resolve().name
+    return lake.cache / "ksort" / str(lake.current_version("generations", name))
 
 
 def check_settled(result: Mapping[str, Any]) -> dg.AssetCheckResult:

@@ -76,7 +76,7 @@ def moved_since_training(study: Study, lake: Lake) -> dict[str, Movement | None]
     for name, config in study.policies.items():
         if config is None:
             continue
-        path = lake.current("policies", name) / TRAINED_ON
+        path = lake.current("policies", name, TRAINED_ON)
         gap = gap_column(study.raw, config) if config.reads_gap else None
         old = pl.read_parquet(path) if path.exists() else None
         lacking = old is None or (gap is not None and gap not in old.columns)

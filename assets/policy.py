@@ -12,6 +12,7 @@ import numpy as np
 
 from arena.atomic import replacing
 from assets import inputs, model_registry
+from assets.brought import images_of
 from assets.content import content_hash
 from assets.jobs import POOL, numbers, run_job
 from assets.lake import Lake
@@ -61,21 +62,22 @@ def policy_stage(study: Study, chain: Chain) -> list[Any]:
             run.inputs[f"recipe[{name}]"] = made_from
             if study.policies[name] is None:
                 return run.result(made_from, {"base": study.base, "objective": "none"})
-            folder = lake.folder("policies", name, made_from)
-            table = folder / TRAINED_ON
-            copy_pairs(lake, table)
             data = lake.version("training_set")
             run.dataset("training_set", data, "train")
-            version, reported = run_job(
-                context,
-                study,
-                run,
-                [
-                    *("training", str(study.path), "--policy", name, "--out", str(folder)),
-                    *("--resume", "--set", f"training_set.pairs={table}"),
-                    *("--set", f"cache.root={lake.root / 'cache'}"),
-                ],
-            )
+            images = images_of(study)
+            with lake.working("policies", name, made_from) as folder:
+                copy_pairs(lake, folder / TRAINED_ON)
+                version, reported = run_job(
+                    context,
+                    study,
+                    run,
+                    [
+                        *("training", str(study.path), "--policy", name, "--out", str(folder)),
+                        *("--resume", "--set", f"training_set.pairs={folder / TRAINED_ON}"),
+                        *("--set", f"cache.root={lake.cache}"),
+                        *(("--set", f"votes.images={images}") if images else ()),
+                    ],
+                )
             final = {f"final.{key}": value for key, value in numbers(reported).items()}
             run.artifact(folder / "metrics.jsonl")
             parameters = policy_parameters(study, name) | {"training_set": data}
@@ -102,7 +104,9 @@ def policy_stage(study: Study, chain: Chain) -> list[Any]:
                 version,
                 {
                     **reported,
-                    "weights": dg.MetadataValue.path(folder / "policy"),
+                    "weights": dg.MetadataValue.path(
+                        lake.where(f"policies/{name}/{made_from}/policy")
+                    ),
                     "mlflow_model_id": model_id,
                     **registered,
                     "training_set": data,
@@ -116,7 +120,7 @@ def policy_stage(study: Study, chain: Chain) -> list[Any]:
         name = context.partition_key
         if study.policies[name] is None:
             return dg.AssetCheckResult(passed=True, description=UNTRAINED)
-        return check_weights(lake.current("policies", name) / "policy")
+        return check_weights(lake.current("policies", name, "policy"))
 
     @stage.check(study, "policy_prefers_winners")
     def policy_prefers_winners(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:

@@ -7,13 +7,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from arena.atomic import replacing
 from arena.prediction.held_out import BASELINES, evaluate
 from arena.ratings.comparisons import Comparisons, pairs_table
 from arena.ratings.table import Ratings, estimator
 from assets.anomalies import raters_agree, ratings_moved_as_explained
 from assets.content import combined_hash
-from assets.lake import Lake
+from assets.lake import Lake, table_name
 from assets.lineage import DATA_VERSION, latest
 from assets.pictures import markdown, small
 from assets.stage import Chain
@@ -45,7 +44,8 @@ def ratings_stage(study: Study, chain: Chain) -> list[Any]:
             run.dataset("votes", lake.version("votes"), "fit")
             comparisons = Comparisons.of(votes, lake.read("rankings"))
             fitted = estimator(study.arena.estimator, **study.arena.parameters).fit(comparisons)
-            fitted.write(lake.table("ratings"))
+            fitted.write(lake.target("ratings"))
+            lake.put(lake.target("ratings"))
             lake.write("pairs", pairs_table(comparisons))
             table = fitted.table
             on_votes = ("votes", lake.version("votes"))
@@ -145,7 +145,7 @@ def keep_before(study: Study, lake: Lake, instance: dg.DagsterInstance) -> None:
     path, made = lake.table("ratings"), latest(instance, study.key("ratings"), None)
     version = (made.tags or {}).get(DATA_VERSION) if made else None
     if path.exists() and version_of(lake, Ratings.read(path)) == version:
-        with replacing(lake.table(BEFORE)) as aside:
+        with lake.writing(table_name(BEFORE)) as aside:
             shutil.copyfile(path, aside)
 
 

@@ -56,7 +56,7 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
             ksort = {
                 name: json.loads(lake.ksort(name).read_text()) for name in shown if study.ksort
             }
-            folder = lake.root / "reports"
+            folder = lake.path("reports")
             # matplotlib, which nobody waits for at import
             from evaluation.figures import image_grid, win_rate_chart
             from evaluation.page import write_comparison
@@ -76,6 +76,7 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
             for name, png in {"win_rates.png": chart, "images.png": grid}.items():
                 run.figure(name, png, pictures=name == "images.png")
                 (folder / name).write_bytes(png)
+            lake.put(folder)
             for path in written:
                 run.artifact(path, texts=shows_texts(path))
             rows = table.iter_rows(named=True)
@@ -103,7 +104,7 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
                         run.comparison([str(each) for each in cards if each])
                     ),
                     "prompts_in_training": known,
-                    "page": dg.MetadataValue.path(folder / "comparison.html"),
+                    "page": dg.MetadataValue.path(lake.where("reports/comparison.html")),
                     **described(lake, "report"),
                 },
             )

@@ -13,7 +13,7 @@ from assets import inputs
 from assets.content import frame_version
 from assets.generations import DRAWN_UNDER, WEIGHTS
 from assets.jobs import POOL, run_job
-from assets.lake import Lake
+from assets.lake import Lake, private_folder
 from assets.lineage import named, told
 from assets.pictures import embedded
 from assets.policy import policy_parameters
@@ -63,7 +63,7 @@ def scorecard_stage(study: Study, chain: Chain) -> list[Any]:
             shown = list(dict.fromkeys([name, study.baseline]))
             tables = {each: lake.current("generations", each) / "images.parquet" for each in shown}
             scores = lake.scores(name)
-            scores.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(scores.parent)
             chosen = [f"--scorer={scorer}" for scorer in study.scorecard.scorers]
             run_job(
                 context,
@@ -73,9 +73,10 @@ def scorecard_stage(study: Study, chain: Chain) -> list[Any]:
                     *("evaluation", "score", *map(str, tables.values()), *chosen),
                     *("--out", str(scores), "--warn"),
                     # The baseline is scored once for all policies.
-                    *("--kept", str(lake.root / "cache" / "scores.sqlite")),
+                    *("--kept", str(lake.cache / "scores.sqlite")),
                 ],
             )
+            lake.put(scores)
             scored = pl.read_parquet(scores)
             found = comparisons(study, scored, name)
             metrics = {
@@ -109,7 +110,7 @@ def scorecard_stage(study: Study, chain: Chain) -> list[Any]:
                     IMAGES: run.inputs[named("generations", name)] or "",
                     CONDITIONS: inputs.conditions(study, drawn[DRAWN_UNDER]),
                     "images": embedded(grid, f"{study.baseline} against {name}"),
-                    "table": dg.MetadataValue.path(scores),
+                    "table": dg.MetadataValue.path(lake.where(f"judgments/{name}/scores.parquet")),
                 },
             )
 

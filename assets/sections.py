@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -19,6 +21,7 @@ from pydantic import (
 from arena.ratings.table import estimator
 from arena.votes.intake import MOST_REJECTED
 from arena.votes.options import Options
+from assets.store import checked
 from evaluation.errors import EvaluationError
 from evaluation.scorers.naming import parse_all
 from training.config import GapEstimator
@@ -42,6 +45,15 @@ def _beside_or_afar(value: Any, info: ValidationInfo) -> Any:
 Source = Annotated[Path | str, BeforeValidator(_beside_or_afar)]
 
 
+def _folder_or_store(value: str) -> Path | str:
+    if isinstance(value, str) and "://" in value and not value.startswith("file:"):
+        return checked(value)
+    return Path(url2pathname(urlsplit(value).path) if "://" in value else value)
+
+
+LakePlace = Annotated[Path | str, BeforeValidator(_folder_or_store)]
+
+
 class Section(BaseModel):
     """A table of the TOML: read once, never changed, no key that nobody knows."""
 
@@ -51,7 +63,8 @@ class Section(BaseModel):
 class Votes(Section):
     """Where the votes are, and their images.
 
-    images: a parquet, a tar or a folder of such files; None where votes hold paths. sources: files,
+    images: a parquet, a tar or a folder of such files, also at a URL (s3, gs); None where votes
+    hold paths. sources: files,
     folders, patterns and URLs (s3, gs, az, hf). format: a key of `arena.votes.formats.FORMATS`
     where its columns should not decide. columns: the names that a table of its own gives the
     columns of a vote; outcomes: its words for a, b and tie; dimension: which one, where a file has
@@ -63,7 +76,7 @@ class Votes(Section):
     """
 
     sources: list[Source] = Field(min_length=1)
-    images: StudyPath | None = None
+    images: Source | None = None
     format: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     outcomes: dict[str, str] = Field(default_factory=dict)

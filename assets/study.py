@@ -23,6 +23,7 @@ from assets.sections import (
     Generation,
     Jobs,
     KSort,
+    LakePlace,
     Retention,
     Scorecard,
     Section,
@@ -49,7 +50,7 @@ class Study(Section):
     seed: int = 0
     baseline: str
     owners: list[str] = Field(default_factory=list)
-    lake: Path
+    lake: LakePlace
     votes: Votes
     arena: Arena
     gap: Gap
@@ -191,7 +192,7 @@ def check_names(raw: dict[str, Any]) -> None:
             if key not in keys:
                 raise ValueError(f"{section}.{key}: unknown key; allowed: {', '.join(keys)}")
     if "root" not in raw.get("lake", {}):
-        raise ValueError("lake.root is missing: the folder that the pipeline writes into")
+        raise ValueError("lake.root is missing: the folder or URL that the pipeline writes into")
     for entry in raw.get("policy", []):
         name = entry.get("name")
         if name is not None and not isinstance(name, str):
@@ -232,7 +233,7 @@ SECTIONS = (
     *("ksort", "jobs", "automation", "alerts", "retention"),
 )
 # A mistake in these is said without their value.
-SECRETS = ("alerts.webhook", "tracking.uri")
+SECRETS = ("alerts.webhook", "tracking.uri", "lake")
 GAP_ESTIMATORS = get_args(GapEstimator)
 # The keys of the sections that are spread over a study's own fields, or read elsewhere.
 KEYS = {

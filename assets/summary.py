@@ -5,7 +5,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from arena.atomic import replacing
 from arena.ratings.table import Ratings
 from assets.content import combined_hash
 from assets.lake import Lake
@@ -19,6 +18,7 @@ from assets.verdict import RULE, compared, verdict
 from evaluation.statistics import Comparison
 
 LEADERS = 10
+PAGE = "reports/summary.md"
 
 
 def summary_stage(study: Study, chain: Chain) -> list[Any]:
@@ -35,15 +35,15 @@ def summary_stage(study: Study, chain: Chain) -> list[Any]:
         with tracked(study, chain, context, {"headline": study.scorecard.headline}) as run:
             champion = told(context.instance, study, "champion", None)
             page = written(study, lake, str(champion.get("decision", "")))
-            with replacing(lake.root / "reports" / "summary.md") as aside:
+            with lake.writing(PAGE) as aside:
                 aside.write_text(page, encoding="utf-8")
-            run.artifact(lake.root / "reports" / "summary.md")
+            run.artifact(lake.at(PAGE))
             return run.result(combined_hash(page), {"page": dg.MetadataValue.md(page)})
 
     @stage.check(study, "summary_names_every_policy")
     def summary_names_every_policy() -> dg.AssetCheckResult:
         """Each policy that the report compares is on the page."""
-        page = (lake.root / "reports" / "summary.md").read_text(encoding="utf-8")
+        page = lake.at(PAGE).read_text(encoding="utf-8")
         named = {name: f"| {in_markdown(name)} |" for name in lake.read("report")["policy"]}
         missing = [name for name, cell in named.items() if cell not in page]
         return dg.AssetCheckResult(

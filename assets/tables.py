@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 
-from assets.lake import Lake
+from assets.lake import Lake, table_name
 
 
 def described(
@@ -25,7 +25,7 @@ def described(
         ),
         "dagster/table_name": f"warehouse.main.{name}",
         "dagster/storage_kind": "duckdb",
-        "table": dg.MetadataValue.path(path),
+        "table": dg.MetadataValue.path(lake.where(table_name(name))),
     }
     if lineage:
         found["dagster/column_lineage"] = dg.TableColumnLineage(

@@ -32,6 +32,7 @@ from assets.pictures import in_plain_text
 from assets.run import Run
 from assets.stage import Chain
 from assets.study import Study
+from assets.turns import turn
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,12 +55,14 @@ class Tracking:
     password: str | None
     folder: Path | None  # of a store on this machine; None for a server
     pages: str
+    artifacts: Path | None = None  # None leaves it to the server
 
     @classmethod
     def of(cls, study: Study) -> "Tracking":
         """Return a study's tracking: what its [tracking] says, else $MLFLOW_TRACKING_URI."""
         said = study.tracking
-        store = said.store or study.lake.parent / "mlflow"
+        beside = study.path if isinstance(study.lake, str) else study.lake
+        store = said.store or beside.parent / "mlflow"
         uri = said.uri or (store if isinstance(store, str) else None)
         uri = uri or (None if said.store else os.environ.get("MLFLOW_TRACKING_URI"))
         folder = None
@@ -74,12 +77,20 @@ class Tracking:
         user, password = (
             unquote(each) if each else None for each in (parts.username, parts.password)
         )
-        return cls(uri, user, password, folder, pages.rstrip("/"))
+        served = uri.startswith("http")
+        artifacts = None if served else (folder or beside.parent / "mlflow") / "artifacts"
+        return cls(uri, user, password, folder, pages.rstrip("/"), artifacts)
 
     @property
     def shown(self) -> str:
         """The address as people may see it."""
-        return self.uri.replace(self.password, "***") if self.password else self.uri
+        return self.hidden(self.uri)
+
+    def hidden(self, text: str) -> str:
+        """Return a text with `***` for the password, as it is and as a URL spells it."""
+        for word in (self.password, urlsplit(self.uri).password):
+            text = text.replace(word, "***") if word else text
+        return text
 
     @property
     def exists(self) -> bool:
@@ -126,7 +137,7 @@ class Tracking:
     def first_line(self, error: BaseException) -> str:
         """Return the first line of what an error says, no password in it."""
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return said.replace(self.password, "***") if self.password else said
+        return self.hidden(said)
 
     def experiment(self, client: "MlflowClient", name: str) -> str:
         """Return a study's experiment, made when it is not there yet."""
@@ -134,7 +145,8 @@ class Tracking:
 
         found = client.get_experiment_by_name(name)
         if found is None:
-            kept = (self.folder / "artifacts" / name).resolve().as_uri() if self.folder else None
+            root = self.artifacts or (self.folder and self.folder / "artifacts")
+            kept = (root / name).resolve().as_uri() if root else None
             try:
                 return client.create_experiment(
                     name,
@@ -169,7 +181,8 @@ def tracked(
     """
     name = context.asset_key.path[-1]
     policy = context.partition_key if context.has_partition_key else None
-    with Lake(study.lake).held(f"policy {policy}" if policy else "study", context.log.info):
+    part, say = f"policy {policy}" if policy else "study", context.log.info
+    with turn(Lake(study.lake), context.instance, part, say):
         if forbidden := obstacles(context.instance, study, chain, name, policy):
             raise Blocked(f"{named(name, policy)} does not run: {forbidden[0]}")
         tracking, run = Tracking.of(study), None

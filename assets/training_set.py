@@ -7,8 +7,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from arena.atomic import replacing
-from assets.lake import Lake
+from assets.lake import Lake, table_name
 from assets.lineage import SUCH_AS
 from assets.movement import moved_since_training
 from assets.pictures import markdown
@@ -41,7 +40,7 @@ def training_set_stage(study: Study, chain: Chain) -> list[Any]:
                 seed=study.seed,
                 broken=broken["image"].to_list(),
             )
-            with replacing(lake.table("training_set")) as aside:
+            with lake.writing(table_name("training_set")) as aside:
                 pq.write_table(pairs, aside)
             frame = lake.read("training_set")
             train = frame.filter(pl.col("split") == "train")

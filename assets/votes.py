@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from arena.votes.intake import arrivals, take_in
 from arena.votes.options import Options
 from arena.votes.sources import File, as_url, present, remote_rows, without_query
 from assets.anomalies import ties_are_steady
+from assets.brought import brought, is_object
 from assets.content import remembered
 from assets.forgotten import leave_out, left_out, list_version
 from assets.lake import Lake
@@ -173,12 +175,10 @@ def observed(study: Study, settled: float | None = None) -> str:
     """
     parts = []
     for source in sources_of(study, settled):
-        url = as_url(source)
-        if url is None:
-            path = Path(source)
-            parts.append(f"{path.name} {remembered('votes', path, print_of)}")
+        if isinstance(source, File):
+            parts.append(f"{source.base} {remembered('votes', source.path, print_of)}")
         else:
-            parts.append(f"{url} {remote_rows(url)}")
+            parts.append(f"{source} {remote_rows(source)}")
     forgotten = list_version(Lake(study.lake))
     parts += [f"without {forgotten}"] if forgotten else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -192,50 +192,51 @@ def print_of(path: Path) -> str:
         return f"unreadable: {error}"
 
 
-def sources_of(study: Study, settled: float | None = None) -> list[Path | str]:
-    """Return every file and URL that the study names, in order.
+def sources_of(study: Study, settled: float | None = None) -> list[File | str]:
+    """Return every file that the study names, in order, and the URLs that stay where they are.
 
-    Raises NothingYet where folders and patterns are empty, VotesError where a named file is absent.
+    Raises NothingYet where folders and patterns are empty, VotesError where a store cannot be read.
     """
-    found = present(
-        Path(str(source).removeprefix("file://")) if is_local(source) else str(source)
-        for source in study.votes.sources
-    )
-    young = [
-        path
-        for path in found
-        if settled is not None and isinstance(path, Path) and path.exists()
-        if path.stat().st_mtime > settled
-    ]
-    found = [path for path in found if path not in young]
+    found: list[File | str] = []
+    young = 0
+    for source in study.votes.sources:
+        if is_object(source):
+            found += brought(str(source))
+            continue
+        here = str(source).startswith("file://") or as_url(source) is None
+        named = Path(str(source).removeprefix("file://")) if here else str(source)
+        for each in present([named]):
+            if isinstance(each, str):
+                found.append(str(as_url(each)))
+            elif settled is not None and each.exists() and each.stat().st_mtime > settled:
+                young += 1
+            else:
+                found.append(File(each, str(each)))
     if not found:
         where = ", ".join(map(without_query, study.votes.sources))
-        more = f" ({len(young)} are younger than a minute)" if young else ""
+        more = f" ({young} are younger than a minute)" if young else ""
         raise NothingYet(f"no votes yet{more}: no file in {where}; drop one there")
     return found
 
 
-def is_local(source: Path | str) -> bool:
-    """Tell whether a source is a path, or a file:// URL, which is one too."""
-    return as_url(source) is None or str(source).startswith("file://")
-
-
 def taken_in(
-    study: Study, lake: Lake, sources: list[Path | str], before: pl.DataFrame | None
+    study: Study, lake: Lake, sources: Sequence[File | str], before: pl.DataFrame | None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read the votes, without the files that cannot be; return (the files read, those left out).
 
     Raises VotesError for a file that was accepted before and cannot be read now, and where no file
     can be read.
     """
+    places = [lake.target(name) for name in ("votes", "rankings", "rejected")]
     files = take_in(
         sources,
-        *(lake.table(name) for name in ("votes", "rankings", "rejected")),
+        *places,
         options=options(study),
         replaces=study.votes.replaces,
         most_rejected=study.votes.most_rejected,
         before=before,
     )
+    lake.put(*places)
     left_out = files.drop_nulls("fault").select("file", reason="fault")
     return files.filter(pl.col("fault").is_null()), left_out
 

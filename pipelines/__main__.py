@@ -19,10 +19,13 @@ import sys
 import time
 from pathlib import Path
 
+from assets.lake import Lake
 from assets.pictures import in_plain_text
 from assets.study import Study, read_study
 from pipelines import homes
 
+# What a database of Dagster raises, by where its errors are defined.
+DATABASES = ("sqlalchemy", "psycopg2", "dagster_postgres")
 COMMANDS = {
     "check": "look at all that the study will need, before anything is computed",
     "plan": "say what would run, why and at what cost; write nothing",
@@ -41,6 +44,9 @@ def main() -> int:
     try:
         studies = [read_study(path) for path in options.study]
         home = homes.enter()
+        if options.command != "check":  # which says it in its table
+            for study in studies:
+                Lake(study.lake).reach()
         return {
             "check": check, "plan": plan, "run": run, "ui": ui, "clean": clean,
             "forget": forget, "promote": promote,
@@ -50,6 +56,16 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in DATABASES:
+            raise
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(
+            f"pipelines: Dagster's history failed: {in_plain_text(said)}; mend the database and "
+            "run again, what was finished is kept",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def parse() -> argparse.Namespace:
@@ -138,7 +154,8 @@ def clean(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     def say(line: str) -> None:
         print(in_plain_text(line), file=sys.stderr)
 
-    with homes.reading(home) as instance:
+    # Whoever writes says in whose history.
+    with (homes.reading if options.dry_run else homes.opened)(home) as instance:
         chain = chain_of(studies[0])
         print(retention.clean(studies[0], chain, instance, say, options.dry_run))
     return 0

@@ -15,13 +15,13 @@ from typing import Any
 
 import dagster as dg
 
-from arena.atomic import replacing
 from assets.dagster_internals import evaluations
 from assets.lake import Lake
 from assets.lineage import DATA_VERSION, RUN_LINK, latest, named, told, why
 from assets.pictures import in_plain_text
 from assets.stage import Chain
 from assets.study import Study
+from assets.turns import turn
 from pipelines.delivery import undelivered
 from pipelines.failures import reason_of_run
 from pipelines.runs import is_of, job_of
@@ -30,6 +30,7 @@ from pipelines.runs import is_of, job_of
 MOST_AT_ONCE = 100
 # What nobody could be told for so long is given up, with a line in the log.
 LONGEST_SECONDS = 7 * 24 * 3600
+TOLD = "alerts/told.json"
 Say = Callable[[str], object]
 
 
@@ -63,8 +64,8 @@ def tell(study: Study, chain: Chain, instance: dg.DagsterInstance, say: Say) -> 
     if not (study.alerts.command or study.alerts.webhook):
         return []
     lake, done = Lake(study.lake), []
-    with lake.held("alerts", say):
-        path = lake.root / "alerts" / "told.json"
+    with turn(lake, instance, "alerts", say):
+        path = lake.at(TOLD)
         state = json.loads(path.read_text()) if path.exists() else None
         if state is None:
             state = {"since": time.time(), "run": _last_failure(instance), "checks": {}}
@@ -72,7 +73,7 @@ def tell(study: Study, chain: Chain, instance: dg.DagsterInstance, say: Say) -> 
         for event in _news(study, chain, instance, state):
             state["waiting"].append({"event": asdict(event), "to": ["command", "webhook"]})
         # Kept before anybody is told: a stop in between repeats an event and loses none.
-        _write(path, state)
+        _write(lake, state)
         for one in list(state["waiting"]):
             event = Event(**one["event"])
             one["to"] = undelivered(study, one["event"], one["to"], say)
@@ -83,12 +84,12 @@ def tell(study: Study, chain: Chain, instance: dg.DagsterInstance, say: Say) -> 
                 say(f"{event.id} could not be told for a week and is given up: {event.text}")
             if not one["to"] or old:
                 state["waiting"].remove(one)
-            _write(path, state)
+            _write(lake, state)
     return done
 
 
-def _write(path: Any, state: dict[str, Any]) -> None:
-    with replacing(path) as aside:
+def _write(lake: Lake, state: dict[str, Any]) -> None:
+    with lake.writing(TOLD) as aside:
         aside.write_text(json.dumps(state))
 
 

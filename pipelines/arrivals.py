@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from arena.votes.sources import as_url, remote_rows, without_query
+from arena.votes.sources import remote_rows, without_query
 from assets.content import remembered
 from assets.lake import Lake
 from assets.study import Study
@@ -21,11 +21,10 @@ def waiting(study: Study, lake: Lake, settled: float | None = None) -> int:
     rows = dict(before.select("file", "rows").iter_rows()) if before is not None else {}
     count = 0
     for source in sources_of(study, settled):
-        url = as_url(source)
-        if url is not None:
-            count += max(remote_rows(url) - rows.get(without_query(url), 0), 0)
-        elif remembered("votes", Path(source), print_of) not in known:
-            count += max(rows_of(Path(source)) - rows.get(str(source), 0), 0)
+        if isinstance(source, str):
+            count += max(remote_rows(source) - rows.get(without_query(source), 0), 0)
+        elif remembered("votes", source.path, print_of) not in known:
+            count += max(rows_of(source.path) - rows.get(source.name, 0), 0)
     return count
 
 

@@ -7,17 +7,15 @@ of what a stage computes is a change of its `version` here.
 from dataclasses import replace
 
 from assets import inputs
+from assets.lake import WAREHOUSE, table_name
 from assets.stage import Chain, Stage
 from assets.study import Study
+from assets.summary import PAGE
 from assets.votes import observed
 
 # A run has one policy or none: the arena once for a study, then each policy, then the report.
 RATE, TRAIN, REPORT = "rate_votes", "train_and_evaluate", "write_report"
 JOBS = (RATE, TRAIN, REPORT)
-
-
-def _table(name: str) -> str:
-    return f"{name}/{name}.parquet"
 
 
 STAGES = (
@@ -30,7 +28,7 @@ STAGES = (
             *("votes.format", "votes.columns", "votes.outcomes", "votes.dimension"),
             *("votes.image_roots", "votes.replaces", "votes.most_rejected", "votes.rater_salt"),
         ),
-        leaves=tuple(map(_table, ("votes", "rankings", "rejected", "intake", "quarantined"))),
+        leaves=tuple(map(table_name, ("votes", "rankings", "rejected", "intake", "quarantined"))),
         blocking=("no_vote_lost",),
         checks=("rejections_are_few", "every_file_is_read", "share_of_ties_is_steady"),
     ),
@@ -40,7 +38,7 @@ STAGES = (
         version=2,
         inputs=("votes",),
         reads=("arena",),
-        leaves=tuple(map(_table, ("ratings", "pairs"))),
+        leaves=tuple(map(table_name, ("ratings", "pairs"))),
         checks=(
             "every_model_connected",
             "arena_predicts_held_out_votes",
@@ -54,7 +52,7 @@ STAGES = (
         version=3,
         inputs=("votes", "ratings"),
         reads=("gap", "gap.estimators"),
-        leaves=(_table("gaps"), "warehouse.duckdb"),
+        leaves=(table_name("gaps"), WAREHOUSE),
         blocking=("gaps_are_positive_and_finite", "one_gap_a_vote"),
         checks=("joint_gap_converged",),
     ),
@@ -64,7 +62,7 @@ STAGES = (
         version=1,
         inputs=("votes",),
         reads=("training_set.check_images", "training_set.network"),
-        leaves=(_table("images"),),
+        leaves=(table_name("images"),),
         checks=("every_image_can_be_used",),
     ),
     Stage(
@@ -73,7 +71,7 @@ STAGES = (
         version=2,
         inputs=("votes", "gaps", "images"),
         reads=("training_set.held_out", "study.seed"),
-        leaves=(_table("training_set"),),
+        leaves=(table_name("training_set"),),
         blocking=("splits_share_no_prompt",),
     ),
     Stage(
@@ -81,7 +79,7 @@ STAGES = (
         RATE,
         version=1,
         inputs=("training_set", "prompt_files", "yardsticks"),
-        leaves=(_table("evaluation_prompts"),),
+        leaves=(table_name("evaluation_prompts"),),
         checks=("no_prompt_was_trained_on",),
     ),
     Stage(
@@ -135,7 +133,7 @@ STAGES = (
         version=3,
         inputs=("scorecard[each]", "ksort_rating[each]", "champion"),
         reads=("scorecard.headline", "study.baseline"),
-        leaves=tuple(map(_table, ("report", "lineage"))),
+        leaves=tuple(map(table_name, ("report", "lineage"))),
         checks=("every_policy_is_reported", "some_policy_beats_the_baseline"),
     ),
     Stage(
@@ -144,7 +142,7 @@ STAGES = (
         version=1,
         inputs=("votes", "ratings", "report", "champion"),
         reads=("arena.estimator", "scorecard.headline"),
-        leaves=("reports/summary.md",),
+        leaves=(PAGE,),
         checks=("summary_names_every_policy",),
     ),
 )

@@ -15,7 +15,6 @@ from assets.lake import Lake
 from assets.lineage import latest_record, plain
 from assets.stage import Chain
 from assets.study import Study
-from pipelines.sizes import size
 from training import TrainingError
 from training.config import PolicyConfig
 from training.study_file import data_config, read_study
@@ -100,14 +99,11 @@ class Costs:
 
     def _written(self, name: str, policy: str | None) -> int | None:
         """Return the bytes of what the stage's last run left in the lake."""
-        root = Lake(self.study.lake).root
-        paths = [root / path for path in self.chain[name].left(policy)]
+        lake, left = Lake(self.study.lake), self.chain[name].left(policy)
         # A policy's images are counted with their table.
-        paths = [
-            path.parent if path.name == "images.parquet" and policy else path for path in paths
-        ]
-        found = [path for path in paths if path.exists()]
-        return sum(size(path) for path in found) if found else None
+        names = [path.removesuffix("/images.parquet") for path in left]
+        infos = [info for path in names for info in lake.infos(path)]
+        return sum(info.size for info in infos) if infos else None
 
     def _estimated(self, policy: str) -> Cost:
         config = self.study.policies[policy]
@@ -141,8 +137,10 @@ class Costs:
             from training.plan import estimate  # loads torch
 
             sections = read_study(self.study.path)
-            pairs = str(Lake(self.study.lake).table("training_set"))
+            lake = Lake(self.study.lake)
+            pairs = str(lake.table("training_set"))
             sections["training_set"] = {**sections.get("training_set", {}), "pairs": pairs}
+            sections["cache"] = {"root": str(lake.cache)}
             try:
                 self.estimates[alike] = estimate(alike, data_config(sections))
             except (TrainingError, OSError) as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from arena.votes.images import Images
+from assets.brought import images_of
 from assets.images import as_path
 from assets.lake import Lake
 from assets.study import Study
@@ -121,7 +122,8 @@ def votes(study: Study, lake: Lake) -> Iterator[Found]:
 
 def images(study: Study, names: list[str]) -> Found:
     """Open some images; met where at least half of them can be used."""
-    where = [study.votes.images] if study.votes.images else []
+    images = images_of(study)
+    where = [images] if images else []
     if not where:
         names = [str(as_path(study.path.parent, name) or name) for name in names]
     try:

@@ -6,7 +6,6 @@ reach.
 
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import dagster as dg
 
@@ -15,6 +14,7 @@ from assets.forgotten import as_stored, forget, raters, rows_of
 from assets.lake import Lake
 from assets.movement import TRAINED_ON
 from assets.study import Study
+from assets.turns import turn
 from assets.votes import options
 from pipelines.launch import Launcher
 from pipelines.runs import AT_WORK, is_of
@@ -30,7 +30,7 @@ def forget_rater(
     lake = Lake(study.lake)
     if not all(lake.table(table).exists() for table in ("votes", "rankings")):
         raise ValueError(f"{study.path}: no votes were taken in yet, so there is nobody to forget")
-    with lake.held("chain", say), known(lake.hashes):
+    with turn(lake, instance, "chain", say), known(lake.hashes):
         for run in instance.get_runs(dg.RunsFilter(statuses=AT_WORK)):
             if is_of(study, run):
                 raise ValueError(
@@ -46,10 +46,9 @@ def forget_rater(
         count = rows_of(lake, found)
         for each in found:
             forget(lake, each)
-        for folder in of_before(study, lake):
-            shutil.rmtree(folder)
-        for table in _pairs_of_policies_given_up(study, lake):
-            table.unlink()
+        shutil.rmtree(lake.cache, ignore_errors=True)
+        for name in of_before(study, lake):
+            lake.remove(name)
         launcher = Launcher(study, instance, say)
         ran = launcher.rate()
     trained = [policy for policy, config in study.policies.items() if config]
@@ -63,22 +62,12 @@ def forget_rater(
     )
 
 
-def of_before(study: Study, lake: Lake) -> Iterator[Path]:
-    """Return the caches, and the folders of trainings that are not the current ones."""
-    if (lake.root / "cache").exists():
-        yield lake.root / "cache"
-    for policy in study.policies:
-        folder = lake.root / "policies" / policy
-        current = lake.current("policies", policy).resolve()
-        for version in folder.iterdir() if folder.exists() else ():
-            if version.is_dir() and not version.is_symlink() and version.resolve() != current:
-                yield version
-
-
-def _pairs_of_policies_given_up(study: Study, lake: Lake) -> list[Path]:
-    found = (lake.root / "policies").glob(f"*/*/{TRAINED_ON}")
-    return [
-        path
-        for path in found
-        if path.parts[-3] not in study.policies and not path.parent.is_symlink()
-    ]
+def of_before(study: Study, lake: Lake) -> Iterator[str]:
+    """Return the folders of trainings that are not the current ones, and of others the pairs."""
+    for policy in lake.folders("policies"):
+        current = lake.current_version("policies", policy)
+        for version in lake.folders(f"policies/{policy}"):
+            if policy not in study.policies:
+                yield f"policies/{policy}/{version}/{TRAINED_ON}"
+            elif version != current:
+                yield f"policies/{policy}/{version}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.dagster_internals import open_instance
-from assets.lake import private_folder
+from assets.lake import Lake, private_folder
 from assets.study import Study, read_study
 
 HOUSE = Path(__file__).resolve().parents[1]
@@ -104,8 +104,8 @@ def apart(studies: list[Study]) -> None:
                     f"{other.path} and {one.path}: both studies are called {one.name}; give each "
                     "a name of its own"
                 )
-            if one.lake == other.lake:
+            if (name := Lake(one.lake).name) == Lake(other.lake).name:
                 raise ValueError(
-                    f"{other.path} and {one.path}: both write to {one.lake}; give each a lake of "
-                    "its own"
+                    f"{other.path} and {one.path}: both write to {name}; give each a lake of its "
+                    "own"
                 )

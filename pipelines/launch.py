@@ -18,6 +18,7 @@ from assets.lineage import DATA_VERSION, current_version, named, why
 from assets.stage import Place
 from assets.study import Study
 from assets.tracking import Tracking, close_abandoned
+from assets.turns import turn
 from pipelines.alerts import tell
 from pipelines.chain import RATE, REPORT, TRAIN, chain_of, in_order, of_job
 from pipelines.definitions import build_definitions
@@ -57,7 +58,7 @@ class Launcher:
         A second chain on the same lake waits here, and then finds everything done. Where a policy
         fails, the others go on, and what failed is raised at the end. Raises StageFailed.
         """
-        with self.lake.held("chain", self.say), known(self.lake.hashes):
+        with turn(self.lake, self.instance, "chain", self.say), known(self.lake.hashes):
             tell(self.study, self.chain_of_stages, self.instance, self.say)
             self.bury()
             return self._chain()
@@ -83,7 +84,7 @@ class Launcher:
 
     @property
     def _tags(self) -> dict[str, str]:
-        return {"arenapo/chain": str(self.lake.root)}
+        return {"arenapo/chain": self.lake.name}
 
     def _chain(self) -> list[str]:
         ran, failed = self.rate(), []

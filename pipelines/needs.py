@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arena.votes.faults import VotesError
+from arena.votes.sources import File
+from assets.brought import images_of
 from assets.lake import Lake
 from assets.study import Study
 from assets.tracking import Tracking, TrackingError
@@ -70,18 +72,18 @@ def quick(study: Study) -> Iterator[Need]:
     try:
         count = len(sources_of(study))
         absent = [
-            each for each in sources_of(study) if isinstance(each, Path) and not each.exists()
+            each for each in sources_of(study) if isinstance(each, File) and not each.path.exists()
         ]
-        said = f"{absent[0]} is not there; check votes.sources" if absent else f"{count} files"
+        said = f"{absent[0].name} is not there; check votes.sources" if absent else f"{count} files"
         yield Need("votes.sources", not absent, said)
-    except NothingYet as nothing:
-        yield Need("votes.sources", False, str(nothing))
+    except (NothingYet, VotesError) as error:
+        yield Need("votes.sources", False, str(error))
     variable = study.votes.rater_salt
     if variable:
         met = bool(os.environ.get(variable))
         yield Need("votes.rater_salt", met, f"${variable} is {'set' if met else 'not set; set it'}")
     if study.votes.images:
-        yield _there("votes.images", study.votes.images)
+        yield votes_images(study)
     yield base(study)
     for scorer in study.scorecard.scorers:
         yield weights(scorer)
@@ -96,7 +98,18 @@ def quick(study: Study) -> Iterator[Need]:
         said = f"{found} instances" if found else f"{study.ksort.dataset} holds no result.json"
         yield Need("ksort.dataset", bool(found), said)
         yield judge(study)
+    yield lake(study)
     yield store(study)
+
+
+def votes_images(study: Study) -> Need:
+    """Look for the file or folder that holds all images."""
+    try:
+        images = images_of(study)
+    except OSError as error:
+        return Need("votes.images", False, str(error))
+    assert images is not None
+    return _there("votes.images", images)
 
 
 def base(study: Study) -> Need:
@@ -135,6 +148,16 @@ def judge(study: Study) -> Need:
     return Need("ksort.judge", True, f"{rest}, from the hub or its cache")
 
 
+def lake(study: Study) -> Need:
+    """Look whether the lake can be used, where it is an object store."""
+    found = Lake(study.lake)
+    try:
+        found.reach(write=True)
+    except OSError as error:
+        return Need("lake.root", False, str(error))
+    return Need("lake.root", True, found.name)
+
+
 def store(study: Study) -> Need:
     """Look whether MLflow's store can be used, where it is made already or is a server."""
     tracking = Tracking.of(study)
@@ -151,10 +174,10 @@ def votes(study: Study) -> Iterator[Need]:
     """Read the votes into a lake of their own, which is thrown away."""
     try:
         sources, among = sources_of(study), ""
-        local = [each for each in sources if isinstance(each, Path)]
-        if sum(each.stat().st_size for each in local) > MOST_BYTES:
+        local = [each for each in sources if isinstance(each, File)]
+        if sum(each.path.stat().st_size for each in local) > MOST_BYTES:
             among = f", in the smallest of {len(sources)} files"
-            sources = [min(local, key=lambda each: each.stat().st_size)]
+            sources = [min(local, key=lambda each: each.path.stat().st_size)]
         with tempfile.TemporaryDirectory() as folder:
             lake = Lake(Path(folder))
             files, quarantined = taken_in(study, lake, sources, None)
@@ -179,7 +202,7 @@ def resources(study: Study) -> Iterator[Need]:
         yield Need("memory and disk", True, f"no estimate yet: {str(found).splitlines()[0]}")
         return
     count = sum(config is not None for config in study.policies.values())
-    wanted, free = count * sum(found.disk.values()), free_space(study.lake)
+    wanted, free = count * sum(found.disk.values()), free_space(Lake(study.lake).root)
     yield Need(
         "disk", wanted < free, f"{as_bytes(wanted)} for {count} policies, {as_bytes(free)} free"
     )

@@ -32,12 +32,13 @@ def outcome(study: Study, instance: dg.DagsterInstance) -> str:
         "where it lies",
     ]
     for row in rows:
-        folder = lake.current("policies", row["policy"]) / "policy"
-        if folder.exists():
-            lines.append(f"  {row['policy']:<16} {relative(folder)}")
+        version = lake.current_version("policies", row["policy"])
+        if version is not None:
+            lies = where(lake, f"policies/{row['policy']}/{version}/policy")
+            lines.append(f"  {row['policy']:<16} {lies}")
     lines += [
-        f"  {'comparison':<16} {relative(lake.root / 'reports' / 'comparison.html')}",
-        f"  {'summary':<16} {relative(lake.root / 'reports' / 'summary.md')}",
+        f"  {'comparison':<16} {where(lake, 'reports/comparison.html')}",
+        f"  {'summary':<16} {where(lake, 'reports/summary.md')}",
         f"  {'served as':<16} models:/{study.name}@champion",
         "",
         "go on with",
@@ -82,6 +83,11 @@ def verdicts(rows: list[dict[str, object]], baseline: str) -> str:
         for each, names in said.items()
     ]
     return "; ".join(parts) + " (Holm-corrected p below 0.05)." if parts else "nothing to compare."
+
+
+def where(lake: Lake, name: str) -> str:
+    """Return where a person finds a file of the lake."""
+    return lake.where(name) if lake.remote else relative(lake.path(name))
 
 
 def relative(path: Path) -> str:

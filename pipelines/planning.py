@@ -107,7 +107,7 @@ def recipe_change(study: Study, name: str) -> str:
     config = study.policies[name]
     if config is None:
         return "the base model"
-    told = Lake(study.lake).current("policies", name) / "run.json"
+    told = Lake(study.lake).current("policies", name, "run.json")
     if not told.exists():
         return "its settings, its pairs or the base model"
     old = json.loads(told.read_text())["policy"]
@@ -206,7 +206,7 @@ def sums(study: Study, steps: list[Step]) -> list[str]:
         if peak := max((cost.memory or 0 for cost in chosen), default=0):
             parts.append(f"memory at most {as_bytes(peak)}")
         lines.append(f"{said}: {'; '.join(parts)}")
-    return [*lines, f"free where the lake lies: {as_bytes(free_space(study.lake))}"]
+    return [*lines, f"free where the lake lies: {as_bytes(free_space(Lake(study.lake).root))}"]
 
 
 def resolution(study: Study) -> list[str]:

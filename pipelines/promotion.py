@@ -16,6 +16,7 @@ from assets.lineage import (
 from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import Tracking
+from assets.turns import turn
 from pipelines.alerts import tell
 
 BACK, UNPIN = "--back", "--unpin"
@@ -28,7 +29,7 @@ def promote(study: Study, chain: Chain, instance: dg.DagsterInstance, who: str) 
     version or policy that does not exist.
     """
     client = Tracking.of(study).client()
-    with Lake(study.lake).held("study", print):
+    with turn(Lake(study.lake), instance, "study", print):
         if who == UNPIN:
             registry.unpin(client, study.name)
             said = "nobody is pinned; the rule decides from the next scorecard on"

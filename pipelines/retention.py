@@ -24,6 +24,7 @@ from assets.lake import Lake
 from assets.lineage import latest_record
 from assets.stage import Chain
 from assets.study import Study
+from assets.turns import turn
 from pipelines.chain import RECIPE, SOURCES
 from pipelines.runs import AT_WORK, is_of
 from pipelines.sizes import as_bytes, size
@@ -60,7 +61,7 @@ def clean(
         held.enter_context(known(lake.hashes, keep=not dry_run))
         if not dry_run:
             for part in ("chain", "study", *(f"policy {name}" for name in study.policies)):
-                held.enter_context(lake.held(part, say))
+                held.enter_context(turn(lake, instance, part, say))
         for run in instance.get_runs(dg.RunsFilter(statuses=AT_WORK)):
             if is_of(study, run) and run.run_id != own_run and not dry_run:
                 raise ValueError(
@@ -98,25 +99,23 @@ def _of_the_lake(study: Study, before: float) -> Iterator[Removal]:
     lake = Lake(study.lake)
     serving = policies_with_an_alias(study)
     for stage in ("policies", "generations", "judgments"):
-        for folder in sorted((lake.root / stage).glob("*")):
-            name = folder.name
+        for name in lake.folders(stage):
+            place = f"{stage}/{name}"
             if name not in study.policies:
-                if name not in serving and newest(folder) < before:
-                    yield _folder("policies given up", folder)
+                if name not in serving and newest(lake, place) < before:
+                    yield _removal(lake, "policies given up", place)
                 continue
-            current = lake.current(stage, name).resolve().name
-            for version in sorted(folder.iterdir()) if stage != "judgments" else ():
-                if version.is_symlink() or not version.is_dir() or version.name == current:
-                    continue
-                if (
-                    version.name != _resumable(study, lake, stage, name)
-                    and newest(version) < before
-                ):
-                    yield _folder("unfinished work", version)
-            checkpoints = lake.current(stage, name).resolve() / "checkpoints"
+            if stage == "judgments":
+                continue
+            current = lake.current_version(stage, name)
+            for version in lake.folders(place):
+                kept = version in (current, _resumable(study, lake, stage, name))
+                if not kept and newest(lake, f"{place}/{version}") < before:
+                    yield _removal(lake, "unfinished work", f"{place}/{version}")
+            checkpoints = f"{place}/{current}/checkpoints"
             # What continues a training has no use once it is finished.
-            if (checkpoints.parent / "result.json").exists() and any(checkpoints.glob("*")):
-                yield _folder("checkpoints", checkpoints)
+            if lake.exists(f"{place}/{current}/result.json") and lake.exists(checkpoints):
+                yield _removal(lake, "checkpoints", checkpoints)
     for path in sorted(lake.root.rglob(".*.partial")):
         if path.is_file() and path.stat().st_mtime < before:
             yield Removal("half-written files", str(path), path.stat().st_size, path.unlink)
@@ -125,14 +124,15 @@ def _of_the_lake(study: Study, before: float) -> Iterator[Removal]:
 def _of_the_cache(study: Study, before: float) -> Iterator[Removal]:
     """Pictures that K-Sort Eval drew by weights of before, and scores of pictures that are gone."""
     lake = Lake(study.lake)
-    current = {lake.current("generations", name).resolve().name for name in study.policies}
-    for folder in sorted((lake.root / "cache" / "ksort").glob("*")):
-        if folder.name not in current and newest(folder) < before:
-            yield _folder("pictures for K-Sort", folder)
-    scores = lake.root / "cache" / "scores.sqlite"
+    current = {lake.current_version("generations", name) for name in study.policies}
+    for folder in sorted((lake.cache / "ksort").glob("*")):
+        if folder.name not in current and folder.stat().st_mtime < before:
+            remove = partial(shutil.rmtree, folder)
+            yield Removal("pictures for K-Sort", str(folder), size(folder), remove)
+    scores = lake.cache / "scores.sqlite"
     if not scores.exists():
         return
-    drawn = {file_hash(path) for path in (lake.root / "generations").rglob("*.png")}
+    drawn = {file_hash(path) for path in lake.path("generations").rglob("*.png")}
     with closing(sqlite3.connect(f"{scores.as_uri()}?mode=ro", uri=True)) as kept:
         known = [image for (image,) in kept.execute("SELECT DISTINCT image FROM kept")]
     if gone := [image for image in known if image not in drawn]:
@@ -155,17 +155,21 @@ def _resumable(study: Study, lake: Lake, stage: str, name: str) -> str | None:
         return (
             inputs.recipe(study, name) if trained and lake.table("training_set").exists() else None
         )
-    drawable = not trained or (lake.current("policies", name) / "policy").exists()
+    drawable = not trained or lake.exists(f"policies/{name}/current/policy")
     return folder_name(study, lake, name) if drawable else None
 
 
-def _folder(kind: str, folder: Path) -> Removal:
-    return Removal(kind, str(folder), size(folder), lambda: shutil.rmtree(folder))
+def _removal(lake: Lake, kind: str, name: str) -> Removal:
+    """Return the removal of a folder of the lake, wherever it lies."""
+    bytes_ = sum(info.size for info in lake.infos(name))
+    return Removal(kind, lake.where(name), bytes_, partial(lake.remove, name))
 
 
-def newest(folder: Path) -> float:
-    """Return when the newest file of a folder was written, or the folder itself."""
-    return max(path.lstat().st_mtime for path in (folder, *folder.rglob("*")))
+def newest(lake: Lake, name: str) -> float:
+    """Return when the newest file of a folder was written, in the store or here."""
+    here = lake.path(name)
+    found = [each.lstat().st_mtime for each in (here, *here.rglob("*")) if each.exists()]
+    return max([*found, *(info.mtime_ns / 1e9 for info in lake.infos(name))], default=0.0)
 
 
 def _of_dagster(

@@ -140,6 +140,6 @@ class Staleness:
         lake = Lake(self.study.lake)
         if name == "policy" and policy and self.study.policies[policy] is None:
             return None
-        if not all((lake.root / path).exists() for path in self.chain[name].left(policy)):
+        if not all(lake.exists(path) for path in self.chain[name].left(policy)):
             return "its output is gone from the lake"
         return changed_on_disk(self.study, lake) if name == "images" else None

@@ -117,6 +117,11 @@ def data_config(study: dict[str, Any]) -> DataConfig:
     cache = study.get("cache", {}).get("root")
     if root is None and (pairs is None or cache is None):
         raise ConfigError("lake.root is missing: the folder that the pipeline writes into")
+    if "://" in str(root) and (pairs is None or cache is None):
+        raise ConfigError(
+            f"lake.root = {root!r} is an object store, which this job reads nothing from; give "
+            "--set training_set.pairs=FILE and --set cache.root=FOLDER"
+        )
     images = study.get("votes", {}).get("images")
     held_out = study.get("training_set", {}).get("held_out", 0.05)
     if isinstance(held_out, bool) or not isinstance(held_out, int | float) or not 0 <= held_out < 1:

@@ -20,7 +20,7 @@ import polars as pl
 from arena.ratings.table import Ratings
 from arena.votes.images import ImageFault
 from voting.ballots import Ballots, Refused
-from voting.catalogue import Catalogue, Item, Pictures, open_catalogue
+from voting.catalogue import Catalogue, Item, Pictures, images_of, open_catalogue
 from voting.choice import Chooser, rated
 from voting.guard import Seals
 from voting.study import RANKING, Study
@@ -193,10 +193,8 @@ class Asking:
         """Return what changes when the pipeline has made votes, ratings or images anew."""
         lake = self.study.lake
         paths = [lake / "votes" / "votes.parquet", lake / "ratings" / "ratings.parquet"]
-        paths += [
-            lake / "generations" / p / "current" / "images.parquet" for p in self.study.policies
-        ]
-        return [(p.resolve(), p.stat().st_mtime_ns) if p.exists() else None for p in paths]
+        paths += [images_of(self.study, policy) for policy in self.study.policies]
+        return [(p, p.stat().st_mtime_ns) if p.exists() else None for p in paths]
 
     def _shown(self, rater: str, choose: Any) -> dict[str, Any]:
         self.look()

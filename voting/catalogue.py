@@ -118,6 +118,14 @@ def ratings_of(study: Study, votes: pl.DataFrame) -> Ratings:
     return Ratings.read(path) if path.exists() else TrueSkill().fit(votes)
 
 
+def images_of(study: Study, policy: str) -> Path:
+    """Return the table of the images that a policy drew last; absent where it drew none."""
+    folder = study.lake / "generations" / policy
+    pointer = folder / "current"
+    version = pointer.read_text().strip() if pointer.is_file() else "nothing"
+    return folder / version / "images.parquet"
+
+
 def generations(study: Study) -> dict[str, pl.DataFrame]:
     """Return (prompt, prompt_id, model, image) of every policy that has drawn, by policy.
 
@@ -127,7 +135,7 @@ def generations(study: Study) -> dict[str, pl.DataFrame]:
     versions: dict[str, list[str]] = json.loads(book.read_text()) if book.exists() else {}
     before, found = json.dumps(versions), {}
     for policy in study.policies:
-        table = study.lake / "generations" / policy / "current" / "images.parquet"
+        table = images_of(study, policy)
         if not table.exists():
             continue
         told = json.loads((pq.read_schema(table).metadata or {}).get(b"made_by", b"{}"))
@@ -139,7 +147,7 @@ def generations(study: Study) -> dict[str, pl.DataFrame]:
             "prompt",
             "prompt_id",
             model=pl.lit(f"{policy}@{known.index(weights) + 1}"),
-            image=pl.lit(f"{table.parent.resolve()}/") + pl.col("image"),
+            image=pl.lit(f"{table.parent}/") + pl.col("image"),
         )
     if json.dumps(versions) != before:
         with replacing(book) as aside:

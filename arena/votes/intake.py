@@ -35,7 +35,7 @@ MOST_REJECTED = 0.2
 
 
 def take_in(
-    sources: Sequence[Path | str],
+    sources: Sequence[Path | str | File],
     votes: Path,
     rankings: Path,
     rejected: Path,

@@ -37,15 +37,19 @@ class File:
 
 
 @contextmanager
-def staged(sources: Sequence[Path | str]) -> Iterator[list[File]]:
+def staged(sources: Sequence[Path | str | File]) -> Iterator[list[File]]:
     """Yield the files that the sources name, in order; a folder's and a pattern's by name.
+
+    A `File` is taken as it is: it lies here and is called by where it came from.
 
     Raises VotesError for a folder or a pattern without a file, and for a URL that cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="arena-votes-") as folder:
         files = []
         for number, source in enumerate(sources):
-            if URL.match(str(source).replace("://", ":/", 1)):
+            if isinstance(source, File):
+                files.append(source)
+            elif URL.match(str(source).replace("://", ":/", 1)):
                 url = str(as_url(source))
                 files.append(File(fetched(url, Path(folder) / str(number)), without_query(url)))
             elif Path(source).is_file():

@@ -1,5 +1,6 @@
 """The small study, and the stores that it writes to, new for every test."""
 
+from object_store import s3, s3_server  # noqa: F401
 from small_study import (  # noqa: F401
     finished,
     instance,

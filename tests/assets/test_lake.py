@@ -37,9 +37,9 @@ def test_the_warehouse_is_swapped_in_while_a_reader_holds_the_old_one(tmp_path):
     for rows in (1, 2):
         lake.write("votes", pl.DataFrame({"x": list(range(rows))}))
         if rows == 1:
-            lake.build_warehouse({"votes": lake.table("votes")})
+            lake.build_warehouse(["votes"])
     reader = duckdb.connect(str(lake.warehouse), read_only=True)
-    lake.build_warehouse({"votes": lake.table("votes")})
+    lake.build_warehouse(["votes"])
     assert reader.execute("SELECT count(*) FROM votes").fetchall() == [(1,)]
     reader.close()
     with duckdb.connect(str(lake.warehouse), read_only=True) as anew:
@@ -62,6 +62,7 @@ def test_a_name_that_is_no_plain_component_reaches_no_folder(tmp_path, name):
     (tmp_path / "x").mkdir()
     attempts = (
         lambda: lake.current("policies", name),
+        lambda: lake.current_version("policies", name),
         lambda: lake.folder("policies", name, "1"),
         lambda: lake.folder("policies", "dpo", name),
         lambda: lake.publish("policies", name, "1"),  # "." cleared every policy

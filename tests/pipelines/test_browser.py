@@ -4,7 +4,6 @@ The walk is the one that takes the docs' pictures (docs/pictures.py).
 """
 
 import shutil
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -108,4 +107,4 @@ def test_a_person_presses_the_buttons(write_chain, tmp_path):
         wait_until(lambda: instance.get_run_by_id(run).is_success, "the second study's run")
         assert written(study.lake) == mine
         assert written(other.lake).items().isdisjoint(theirs.items())
-    assert Path(study.lake / "policies" / "dpo" / "current").exists()
+    assert (study.lake / "policies" / "dpo" / "current").exists()

@@ -226,13 +226,13 @@ def test_mlflow_gone_in_the_middle_is_one_sentence_and_costs_no_training(trainer
     sound = database.read_bytes()
     lake = launcher.lake
     pairs(lake, [3.0])
-    before = lake.current("policies", "dpo").resolve()
+    before = lake.current_version("policies", "dpo")
     settings = launcher.study.path.parent / "fake.json"
     told = settings.read_text()
     settings.write_text(told.replace("{", f'{{"spoils": "{database}", ', 1))
     with pytest.raises(StageFailed, match=r"MLflow's store .* failed: .*; mend it and run again"):
         train(launcher)
-    assert lake.current("policies", "dpo").resolve() == before
+    assert lake.current_version("policies", "dpo") == before
 
     database.write_bytes(sound)
     settings.write_text(told)

@@ -70,7 +70,7 @@ def test_a_study_in_a_folder_with_blanks_runs_from_anywhere_and_leaves_the_check
         "is champion",
         "comparison.html",
         "pipelines ui",
-        "policies/arenapo/current/policy",
+        "lake/policies/arenapo/",
     ):
         assert said in done.stdout
     assert (home / ".dagster").exists()

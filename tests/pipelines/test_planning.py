@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from assets.lake import Lake
 from assets.study import read_study
 from pipelines.chain import RATE, chain_of, of_job
 from pipelines.launch import Launcher
@@ -117,8 +118,8 @@ def test_a_plan_says_what_changed_and_run_does_what_it_says(write_chain, instanc
 
 def test_a_recipe_that_changed_names_its_keys(write_chain):
     study = write_chain()
-    folder = study.lake / "policies" / "dpo" / "current"
-    folder.mkdir(parents=True)
+    folder = Lake(study.lake).folder("policies", "dpo", "1")
+    Lake(study.lake).publish("policies", "dpo", "1")
     old = dataclasses.replace(study.policies["dpo"], steps=2, learning_rate=1e-4, log_every=1)
     (folder / "run.json").write_text(json.dumps({"policy": dataclasses.asdict(old)}))
     assert recipe_change(study, "dpo") == "steps 2 -> 3, learning_rate 0.0001 -> 1e-05"

@@ -89,9 +89,7 @@ def draw(folder: Path, policy: str, weights: str, seed: int, prompts: int = 4) -
     ).to_arrow()
     note = {"made_by": json.dumps({"weights": {policy: weights}})}
     pq.write_table(table.replace_schema_metadata(note), made / "images.parquet")
-    link = made.parent / "current"
-    link.unlink(missing_ok=True)
-    link.symlink_to(weights, target_is_directory=True)
+    (made.parent / "current").write_text(weights)
 
 
 def page(study: Path, invited: bool = False) -> tuple[Asking, Any]:
