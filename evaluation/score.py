@@ -131,29 +131,28 @@ def score_group(images: Images, tasks: Sequence[Task], kept: Kept, batch_size: i
     reasons: dict[tuple[Task, Any], str] = {}
     wanted = sorted(set().union(*lacking.values()))
     silent = devices.RANK > 0 or not wanted
-    progress = tqdm(total=len(wanted), unit="image", mininterval=2, disable=silent)
-    for batch, opened in images.batches(wanted, batch_size):
-        for task in tasks:
-            some = [i for i, row in enumerate(batch) if row in lacking[task]]
-            if some and task not in loaded:
-                try:
-                    loaded[task] = task.load()
-                except EvaluationError as error:
-                    loaded[task] = None
-                    absent += [] if task.embeds else [str(error)]  # its scorer says so itself
-            scorer = loaded.get(task)
-            asks = getattr(scorer, "asks", lambda prompt: True)
-            some = [i for i in some if asks(images.prompts[batch[i]])]
-            if scorer is not None and some:
-                keys = [images.keys[batch[i]] for i in some]
-                numbers, why = score_batch(
-                    scorer, [images.prompts[batch[i]] for i in some], [opened[i] for i in some]
-                )
-                reasons |= {(task, keys[i]): said for i, said in why.items()}
-                found = {key: numbers[i] for i, key in enumerate(keys) if key and i not in why}
-                kept.put(task.content, found, getattr(scorer, "also", ()))
-        progress.update(len(batch))
-    progress.close()
+    with tqdm(total=len(wanted), unit="image", mininterval=2, disable=silent) as progress:
+        for batch, opened in images.batches(wanted, batch_size):
+            for task in tasks:
+                some = [i for i, row in enumerate(batch) if row in lacking[task]]
+                if some and task not in loaded:
+                    try:
+                        loaded[task] = task.load()
+                    except EvaluationError as error:
+                        loaded[task] = None
+                        absent += [] if task.embeds else [str(error)]  # its scorer says so itself
+                scorer = loaded.get(task)
+                asks = getattr(scorer, "asks", lambda prompt: True)
+                some = [i for i in some if asks(images.prompts[batch[i]])]
+                if scorer is not None and some:
+                    keys = [images.keys[batch[i]] for i in some]
+                    numbers, why = score_batch(
+                        scorer, [images.prompts[batch[i]] for i in some], [opened[i] for i in some]
+                    )
+                    reasons |= {(task, keys[i]): said for i, said in why.items()}
+                    found = {key: numbers[i] for i, key in enumerate(keys) if key and i not in why}
+                    kept.put(task.content, found, getattr(scorer, "also", ()))
+            progress.update(len(batch))
     return absent + [
         f"{origin}: {task.label}: {reasons[task, key]}"
         for origin, key in zip(images.origins, images.keys, strict=True)

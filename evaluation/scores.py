@@ -102,10 +102,20 @@ class Scores:
         ]
 
 
-def scorers_of(columns: Sequence[str], wanted: Sequence[str] | None, said: Any) -> list[str]:
-    """Names of the columns of scores: the caller's word, else what the table says, else those
-    called as a known scorer is. Raises EvaluationError where nobody says which they are."""
-    named = list(wanted) if wanted else said
+def scorers_of(
+    table: pa.Table, wanted: Sequence[str] | None
+) -> tuple[list[str], dict[str, str | None]]:
+    """Names of the columns of scores (the caller's word, else what the table's metadata says, else
+    those called as a known scorer is), and the scorers' weights as far as the metadata says.
+
+    Raises EvaluationError where nobody says which they are.
+    """
+    columns, said = table.column_names, {"scorers": None, "weights": None}
+    for key in said:
+        with suppress(ValueError, RecursionError):
+            said[key] = json.loads((table.schema.metadata or {}).get(key.encode(), b"null"))
+    named: Any = list(wanted) if wanted else said["scorers"]
+    weights: Any = said["weights"]
     if not isinstance(named, list):
         named = [name for name in columns if name in {*BUILT_IN, *offered()}]
     for name in named:
@@ -117,7 +127,7 @@ def scorers_of(columns: Sequence[str], wanted: Sequence[str] | None, said: Any) 
             "which column is a score? the table does not say; name it with --scorer"
             + (f" (it has {', '.join(others)})" if others else "; run `score` first")
         )
-    return named
+    return named, weights if isinstance(weights, dict) else {}
 
 
 def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
@@ -130,11 +140,7 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
     if isinstance(table, Scores):
         return table
     table = table if isinstance(table, pa.Table) else table.to_arrow()
-    said: dict[str, Any] = {"scorers": None, "weights": None}
-    for key in said:
-        with suppress(ValueError, RecursionError):
-            said[key] = json.loads((table.schema.metadata or {}).get(key.encode(), b"null"))
-    named = scorers_of(table.column_names, scorers, said["scorers"])
+    named, weights = scorers_of(table, scorers)
     columns = table.to_pydict()
     for name in ("policy", "prompt"):
         if name not in columns:
@@ -171,7 +177,7 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
         paths=paths,
         values=values,
         embeddings=embeddings_of(columns.get("embedding"), rows, places, shape),
-        weights=said["weights"] if isinstance(said["weights"], dict) else {},
+        weights=weights,
     )
 
 

@@ -85,24 +85,23 @@ def run(args: argparse.Namespace) -> Done:
     rounds = min(MOST_ROUNDS, len(dataset.names))
     if hasattr(judge, "estimate"):
         print(judge.estimate(rounds), file=sys.stderr)
-    progress = tqdm(total=rounds, unit="round", mininterval=2)
+    with tqdm(total=rounds, unit="round", mininterval=2) as progress:
 
-    def show(one: Round) -> None:
-        progress.set_postfix_str(f"mu {one.mu:.2f}, sigma {one.sigma:.2f}", refresh=False)
-        progress.update()
+        def show(one: Round) -> None:
+            progress.set_postfix_str(f"mu {one.mu:.2f}, sigma {one.sigma:.2f}", refresh=False)
+            progress.update()
 
-    result = evaluate(
-        dataset,
-        args.images,
-        judge,
-        seed=args.seed,
-        variance=args.variance,
-        score=args.score,
-        draw=artist(args),
-        most_refusals=args.max_refusals,
-        on_round=show,
-    )
-    progress.close()
+        result = evaluate(
+            dataset,
+            args.images,
+            judge,
+            seed=args.seed,
+            variance=args.variance,
+            score=args.score,
+            draw=artist(args),
+            most_refusals=args.max_refusals,
+            on_round=show,
+        )
     write_bytes(args.out, json.dumps(asdict(result), indent=1).encode())
     print(
         f"score {result.score:.2f} (mu {result.mu:.2f}, sigma {result.sigma:.2f}) "

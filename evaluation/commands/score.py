@@ -79,5 +79,5 @@ def run(args: argparse.Namespace) -> Done:
         report[f"mean_{name}"] = float("nan") if mean is None else mean
     if problems:
         report |= {"without_score": len(problems), "first_problem": problems[0]}
-    say_problems(problems, rest, warn=args.warn)
+        say_problems(problems, rest, warn=args.warn)
     return report, [args.out]
