@@ -59,10 +59,9 @@ def main() -> None:
 
 def compare(root: Path, table: pa.Table, names: list[str]) -> None:
     """Time the plain loops of some scorers one after the other, and ours for all of them."""
-    from evaluation import scorers
     from evaluation.kept import Kept
-    from evaluation.score import Task, score
-    from evaluation.scorers.naming import parse, towers_of
+    from evaluation.score import Task, home_of, score
+    from evaluation.scorers.naming import load, parse
 
     sources = {"clip": root / "clip", "pickscore": root / "pickscore", "aesthetic": root}
     paths = {"few": root / "few.parquet", "all": root / "all.parquet"}
@@ -71,9 +70,9 @@ def compare(root: Path, table: pa.Table, names: list[str]) -> None:
     loaded, groups = {}, {}
     for name in names:  # weights are read before the clock runs, as for the plain loops
         named = parse(f"{name}={sources[name]}")
-        loaded[name] = scorers.load(named)
+        loaded[name] = load(named)
         task = Task(name, name, lambda name=name: loaded[name])
-        groups.setdefault(towers_of(named), []).append(task)
+        groups.setdefault(home_of(named), []).append(task)
     with redirect_stderr(io.StringIO()):
         score([paths["few"]], list(groups.values()), Kept(None))  # warm
         with Clock() as ours:

@@ -11,12 +11,49 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any, NoReturn
 
 from arena.escape import printable
 from evaluation import devices
-from evaluation.commands import parser
 from evaluation.errors import EvaluationError
+
+COMMANDS = ("prompts", "generate", "score", "compare", "agreement", "dataset", "ksort")
+# What an argument that is a whole number may be at least; others 1.
+LEAST = {"seed": None, "resolution": 8, "size": 8}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that ends with exit code 1 and one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and leave."""
+        print(f"{self.prog}: {printable(message)} (see --help)", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; of the commands only the one that it begins with is imported."""
+    root = Parser(prog="python -m evaluation", description="Generate, score and compare policies.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in words[:1] if words and words[0] in COMMANDS else COMMANDS:
+        module = import_module(f"evaluation.commands.{name}")
+        first, _, rest = (module.__doc__ or "").partition("\n\n")
+        one = commands.add_parser(
+            name,
+            help=first,
+            description=first,
+            epilog=rest,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        one.set_defaults(run=module.run, refuse=one.error)
+        module.arguments(one)
+    args = root.parse_args(words)
+    for name, value in vars(args).items():
+        least = LEAST.get(name, 1)
+        if type(value) is int and least is not None and value < least:
+            args.refuse(f"argument --{name.replace('_', '-')}: {value} is below {least}")
+    return args
 
 
 def run_under_pipes(args: argparse.Namespace) -> None:
@@ -41,11 +78,11 @@ def stop(signum: int, frame: object) -> NoReturn:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    args = parser(words).parse_args(words)
+    args = parse(sys.argv[1:] if argv is None else argv)
+    devices.chosen = getattr(args, "device", None)
     signal.signal(signal.SIGTERM, stop)
     try:
-        if "DAGSTER_PIPES_CONTEXT" in os.environ and devices.first():
+        if "DAGSTER_PIPES_CONTEXT" in os.environ and devices.RANK == 0:
             run_under_pipes(args)
         else:
             args.run(args)

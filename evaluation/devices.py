@@ -1,22 +1,16 @@
-"""Where a job computes, and which part of the work this process does.
+"""Where a job computes, and which of the processes that share it this is.
 
-A job that `accelerate launch`, torchrun or srun starts several times shares its work out by rank;
-started once, it does everything. Nothing else in the room knows how many processes there are.
+A job that `accelerate launch` or torchrun starts several times shares its work out by rank
+(`items[RANK::WORLD]`); started once, it does everything.
 """
 
 import os
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
-Item = TypeVar("Item")
-CHOSEN: list[str] = []
-
-
-def choose(device: str | None) -> None:
-    """Compute on this device ("cpu", "cuda:1") instead of the one that accelerate picks."""
-    CHOSEN[:] = [device] if device else []
+RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+chosen: str | None = None  # "cpu", "cuda:1": compute there instead of where accelerate says
 
 
 @cache
@@ -32,27 +26,4 @@ def state() -> Any:
 
 def device() -> str:
     """The device of this process."""
-    return CHOSEN[0] if CHOSEN else str(state().device)
-
-
-def alone() -> bool:
-    """Whether this is the only process of the job."""
-    return int(os.environ.get("WORLD_SIZE", "1")) == 1
-
-
-def first() -> bool:
-    """Whether this process is the one that writes tables and speaks."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def part_of(items: Sequence[Item]) -> Sequence[Item]:
-    """The items that are this process's to do."""
-    if alone():
-        return items
-    return items[state().process_index :: state().num_processes]
-
-
-def wait() -> None:
-    """Wait until every process of the job has come as far."""
-    if not alone():
-        state().wait_for_everyone()
+    return chosen or str(state().device)

@@ -26,7 +26,8 @@ class Drift:
     """One measure of a policy beside the baseline's.
 
     baseline : the baseline's mean over the prompts. difference, low, high : the policy's less the
-    baseline's, with its 95% interval. prompts : over how many.
+    baseline's, with its 95% interval. prompts : over how many. fallen : whether the measure is
+    lower beyond doubt, and by more than a tenth.
     """
 
     policy: str
@@ -36,11 +37,7 @@ class Drift:
     difference: float
     low: float
     high: float
-
-    @property
-    def fallen(self) -> bool:
-        """Whether the measure is lower beyond doubt, and by more than a tenth."""
-        return self.high < 0 and self.difference < -FALLEN * self.baseline
+    fallen: bool
 
 
 def drifts(scores: Scores, baseline: str) -> list[Drift]:
@@ -57,9 +54,13 @@ def drifts(scores: Scores, baseline: str) -> list[Drift]:
             else:
                 continue
             if len(values):
-                old, change = values[:, 0], values[:, 1] - values[:, 0]
-                numbers = (old.mean(), change.mean(), *bootstrap_interval(change))
-                found.append(Drift(policy, measure, len(old), *map(float, numbers)))
+                change = values[:, 1] - values[:, 0]
+                numbers = values[:, 0].mean(), change.mean(), *bootstrap_interval(change)
+                old, difference, low, high = map(float, numbers)
+                fallen = high < 0 and difference < -FALLEN * old
+                found.append(
+                    Drift(policy, measure, len(values), old, difference, low, high, fallen)
+                )
     return found
 
 

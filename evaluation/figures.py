@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from PIL import Image
 from arena.escape import unformatted
 from evaluation import pictures
 from evaluation.errors import EvaluationError
-from evaluation.tables import columns_of, read_images
+from evaluation.tables import read_images
 
 INK, GREY, FAINT, WORSE = "#22303c", "#6c757d", "#d8dee4", "#e07a5f"
 VERDICTS = {"better": "#2a6f97", "worse": WORSE, "open": "#8a939c"}
@@ -60,7 +61,7 @@ def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> b
     table : columns policy, win_rate, win_rate_low, win_rate_high (null for the baseline itself) and
         verdict ("better", "worse", "open"), which colours them.
     """
-    columns = columns_of(table)
+    columns = (table if isinstance(table, pa.Table) else table.to_arrow()).to_pydict()
     names = ("policy", "win_rate", "win_rate_low", "win_rate_high", "verdict")
     rows = [
         row

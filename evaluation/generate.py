@@ -1,38 +1,118 @@
 """Images of one policy for a list of prompts, the same noise for every policy.
 
 Image (prompt_id, k) starts from noise drawn on the CPU from a generator seeded with
-hash(prompt_id, k, seed). So every policy answers the same draw (common random numbers: what
-differs between two policies is the policies), and neither batch size nor device changes it.
+hash(prompt_id, k, seed) for that image alone. So every policy answers the same draw (common random
+numbers: what differs between two policies is the policies), and neither batch size nor device nor
+the number of processes changes it.
 
-Each PNG carries its prompt and a digest of everything that made it (base, policy, steps,
-guidance, seed, resolution). A second run keeps the images whose digest is still right and makes
-the others, so an interrupted run goes on image by image and a changed policy never keeps an old
-image. What a policy is and how it is loaded is told in `policies`; scoring is not done here.
+Each PNG is written whole and carries its prompt and a digest of everything that made it (base,
+policy, steps, guidance, seed, resolution). A second run keeps the images whose digest is still
+right and makes the others, so an interrupted run goes on image by image and a changed policy never
+keeps an old image. What a policy is and how it is loaded is told in `policies`.
 """
 
 import hashlib
+import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pyarrow as pa
+from PIL import Image, PngImagePlugin
+from tqdm import tqdm
 
 from evaluation import devices
-from evaluation.drawing import Artist, Settings, Target
-from evaluation.policies import Policy
-from evaluation.progress import Progress
+from evaluation.pictures import FILES
+from evaluation.policies import Policy, load_pipeline, native_side
 from evaluation.prompts import Prompt
-from evaluation.provenance import provenance
-from evaluation.tables import write_parquet
+from evaluation.tables import provenance, write_bytes, write_parquet
 
 LONGEST_NAME = 200  # bytes; file systems take 255
 INDEX = pa.schema(
     [(name, pa.string()) for name in ("policy", "prompt_id", "prompt", "category")]
     + [("seed", pa.int64()), ("image", pa.string())]
 )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How images are drawn: steps of the scheduler, guidance scale, seed and side in pixels."""
+
+    steps: int
+    guidance: float
+    seed: int
+    resolution: int | None = None  # None: the size the base was trained at
+
+
+@dataclass(frozen=True)
+class Target:
+    """One image to make: what it shows, which noise it starts from and where it goes."""
+
+    prompt: str
+    noise_seed: int
+    path: Path
+
+
+def is_current(path: Path, prompt: str, made_by: str) -> bool:
+    """Whether the file is a whole PNG of this prompt made by these very weights and settings."""
+    try:
+        with Image.open(io.BytesIO(FILES.content(str(path))), formats=("PNG",)) as image:
+            info = getattr(image, "text", {})
+            return info.get("prompt") == prompt and info.get("generation") == made_by
+    except Exception:  # whatever a decoder raises, the image is drawn again
+        return False
+
+
+def draw(
+    pipeline: Any, targets: Sequence[Target], settings: Settings, side: int
+) -> list[Image.Image]:
+    """Draw one image a target, each from its own CPU generator."""
+    import torch
+
+    with torch.inference_mode():
+        return pipeline(
+            prompt=[target.prompt for target in targets],
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            height=side,
+            width=side,
+            generator=[torch.Generator("cpu").manual_seed(t.noise_seed) for t in targets],
+        ).images
+
+
+class Artist:
+    """A policy that draws; its weights are loaded when the first image is asked for."""
+
+    def __init__(self, policy: Policy, settings: Settings, batch_size: int | None = None):
+        self.policy, self.settings, self.batch_size = policy, settings, batch_size
+        known = f"{policy.digest()} {settings}"
+        self.made_by = hashlib.sha256(known.encode()).hexdigest()
+        self.pipeline: Any = None
+
+    def wants(self, target: Target) -> bool:
+        """Whether an image is still to be made."""
+        return not is_current(target.path, target.prompt, self.made_by)
+
+    def draw(self, targets: Sequence[Target], on_batch: Callable[[int], None]) -> None:
+        """Write an image for each target; on_batch hears how many each batch made."""
+        if self.pipeline is None:
+            self.pipeline = load_pipeline(self.policy, devices.device())
+        side = self.settings.resolution or native_side(self.pipeline)
+        size = self.batch_size or max(1, min(64, 4 * 512 * 512 // (side * side)))
+        for start in range(0, len(targets), size):
+            batch = targets[start : start + size]
+            images = draw(self.pipeline, batch, self.settings, side)
+            for target, image in zip(batch, images, strict=True):
+                info, sink = PngImagePlugin.PngInfo(), io.BytesIO()
+                info.add_itxt("prompt", target.prompt)
+                info.add_text("generation", self.made_by)
+                image.save(sink, format="PNG", pnginfo=info)
+                write_bytes(target.path, sink.getvalue())
+            on_batch(len(batch))
 
 
 class Outcome(NamedTuple):
@@ -74,12 +154,14 @@ def generate(
     batch_size defaults to as many as fit the area of four 512 px images, at most 64.
     """
     artist = Artist(policy, settings, batch_size)
-    mine = devices.part_of(targets)
+    mine = targets[devices.RANK :: devices.WORLD]
     missing = [target for target in mine if artist.wants(target)]
     started = time.monotonic()
     if missing:
-        artist.draw(missing, Progress(len(missing), "images").add)
-    devices.wait()
+        with tqdm(total=len(missing), unit="image", mininterval=2, disable=devices.RANK > 0) as bar:
+            artist.draw(missing, bar.update)
+    if devices.WORLD > 1:
+        devices.state().wait_for_everyone()
     seconds = time.monotonic() - started
     return Outcome(len(missing), len(mine) - len(missing), seconds, policy.digest())
 

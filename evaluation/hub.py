@@ -1,11 +1,18 @@
-"""Whether the hub can be asked at all, so that a machine without it hears so at once."""
+"""Weights on this machine or on the hub: found, identified, read (never unpickled), or explained.
+
+A machine that cannot reach the hub hears so at once.
+"""
 
 import os
 import socket
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.tables import digest
 
 
 @cache
@@ -41,6 +48,55 @@ def revision(name: str) -> str | None:
         return model_info(name, timeout=20).sha
     except (OSError, ValueError, httpx.HTTPError):  # what is wrong is said where it is loaded
         return None
+
+
+def identity(source: str) -> str | None:
+    """Hash of a folder's or file's content, the revision of a hub name, or None."""
+    path = Path(source)
+    if source and path.is_file():
+        return digest([path], path.parent)
+    if source and path.is_dir():
+        return digest((one for one in path.rglob("*") if one.is_file()), path)
+    return revision(source)
+
+
+def find_file(scorer: str, source: str, name: str) -> Path:
+    """The file that SOURCE stands for: itself, the file `name` in it, or that file on the hub.
+
+    Raises MissingWeights, which says where to put it.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / name).is_file():
+            return path / name
+        raise MissingWeights(f"{scorer}: {source} holds no {name}; put it there")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source, name, local_files_only=out_of_reach()))
+    except (OSError, ValueError) as error:
+        raise MissingWeights(
+            f"{scorer}: no weights: {source} is not here and cannot be fetched from the hub; put "
+            f"{name} into a folder and give {scorer}=FOLDER"
+        ) from error
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's tensors from .safetensors, or with weights_only=True."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its unpickler and zip reader raise
+        reason = str(error).strip().splitlines()[0]
+        raise EvaluationError(f"{path}: not a checkpoint of tensors: {reason}") from error
+    return content.get("state_dict", content)
 
 
 def explained(name: str, error: Exception) -> str | None:

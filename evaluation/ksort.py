@@ -26,7 +26,7 @@ from scipy.stats import rankdata
 from evaluation.errors import EvaluationError
 from evaluation.judges import BudgetSpent, Judge, Question, Refused
 from evaluation.ksort_dataset import Dataset, Instance, find_image
-from evaluation.provenance import provenance
+from evaluation.tables import provenance
 
 Reading = Literal["code", "paper"]
 

@@ -9,7 +9,7 @@ import base64
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,16 +24,14 @@ from evaluation.drift import distances, drifts
 from evaluation.errors import EvaluationError
 from evaluation.intervals import detectable_rate
 from evaluation.prompts import overlap
-from evaluation.provenance import provenance
 from evaluation.scores import Scores, scores_of
 from evaluation.statistics import (
-    Comparison,
     compare_all,
     compare_categories,
     scorer_agreement,
     win_matrix,
 )
-from evaluation.tables import finite, metadata_of, write_bytes
+from evaluation.tables import as_json, provenance, write_bytes
 
 SHOWN = 8  # pairs of images of each kind on the page; half as many where policies are many
 MANY = 6  # policies
@@ -42,12 +40,7 @@ SIDE = 256  # larger images are reduced to this side on the page
 PIXELATED = 96  # smaller images are shown exactly, pixel by pixel
 MOST_FAILURES = 20  # that are named on the page; all of them are counted
 
-Row = Mapping[str, Any]  # a Comparison with its verdict, as comparison.json has it
-
-
-def records(comparisons: Iterable[Comparison]) -> list[Row]:
-    """Comparisons with their verdicts."""
-    return [{**asdict(one), "verdict": one.verdict} for one in comparisons]
+Row = Mapping[str, Any]  # a Comparison, as comparison.json has it
 
 
 def ranked(rows: Iterable[Row], scorer: str) -> list[Row]:
@@ -69,12 +62,17 @@ def pairs_of(scores: Scores, baseline: str, policy: str, scorer: str) -> dict[st
     losses = [i for i in reversed(order) if gain[i] < 0][:count]
     rest = sorted({*order} - {*gains, *losses}, key=lambda i: (abs(gain[i]), i))[:count]
 
-    def shown(i: int) -> Row:
-        images = scores.paths[rows[i], columns]
-        return {"prompt": scores.prompts[rows[i]], "images": images, "scores": values[i].tolist()}
-
-    chosen = {"gains": gains, "losses": losses, "same": rest}
-    return {kind: [shown(i) for i in some] for kind, some in chosen.items()}
+    return {
+        kind: [
+            {
+                "prompt": scores.prompts[rows[i]],
+                "images": scores.paths[rows[i], columns],
+                "scores": values[i].tolist(),
+            }
+            for i in chosen
+        ]
+        for kind, chosen in (("gains", gains), ("losses", losses), ("same", rest))
+    }
 
 
 def abreast(scores: Scores, scorer: str) -> dict[str, list[int]]:
@@ -86,53 +84,20 @@ def abreast(scores: Scores, scorer: str) -> dict[str, list[int]]:
     return {"most": ordered[:half], "least": ordered[len(ordered) - half :][::-1]}
 
 
-def verdict(row: Row) -> str:
-    """One sentence about a policy: told apart only where the corrected test says so."""
-    baseline, low, high = row["baseline"], row["win_rate_low"], row["win_rate_high"]
-    if not row["images"]:
-        return f"has no image in common with {baseline} that {row['scorer']} scored"
-    share = f"{row['win_rate']:.0%} of images (95% interval {low:.0%} to {high:.0%})"
-    return {
-        "better": f"beats {baseline}: it scores higher on {share}",
-        "worse": f"falls behind {baseline}: it scores higher on only {share}",
-        "open": f"is not told apart from {baseline}: it scores higher on {share}",
-    }[row["verdict"]]
-
-
-def shortened(text: str, length: int) -> str:
-    """The beginning of a text, as long as the page has room for."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def embed(content: bytes, kind: str = "png") -> str:
-    """A data URL."""
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
 def thumbnail(path: Path) -> str:
     """Data URL of an image, reduced where it is large; empty when it cannot be read."""
     try:
         picture = pictures.read(path)
     except EvaluationError:
         return ""
-    sink = io.BytesIO()
+    sink, kind = io.BytesIO(), "png"
     if max(picture.size) <= PIXELATED:
         picture.save(sink, format="PNG", optimize=True)
-        return embed(sink.getvalue())
-    picture.thumbnail((SIDE, SIDE))
-    picture.save(sink, format="JPEG", quality=85)
-    return embed(sink.getvalue(), "jpeg")
-
-
-def as_json(value: Any) -> Any:
-    """A value of which JSON has every part: NaN is null, a dataclass an object."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {key: as_json(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [as_json(one) for one in value]
-    return finite(value) if isinstance(value, float) else value
+    else:
+        kind = "jpeg"
+        picture.thumbnail((SIDE, SIDE))
+        picture.save(sink, format="JPEG", quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(sink.getvalue()).decode()}"
 
 
 def write_comparison(
@@ -156,7 +121,8 @@ def write_comparison(
     baseline is missing.
     """
     scores = scores_of(table, scorers)
-    rows, headline = records(compare_all(scores, baseline)), scores.scorers[0]
+    headline = scores.scorers[0]
+    rows: list[Row] = [asdict(one) for one in compare_all(scores, baseline)]
     numbers: dict[str, Any] = {
         "baseline": baseline,
         "scorers": scores.scorers,
@@ -170,7 +136,7 @@ def write_comparison(
             "scorers": scores.scorers,
             "matrix": scorer_agreement(scores, baseline),
         },
-        "categories": records(compare_categories(scores, baseline, headline)),
+        "categories": [asdict(one) for one in compare_categories(scores, baseline, headline)],
         "drift": drifts(scores, baseline),
         "frechet_distance": distances(scores, baseline),
         "further": further_means(scores),
@@ -186,7 +152,7 @@ def write_comparison(
     }
     if ksort:
         charts["ksort.png"] = figures.ksort_chart(ksort, limit=None)
-    content = {**as_json(numbers), "made_by": provenance(metadata_of(table, "weights"))}
+    content = {**as_json(numbers), "made_by": provenance(scores.weights)}
     files = {
         "comparison.json": json.dumps(content, indent=1).encode(),
         "comparison.html": html_page(scores, numbers, charts.get("ksort.png")).encode(),
@@ -226,7 +192,7 @@ def html_page(scores: Scores, numbers: Mapping[str, Any], ksort_chart: bytes | N
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.filters |= {"thumbnail": thumbnail, "verdict": verdict, "shortened": shortened}
+    environment.filters["thumbnail"] = thumbnail
     return environment.get_template("page.html.jinja").render(
         numbers,
         scores=scores,
@@ -236,7 +202,7 @@ def html_page(scores: Scores, numbers: Mapping[str, Any], ksort_chart: bytes | N
         pairs={policy: pairs_of(scores, baseline, policy, headline) for policy in others},
         rows_abreast=abreast(scores, headline) if len(others) > 1 else {},
         ksort_ranked=sorted(numbers["ksort"].items(), key=lambda item: -item[1]["score"]),
-        ksort_chart=embed(ksort_chart) if ksort_chart else None,
+        ksort_chart=base64.b64encode(ksort_chart).decode() if ksort_chart else None,
         failed=failed,
         most_failures=MOST_FAILURES,
         silent=[name for name in scores.scorers if not np.isfinite(scores.values[name]).any()],

@@ -30,8 +30,8 @@ def read(path: Path) -> Image.Image:
         raise EvaluationError(f"{path}: not a readable image: {fault}") from fault
 
 
-def light(image: Image.Image) -> tuple[float, float]:
-    """(brightness, saturation) of an image, each the mean over its pixels, from 0 to 1.
+def light(image: Image.Image) -> np.ndarray:
+    """(brightness, saturation) of an image (2,), each the mean over its pixels, from 0 to 1.
 
     Brightness is luma (ITU-R BT.601, as Pillow's "L"); saturation is HSV's, (max - min) / max of
     the three channels, 0 for black.
@@ -40,7 +40,8 @@ def light(image: Image.Image) -> tuple[float, float]:
     pixels = np.asarray(small, dtype=np.float32)
     highest, lowest = pixels.max(axis=2), pixels.min(axis=2)
     saturation = (highest - lowest) / np.maximum(highest, 1)
-    return float((pixels @ (0.299, 0.587, 0.114)).mean() / 255), float(saturation.mean())
+    luma = pixels @ (0.299, 0.587, 0.114)
+    return np.array([luma.mean() / 255, saturation.mean()], dtype=float)
 
 
 def tiny(image: Image.Image) -> np.ndarray:

@@ -9,15 +9,65 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from evaluation import hub
 from evaluation.errors import EvaluationError
-from evaluation.releases import RELEASES, Form
-from evaluation.scorers.naming import weights
 
+Form = Literal["pipeline", "denoiser", "state", "lora"]
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 DENOISERS = ("unet", "transformer")
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+
+
+class Release(NamedTuple):
+    """A public checkpoint of a preference-tuned model, in the form its authors published it in.
+
+    hub : repository on the hub. base : the pipeline that it tunes.
+    path : of the denoiser's folder, or of the LoRA's or state dict's file; "" is the root.
+    """
+
+    hub: str
+    base: str
+    form: Form
+    path: str = ""
+
+
+SPO = "SPO-Diffusion-Models"
+RELEASES: dict[str, Release] = {
+    # Diffusion-DPO, arXiv 2311.12908
+    "dpo-sd1.5": Release("mhdang/dpo-sd1.5-text2image-v1", SD15, "denoiser", "unet"),
+    "dpo-sdxl": Release("mhdang/dpo-sdxl-text2image-v1", SDXL, "denoiser", "unet"),
+    # Diffusion-KTO, arXiv 2404.04465
+    "kto-sd1.5": Release("jacklishufan/diffusion-kto", SD15, "denoiser", "unet"),
+    # SPO, arXiv 2406.04314
+    "spo-sd1.5": Release(f"{SPO}/SPO-SD-v1-5_4k-p_10ep", SD15, "pipeline"),
+    "spo-sdxl": Release(f"{SPO}/SPO-SDXL_4k-p_10ep", SDXL, "pipeline"),
+    "spo-sd1.5-lora": Release(
+        *(f"{SPO}/SPO-SD-v1-5_4k-p_10ep_LoRA", SD15, "lora"),
+        "spo-sd-v1-5_4k-p_10ep_lora_diffusers.safetensors",
+    ),
+    "spo-sdxl-lora": Release(
+        *(f"{SPO}/SPO-SDXL_4k-p_10ep_LoRA", SDXL, "lora"),
+        "spo_sdxl_10ep_4k-data_lora_diffusers.safetensors",
+    ),
+    # MaPO, arXiv 2406.06424
+    "mapo-sdxl": Release("mapo-t2i/mapo-beta", SDXL, "denoiser"),
+    # DDIM-InPO, arXiv 2503.18454, and SmPO, arXiv 2506.02698
+    "inpo-sd1.5": Release("JaydenLu666/InPO-SD1.5", SD15, "denoiser", "unet"),
+    "inpo-sdxl": Release("JaydenLu666/InPO-SDXL", SDXL, "denoiser", "unet"),
+    "smpo-sd1.5": Release("JaydenLu666/SmPO-SD1.5", SD15, "denoiser", "unet"),
+    "smpo-sdxl": Release("JaydenLu666/SmPO-SDXL", SDXL, "denoiser", "unet"),
+    # Diffusion-SDPO, arXiv 2511.03317, on top of three objectives
+    **{
+        f"sdpo-{objective}-{short}": Release(
+            "AIDC-AI/Diffusion-SDPO", base, "state", f"{short}/{objective}/unet.pth"
+        )
+        for objective in ("diffusion-dpo", "dspo", "dmpo")
+        for short, base in (("sd1.5", SD15), ("sdxl", SDXL))
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +86,7 @@ class Policy:
         """Digest of the weights and configurations that draw: of contents, or of hub names."""
         parts = [self.form, self.path]
         for name in (self.base, self.source):
-            parts.append(weights(name) or name if name else str(name))
+            parts.append(hub.identity(name) or name if name else str(name))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -57,7 +107,9 @@ def find_policy(base: str | None, name: str | None) -> Policy:
     if path.is_file():
         if base is None:
             raise EvaluationError(f"{name}: changes a base; give --base as well")
-        return Policy(base, name, "lora" if is_lora(path) else "state")
+        # In diffusers', peft's or kohya's names.
+        lora = any("lora" in key.lower() for key in hub.read_state(path))
+        return Policy(base, name, "lora" if lora else "state")
     if name in RELEASES:
         release = RELEASES[name]
         return Policy(base or release.base, release.hub, release.form, release.path)
@@ -66,13 +118,6 @@ def find_policy(base: str | None, name: str | None) -> Policy:
     raise EvaluationError(
         f"{name}: no such folder, and no release has that name; releases: {', '.join(RELEASES)}"
     )
-
-
-def is_lora(path: Path) -> bool:
-    """Whether a file holds LoRA layers, in diffusers', peft's or kohya's names."""
-    from evaluation.scorers.weights import read_state
-
-    return any("lora" in key.lower() for key in read_state(path))
 
 
 def policy_with(holds: Callable[[str], bool], source: str, base: str | None) -> Policy:
@@ -102,18 +147,6 @@ def on_hub(name: str, file: str) -> bool:
     return not hub.out_of_reach() and file_exists(name, file)
 
 
-def quieten() -> None:
-    """Silence the libraries' loading bars and advice: they say nothing about the images."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    import diffusers
-
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-
-
 def load_pipeline(policy: Policy, device: str) -> Any:
     """The pipeline of a policy on a device, ready to draw.
 
@@ -121,14 +154,17 @@ def load_pipeline(policy: Policy, device: str) -> Any:
     published, bf16 for a transformer, whose activations leave fp16's range; fp32 on a CPU. Raises
     EvaluationError when the folders are not what they should be.
     """
-    quieten()
-    from diffusers import DiffusionPipeline
+    import diffusers
+    import transformers
 
+    for library in (transformers, diffusers):  # their bars and advice say nothing of the images
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
     whole = policy.source is not None and policy.form == "pipeline"
     source = policy.source if whole and policy.source else policy.base
     local = hub.out_of_reach()
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(
             source,
             dtype=working_dtype(source, device),
             local_files_only=local,
@@ -171,8 +207,6 @@ def denoiser_name(pipeline: Any) -> str:
 
 def change(pipeline: Any, policy: Policy) -> None:
     """Put a LoRA, another denoiser or its state dict into a base's pipeline."""
-    from evaluation.scorers.weights import find_file, read_state
-
     name, source = denoiser_name(pipeline), str(policy.source)
     if policy.form == "denoiser":
         where = {"subfolder": policy.path} if policy.path else {}
@@ -181,14 +215,14 @@ def change(pipeline: Any, policy: Policy) -> None:
         )
         pipeline.register_modules(**{name: denoiser})
         return
-    file = find_file(source, source, policy.path or LORA_WEIGHTS)
+    file = hub.find_file(source, source, policy.path or LORA_WEIGHTS)
     if policy.form == "lora":
         pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
         count_layers(pipeline, file)
         pipeline.fuse_lora()  # same images as with the adapter, at the base's speed
         pipeline.unload_lora_weights()
     else:
-        getattr(pipeline, name).load_state_dict(read_state(file))
+        getattr(pipeline, name).load_state_dict(hub.read_state(file))
 
 
 def count_layers(pipeline: Any, file: Path) -> None:
@@ -196,10 +230,8 @@ def count_layers(pipeline: Any, file: Path) -> None:
 
     diffusers leaves out what fits nowhere, and then draws the base as if it were the policy.
     """
-    from evaluation.scorers.weights import read_state
-
     ends = (".lora_A.weight", ".lora_down.weight", ".lora.down.weight", "_lora.down.weight")
-    held = sum(key.endswith(ends) for key in read_state(file))
+    held = sum(key.endswith(ends) for key in hub.read_state(file))
     parts = [part for part in pipeline.components.values() if hasattr(part, "named_modules")]
     taken = sum(
         name.endswith(".lora_A")

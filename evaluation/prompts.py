@@ -150,18 +150,15 @@ def read_list(path: Path) -> list[Any]:
     return [{"prompt": item} if isinstance(item, str) else item for item in content]
 
 
-def read_lines(path: Path) -> list[dict[str, str]]:
-    """One prompt a line; empty lines are none."""
-    return [{"prompt": line.strip()} for line in read_text(path).split("\n") if line.strip()]
-
-
 READERS: dict[str, Callable[[Path], list[Any]]] = {
     ".parquet": read_columns,
     ".csv": read_columns,
     ".tsv": read_tsv,
     ".json": read_list,
     ".jsonl": lambda path: [row for _, row in read_jsonl(path)],
-    ".txt": read_lines,
+    ".txt": lambda path: [
+        {"prompt": line.strip()} for line in read_text(path).split("\n") if line.strip()
+    ],
 }
 
 

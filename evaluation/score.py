@@ -16,24 +16,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from tqdm import tqdm
 
-from evaluation import devices, pictures, scorers
+from evaluation import devices, pictures
 from evaluation.errors import EvaluationError
 from evaluation.kept import Kept
 from evaluation.pictures import FILES, READERS, Images
-from evaluation.progress import Progress
-from evaluation.provenance import provenance
-from evaluation.scorers import FunctionScorer, Scorer
-from evaluation.scorers.naming import Named, content, towers_of
-from evaluation.tables import read_images
+from evaluation.scorers import Scorer, naming
+from evaluation.tables import provenance, read_images
 
 BATCH = 64
-TOWERED = ("clip", "pickscore", "hps_v2", "hps_v2.1", "aesthetic")
 
 
 @dataclass(frozen=True)
@@ -50,30 +48,39 @@ class Task:
     embeds: bool = False
 
 
-def light(prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-    """Brightness and saturation of images, float64 (n, 2)."""
-    return np.array([*READERS.map(pictures.light, images)])
+def each_image(measure: Callable[[Image.Image], np.ndarray]) -> Scorer:
+    """A measure of an image alone as scorer."""
+    return SimpleNamespace(score=lambda _, images: np.array([*READERS.map(measure, images)]))
 
 
-def pixels(prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
-    """Small pixels of images, float64 (n, d)."""
-    return np.array([*READERS.map(pictures.tiny, images)])
-
-
-LIGHT = Task("light", "light", partial(FunctionScorer, light))
-PIXELS = Task("embedding", "pixels", partial(FunctionScorer, pixels), embeds=True)
-
-
-def embedder(named: Named) -> Scorer:
+def embedder(named: naming.Named) -> Scorer:
     """The unit embeddings by a CLIP scorer's image tower, float64 (n, d), in place of scores."""
-    towers = getattr(scorers.load(named), "towers", None)
+    towers = getattr(naming.load(named), "towers", None)
     if towers is None:
-        return FunctionScorer(pixels)
-    return FunctionScorer(lambda _, images: towers.image_features(images).double().cpu().numpy())
+        return each_image(pictures.tiny)
+    return SimpleNamespace(
+        score=lambda _, images: towers.image_features(images).double().cpu().numpy()
+    )
+
+
+LIGHT = Task("light", "light", partial(each_image, pictures.light))
+PIXELS = Task("embedding", "pixels", partial(each_image, pictures.tiny), embeds=True)
+TOWERED = ("clip", "pickscore", "hps_v2", "hps_v2.1", "aesthetic")
+
+
+def home_of(named: naming.Named) -> str:
+    """What stands in memory for this scorer; scorers on one CLIP give the same answer."""
+    path = Path(named.sources[0] if named.sources else "")
+    if named.kind == "aesthetic":
+        path = (path if path.is_dir() else path.parent) / "clip"
+        path = path if named.source and path.is_dir() else Path(naming.CLIP)
+    elif named.kind != "clip":
+        return named.label
+    return str(path.resolve() if path.exists() else path)
 
 
 def tasks_of(
-    named: Sequence[Named], questions: Any = None, *, measures: bool = True
+    named: Sequence[naming.Named], questions: Any = None, *, measures: bool = True
 ) -> list[list[Task]]:
     """What is to be computed, in groups that are in memory together.
 
@@ -82,13 +89,13 @@ def tasks_of(
     groups: dict[str, list[Task]] = {}
     embeddings, home = PIXELS, ""
     for one in named:
-        known, load = content(one), partial(scorers.load, one)
+        known, load = naming.content(one), partial(naming.load, one)
         if one.kind == "vqa" and questions is not None:
             known, load = known + questions.content, partial(load, questions=questions)
-        groups.setdefault(towers_of(one), []).append(Task(one.label, known, load))
+        groups.setdefault(home_of(one), []).append(Task(one.label, known, load))
         if one.kind in TOWERED and embeddings is PIXELS:
             load = partial(embedder, one)
-            embeddings, home = Task("embedding", f"embedding {known}", load, True), towers_of(one)
+            embeddings, home = Task("embedding", f"embedding {known}", load, True), home_of(one)
     if measures:
         groups[home or next(iter(groups))] += [LIGHT, embeddings]
     return list(groups.values())
@@ -106,13 +113,15 @@ def score_images(
     for group in groups:
         problems += score_group(images, group, kept, batch_size)
         gc.collect()  # one group's weights leave before the next one's come
-    devices.wait()
+    if devices.WORLD > 1:
+        devices.state().wait_for_everyone()
     return [*images.problems(), *problems]
 
 
 def score_group(images: Images, tasks: Sequence[Task], kept: Kept, batch_size: int) -> list[str]:
     """`score_images` for one group of tasks."""
-    mine = dict(devices.part_of(sorted(images.first.items(), key=lambda item: item[1])))
+    rows = sorted(images.first.items(), key=lambda item: item[1])
+    mine = dict(rows[devices.RANK :: devices.WORLD])
     lacking = {}
     for task in tasks:
         there = kept.get(task.content, mine)
@@ -121,32 +130,32 @@ def score_group(images: Images, tasks: Sequence[Task], kept: Kept, batch_size: i
     absent: list[str] = []
     reasons: dict[tuple[Task, Any], str] = {}
     wanted = sorted(set().union(*lacking.values()))
-    progress = Progress(len(wanted), "images")
-    for batch, opened in images.batches(wanted, batch_size):
-        for task in tasks:
-            some = [i for i, row in enumerate(batch) if row in lacking[task]]
-            if some and task not in loaded:
-                try:
-                    loaded[task] = task.load()
-                except EvaluationError as error:
-                    loaded[task] = None
-                    absent += [] if task.embeds else [str(error)]  # its scorer says so itself
-            scorer = loaded.get(task)
-            asks = getattr(scorer, "asks", lambda prompt: True)
-            some = [i for i in some if asks(images.prompts[batch[i]])]
-            if scorer is not None and some:
-                keys = [images.keys[batch[i]] for i in some]
-                numbers, why = score_batch(
-                    scorer, [images.prompts[batch[i]] for i in some], [opened[i] for i in some]
-                )
-                reasons |= {(task, keys[i]): said for i, said in why.items()}
-                found = {key: numbers[i] for i, key in enumerate(keys) if key and i not in why}
-                kept.put(task.content, found, getattr(scorer, "also", ()))
-        progress.add(len(batch))
-    rows = zip(images.origins, images.keys, strict=True)
+    silent = devices.RANK > 0 or not wanted
+    with tqdm(total=len(wanted), unit="image", mininterval=2, disable=silent) as progress:
+        for batch, opened in images.batches(wanted, batch_size):
+            for task in tasks:
+                some = [i for i, row in enumerate(batch) if row in lacking[task]]
+                if some and task not in loaded:
+                    try:
+                        loaded[task] = task.load()
+                    except EvaluationError as error:
+                        loaded[task] = None
+                        absent += [] if task.embeds else [str(error)]  # its scorer says so itself
+                scorer = loaded.get(task)
+                asks = getattr(scorer, "asks", lambda prompt: True)
+                some = [i for i in some if asks(images.prompts[batch[i]])]
+                if scorer is not None and some:
+                    keys = [images.keys[batch[i]] for i in some]
+                    numbers, why = score_batch(
+                        scorer, [images.prompts[batch[i]] for i in some], [opened[i] for i in some]
+                    )
+                    reasons |= {(task, keys[i]): said for i, said in why.items()}
+                    found = {key: numbers[i] for i, key in enumerate(keys) if key and i not in why}
+                    kept.put(task.content, found, getattr(scorer, "also", ()))
+            progress.update(len(batch))
     return absent + [
         f"{origin}: {task.label}: {reasons[task, key]}"
-        for origin, key in rows
+        for origin, key in zip(images.origins, images.keys, strict=True)
         for task in tasks
         if (task, key) in reasons
     ]

@@ -12,8 +12,10 @@ which columns are scores, and what is missing.
     names, or those called as a known scorer is. Nothing is guessed from the values.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ import pyarrow as pa
 
 from evaluation.errors import EvaluationError
 from evaluation.scorers.naming import BUILT_IN, DESCRIPTIVE, offered
-from evaluation.tables import columns_of, metadata_of
 
 MEASURES = ("brightness", "saturation")
 
@@ -36,7 +37,7 @@ class Scores:
     from 0. categories : (n,) names or None. paths : (n, P), None where a policy has no such image.
     values : scorer, a scorer's further number ("hps_v3.sigma") or measure -> (n, P) float64, NaN
     where there is none.
-    embeddings : (n, P, d) or None.
+    embeddings : (n, P, d) or None. weights : of the scorers, as far as the table says.
     """
 
     policies: list[str]
@@ -47,6 +48,7 @@ class Scores:
     paths: np.ndarray
     values: dict[str, np.ndarray]
     embeddings: np.ndarray | None
+    weights: dict[str, str | None]
 
     def column(self, policy: str) -> int:
         """A policy's place; raises EvaluationError where there is none of that name."""
@@ -81,6 +83,7 @@ class Scores:
             self.paths[rows],
             {name: values[rows] for name, values in self.values.items()},
             None if self.embeddings is None else self.embeddings[rows],
+            self.weights,
         )
 
     def failures(self) -> list[tuple[int, str, tuple[str, ...]]]:
@@ -99,13 +102,20 @@ class Scores:
         ]
 
 
-def scorers_of(table: Any, wanted: Sequence[str] | None = None) -> list[str]:
-    """Names of the columns of scores of a pyarrow table or polars frame.
+def scorers_of(
+    table: pa.Table, wanted: Sequence[str] | None
+) -> tuple[list[str], dict[str, str | None]]:
+    """Names of the columns of scores (the caller's word, else what the table's metadata says, else
+    those called as a known scorer is), and the scorers' weights as far as the metadata says.
 
-    wanted : the caller's word. Raises EvaluationError where nobody says which they are.
+    Raises EvaluationError where nobody says which they are.
     """
-    columns = list(table.schema.names if isinstance(table, pa.Table) else table.columns)
-    named = list(wanted) if wanted else metadata_of(table, "scorers")
+    columns, said = table.column_names, {"scorers": None, "weights": None}
+    for key in said:
+        with suppress(ValueError, RecursionError):
+            said[key] = json.loads((table.schema.metadata or {}).get(key.encode(), b"null"))
+    named: Any = list(wanted) if wanted else said["scorers"]
+    weights: Any = said["weights"]
     if not isinstance(named, list):
         named = [name for name in columns if name in {*BUILT_IN, *offered()}]
     for name in named:
@@ -117,7 +127,7 @@ def scorers_of(table: Any, wanted: Sequence[str] | None = None) -> list[str]:
             "which column is a score? the table does not say; name it with --scorer"
             + (f" (it has {', '.join(others)})" if others else "; run `score` first")
         )
-    return named
+    return named, weights if isinstance(weights, dict) else {}
 
 
 def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
@@ -129,8 +139,9 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
     """
     if isinstance(table, Scores):
         return table
-    named = scorers_of(table, scorers)
-    columns = columns_of(table)
+    table = table if isinstance(table, pa.Table) else table.to_arrow()
+    named, weights = scorers_of(table, scorers)
+    columns = table.to_pydict()
     for name in ("policy", "prompt"):
         if name not in columns:
             raise EvaluationError(f"the scores have no column {name!r} (only {', '.join(columns)})")
@@ -139,17 +150,14 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
     ids = prompt_ids(columns["prompt"], columns.get("prompt_id", nothing))
     rows, places = slots(columns["policy"], ids, columns.get("seed", nothing))
     shape = (rows.max(initial=-1) + 1, len(policies))
-
-    def numbers(name: str) -> np.ndarray:
-        grid = np.full(shape, np.nan)
+    own = tuple(f"{name}." for name in named)  # "hps_v3.sigma", "vqa.count"
+    further = [name for name in columns if name in MEASURES or name.startswith(own)]
+    values = {name: np.full(shape, np.nan) for name in dict.fromkeys([*named, *further])}
+    for name, grid in values.items():
         try:
             grid[rows, places] = np.array(columns[name], dtype=float)  # None becomes NaN
         except (TypeError, ValueError) as error:
             raise EvaluationError(f"the column {name!r} holds no scores: {error}") from error
-        return grid
-
-    own = tuple(f"{name}." for name in named)  # "hps_v3.sigma", "vqa.count"
-    further = [name for name in columns if name in MEASURES or name.startswith(own)]
     paths = np.full(shape, None, dtype=object)
     for row, place, image in zip(rows, places, columns.get("image", [""] * len(ids)), strict=True):
         paths[row, place] = None if image is None else Path(image)
@@ -167,8 +175,9 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
         prompt_of=np.array([numbering[one] for one in first], dtype=int),
         categories=[categories[one] for one in first],
         paths=paths,
-        values={name: numbers(name) for name in dict.fromkeys([*named, *further])},
+        values=values,
         embeddings=embeddings_of(columns.get("embedding"), rows, places, shape),
+        weights=weights,
     )
 
 

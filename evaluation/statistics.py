@@ -33,6 +33,7 @@ class Comparison:
     p_value : of the hypothesis that wins and losses are equally likely; p_holm the same after
         Holm's correction over everything compared at once.
     category : of the prompts; None for all.
+    verdict : the one rule for "wins": the corrected test says so (`with_holm`).
     """
 
     policy: str
@@ -53,18 +54,10 @@ class Comparison:
     p_value: float
     p_holm: float
     category: str | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """The one rule for "wins": the corrected test says so."""
-        if not self.p_holm < ALPHA:
-            return "open"
-        return "better" if self.win_rate > 0.5 else "worse"
+    verdict: Verdict = "open"
 
 
-def compare_policy(
-    scores: Scores, policy: str, baseline: str, scorer: str, seed: int = 0
-) -> Comparison:
+def compare_policy(scores: Scores, policy: str, baseline: str, scorer: str) -> Comparison:
     """Compare one policy with the baseline over the images that both have."""
     itself = policy == baseline  # it ties with itself for certain
     rows, pair = scores.paired(scorer, policy, baseline)
@@ -74,7 +67,7 @@ def compare_policy(
         new, old = pair.T
         wins = (new > old) + 0.5 * (new == old)
         prompts = scores.per_prompt(rows, np.stack([new, new - old, wins], axis=1))
-        low, high = bootstrap_interval(prompts[:, :2], seed=seed)
+        low, high = bootstrap_interval(prompts[:, :2])
         mean, difference, rate = prompts.mean(axis=0)
         rates = (rate, rate) if itself else rate_interval(prompts[:, 2])
         p = 1.0 if itself else sign_flip_p(prompts[:, 2] - 0.5)
@@ -91,33 +84,45 @@ def compare_policy(
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with p_holm over all of them that compare anything."""
+    """The comparisons with p_holm over all of them that compare anything, and so their verdicts."""
     tested = [one for one in comparisons if one.policy != one.baseline and one.images]
     corrected = dict(zip(map(id, tested), holm([one.p_value for one in tested]), strict=True))
-    return [replace(one, p_holm=corrected.get(id(one), one.p_holm)) for one in comparisons]
+    found = []
+    for one in comparisons:
+        p_holm, verdict = corrected.get(id(one), one.p_holm), "open"
+        if p_holm < ALPHA:
+            verdict = "better" if one.win_rate > 0.5 else "worse"
+        found.append(replace(one, p_holm=p_holm, verdict=verdict))
+    return found
 
 
-def compare(table: Any, baseline: str, scorer: str, *, seed: int = 0) -> dict[str, Comparison]:
+def compare(table: Any, baseline: str, scorer: str) -> dict[str, Comparison]:
     """Compare every policy of a table with the baseline by one scorer.
 
-    table : `Scores`, or a pyarrow table or polars frame, see `scores_of`. seed : of the bootstrap.
+    table : `Scores`, or a pyarrow table or polars frame, see `scores_of`.
 
     Returns policy -> Comparison, the baseline (with itself) among them, in the table's order.
     Raises EvaluationError when a column or the baseline is missing.
     """
-    scores = scores_of(table, [scorer])
-    require(scores, baseline)
-    found = [compare_policy(scores, one, baseline, scorer, seed) for one in scores.policies]
-    return {one.policy: one for one in with_holm(found)}
+    found = compare_all(scores_of(table, [scorer]), baseline, [scorer])
+    return {one.policy: one for one in found}
 
 
-def compare_all(scores: Scores, baseline: str) -> list[Comparison]:
-    """Compare every policy by every scorer of the table, Holm's correction over all of them."""
-    require(scores, baseline)
+def compare_all(
+    scores: Scores, baseline: str, scorers: Sequence[str] | None = None
+) -> list[Comparison]:
+    """Compare every policy by some or all scorers, Holm's correction over all of these.
+
+    Raises EvaluationError where the table has no such baseline.
+    """
+    if baseline not in scores.policies:
+        raise EvaluationError(
+            f"no image of the baseline {baseline!r}; the scores hold {', '.join(scores.policies)}"
+        )
     return with_holm(
         [
             compare_policy(scores, policy, baseline, scorer)
-            for scorer in scores.scorers
+            for scorer in scorers or scores.scorers
             for policy in scores.policies
         ]
     )
@@ -133,14 +138,6 @@ def compare_categories(scores: Scores, baseline: str, scorer: str) -> list[Compa
         if policy != baseline
     ]
     return with_holm([one for one in found if one.images])
-
-
-def require(scores: Scores, baseline: str) -> None:
-    """Raise EvaluationError where the table has no such baseline."""
-    if baseline not in scores.policies:
-        raise EvaluationError(
-            f"no image of the baseline {baseline!r}; the scores hold {', '.join(scores.policies)}"
-        )
 
 
 def win_matrix(scores: Scores, scorer: str) -> np.ndarray:

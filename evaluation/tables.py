@@ -1,16 +1,21 @@
 """Tables and files of the evaluation: read with what they need, written whole or not at all.
 
-Only pyarrow is used here, so that these run where the jobs run and inside Dagster alike.
+Only pyarrow is used here, so that these run where the jobs run and inside Dagster alike. What made
+a result (`provenance`) is written into every one.
 """
 
 import hashlib
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -20,14 +25,16 @@ from arena.atomic import replacing
 from evaluation.errors import EvaluationError
 
 TEXT_COLUMNS = ("policy", "prompt", "prompt_id", "image")
+PACKAGES = ("arenapo", "torch", "transformers", "diffusers", "numpy", "scipy", "pillow")
 
 
 def read_table(path: Path, required: Iterable[str]) -> pa.Table:
     """Read a .parquet or .csv table that has the required columns.
 
-    Identifiers and texts come back as strings even where a CSV's look like numbers, empty ones as
-    nulls. Raises EvaluationError naming the file when it is absent, unreadable or lacks a column,
-    and the row that lacks a required value.
+    A .csv is cut at commas, semicolons (Excel in half of Europe) or tabs. Identifiers and texts
+    come back as strings even where a CSV's look like numbers, empty ones as nulls. Raises
+    EvaluationError naming the file when it is absent, unreadable or lacks a column, and the row
+    that lacks a required value.
     """
     if not path.is_file():
         raise EvaluationError(f"{path}: no such file")
@@ -35,7 +42,21 @@ def read_table(path: Path, required: Iterable[str]) -> pa.Table:
     if suffix not in (".parquet", ".csv"):
         raise EvaluationError(f"{path}: expected a .parquet or .csv file")
     try:
-        table = pyarrow.parquet.read_table(path) if suffix == ".parquet" else read_csv(path)
+        if suffix == ".parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            text = read_text(path)
+            head = text.partition("\n")[0]
+            table = pyarrow.csv.read_csv(
+                io.BytesIO(text.encode()),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=next((one for one in ",;\t" if one in head), ","),
+                    newlines_in_values=True,
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(TEXT_COLUMNS, pa.string())
+                ),
+            )
         doubled = {name for name in table.column_names if table.column_names.count(name) > 1}
         if doubled:
             raise EvaluationError(f"{path}: has two columns {doubled.pop()!r}; rename one of them")
@@ -53,20 +74,6 @@ def read_table(path: Path, required: Iterable[str]) -> pa.Table:
             row = table.column(name).to_pylist().index(None) + 1
             raise EvaluationError(f"{path}: row {row} has no {name}")
     return table
-
-
-def read_csv(path: Path) -> pa.Table:
-    """Read a table of text as commas, semicolons (Excel in half of Europe) or tabs cut it."""
-    text = read_text(path)
-    head = text.partition("\n")[0]
-    delimiter = next((one for one in ",;\t" if one in head), ",")
-    return pyarrow.csv.read_csv(
-        io.BytesIO(text.encode()),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(TEXT_COLUMNS, pa.string())
-        ),
-    )
 
 
 def read_images(path: Path) -> pa.Table:
@@ -130,20 +137,6 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         pyarrow.parquet.write_table(table, aside)
 
 
-def columns_of(table: Any) -> dict[str, list[Any]]:
-    """Name -> values of a pyarrow table or a polars frame."""
-    return (table if isinstance(table, pa.Table) else table.to_arrow()).to_pydict()
-
-
-def metadata_of(table: Any, key: str) -> Any:
-    """What a parquet's metadata says in JSON under a key; None where there is nothing."""
-    metadata = getattr(getattr(table, "schema", None), "metadata", None) or {}
-    try:
-        return json.loads(metadata.get(key.encode(), b"null"))
-    except (ValueError, RecursionError):
-        return None
-
-
 def digest(paths: Iterable[Path], root: Path) -> str:
     """Sha256 over the names (relative to root) and contents of files, whatever their order."""
     total = hashlib.sha256()
@@ -154,6 +147,37 @@ def digest(paths: Iterable[Path], root: Path) -> str:
     return total.hexdigest()
 
 
-def finite(value: float) -> float | None:
-    """The number, or None where there is none: JSON has no NaN."""
-    return float(value) if math.isfinite(value) else None
+def as_json(value: Any) -> Any:
+    """A value of which JSON has every part: NaN is null, a dataclass an object."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {key: as_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [as_json(one) for one in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return value
+
+
+def provenance(weights: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    """What a result says of its making; weights : name -> hash.
+
+    The versions of the packages that decide numbers, and the commit of the project's checkout, with
+    "+" where files differ (None outside of one).
+    """
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    words = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+")
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(Path(__file__).parents[1]), *words],
+            capture_output=True, text=True, check=True, timeout=20,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {"versions": versions, "commit": commit, "weights": dict(weights or {})}

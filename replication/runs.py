@@ -182,15 +182,16 @@ def qualities(
     base: Path, policy: Path | None, prompts: Sequence[str], scale: Scale, cache: Path
 ) -> np.ndarray:
     """Return the latent quality of a policy's images for the prompts, (n,)."""
-    from evaluation.drawing import Settings, batches, draw
-    from evaluation.generate import prompt_targets
+    from evaluation.generate import Settings, draw, prompt_targets
     from evaluation.policies import find_policy, load_pipeline
 
     targets = prompt_targets([(text, text) for text in prompts], scale.images_per_prompt, 0, Path())
     settings = Settings(scale.sampling_steps, guidance=2.0, seed=0, resolution=32)
     pipeline = load_pipeline(find_policy(str(base), str(policy) if policy else None), "cpu")
     images = [
-        image for part in batches(targets, 64) for image in draw(pipeline, part, settings, 32)
+        image
+        for start in range(0, len(targets), 64)
+        for image in draw(pipeline, targets[start : start + 64], settings, 32)
     ]
     texts = [target.prompt for target in targets]
     return np.array(_judge(cache, scale.judge_steps).quality(texts, images)["quality"])

@@ -15,34 +15,26 @@ import json
 from itertools import combinations
 from pathlib import Path
 
-from evaluation.commands import (
-    Done,
-    device_argument,
-    say_problems,
-    scorer_argument,
-    votes_arguments,
-)
+from evaluation.commands import Done, say_problems
 from evaluation.errors import EvaluationError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    votes_arguments(parser)
-    scorer_argument(parser)
-    device_argument(parser)
+    parser.add_argument("votes", type=Path, metavar="VOTES")
+    parser.add_argument("--images", type=Path, help="parquet of image, bytes")
+    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
+    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
     parser.add_argument("--out", type=Path, help="agreement.json")
 
 
 def run(args: argparse.Namespace) -> Done:
     """Score the images that people judged, and say how often scorers and people agree."""
     from evaluation import agreement as room
-    from evaluation import devices
     from evaluation.human_votes import image_source, read_rankings
-    from evaluation.provenance import provenance
     from evaluation.scorers.naming import content, parse_all
-    from evaluation.tables import finite, write_bytes
+    from evaluation.tables import as_json, provenance, write_bytes
 
-    devices.choose(args.device)
     scorers = parse_all(args.scorer)
     pairs, ties = room.judged_pairs(read_rankings(args.votes))
     if not pairs:
@@ -67,16 +59,14 @@ def run(args: argparse.Namespace) -> Done:
     for (a, b), share in between.items():
         print(f"{a} and {b} order {share:.1%} of the pairs alike")
     result = {
-        "accuracy": [vars(one) for one in found],
+        "accuracy": found,
         "ties": ties,
-        "people": {"agreement": finite(people), "pairs_of_votes": twice},
-        "scorers": [
-            {"scorers": list(both), "alike": finite(share)} for both, share in between.items()
-        ],
+        "people": {"agreement": people, "pairs_of_votes": twice},
+        "scorers": [{"scorers": both, "alike": share} for both, share in between.items()],
         "made_by": provenance({one.label: content(one) for one in scorers}),
     }
     files = [] if args.out is None else [args.out]
     for path in files:
-        write_bytes(path, json.dumps(result, indent=1, allow_nan=False).encode())
+        write_bytes(path, json.dumps(as_json(result), indent=1, allow_nan=False).encode())
     say_problems(problems, "the pairs without them are counted above")
     return {f"accuracy_{one.scorer}": one.accuracy for one in found}, files

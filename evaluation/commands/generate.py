@@ -8,26 +8,26 @@ examples:
       --prompts PartiPrompts.parquet --out runs/spo
 
 POLICY: a folder that training wrote, a LoRA's .safetensors (diffusers', peft's or kohya's keys), a
-hub name, or one of the releases in evaluation/releases.py (dpo-sdxl, spo-sdxl, mapo-sdxl, ...).
+hub name, or one of the releases in evaluation/policies.py (dpo-sdxl, spo-sdxl, mapo-sdxl, ...).
 A run that was interrupted goes on with the images that are not there yet.
 """
 
 import argparse
 from pathlib import Path
 
-from evaluation.commands import Done, at_least, device_argument
+from evaluation.commands import Done
 
 
 def drawing_arguments(parser: argparse.ArgumentParser) -> None:
     """What decides how a policy draws; `ksort` takes it as well."""
     parser.add_argument("--base", help="diffusers folder or hub name (a release knows its own)")
     parser.add_argument("--policy", help="see below; absent: the base itself")
-    parser.add_argument("--steps", type=at_least(1), default=50, help="scheduler steps (50)")
+    parser.add_argument("--steps", type=int, default=50, help="scheduler steps (50)")
     parser.add_argument("--guidance", type=float, default=7.5, help="guidance scale (7.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise, and of orders shown (0)")
-    parser.add_argument("--resolution", type=at_least(8), help="side in pixels (the base's own)")
-    parser.add_argument("--batch-size", type=at_least(1), help="images at once (by their size)")
-    device_argument(parser)
+    parser.add_argument("--resolution", type=int, help="side in pixels (the base's own)")
+    parser.add_argument("--batch-size", type=int, help="images at once (by their size)")
+    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="the policy's name in the table")
     parser.add_argument("--prompts", type=Path, required=True, help="see `prompts`")
     parser.add_argument("--out", type=Path, required=True, help="folder for images")
-    parser.add_argument("--images-per-prompt", type=at_least(1), default=1)
-    parser.add_argument("--limit", type=at_least(1), help="only the first so many prompts")
+    parser.add_argument("--images-per-prompt", type=int, default=1)
+    parser.add_argument("--limit", type=int, help="only the first so many prompts")
     parser.add_argument("--ksort", type=Path, help="K-Sort data set to make all images for as well")
 
 
@@ -45,12 +45,10 @@ def run(args: argparse.Namespace) -> Done:
     """Make the images, then the table that lists them."""
     from evaluation import devices
     from evaluation import generate as room
-    from evaluation.drawing import Settings
     from evaluation.ksort_dataset import read_dataset
     from evaluation.policies import find_policy
     from evaluation.prompts import read_prompts
 
-    devices.choose(args.device)
     prompts = read_prompts(args.prompts)[: args.limit]
     pairs = [(one.prompt_id, one.prompt) for one in prompts]
     targets = room.prompt_targets(pairs, args.images_per_prompt, args.seed, args.out / "images")
@@ -63,10 +61,10 @@ def run(args: argparse.Namespace) -> Done:
     made, kept, seconds, weights = room.generate(
         find_policy(args.base, args.policy),
         targets,
-        Settings(args.steps, args.guidance, args.seed, args.resolution),
+        room.Settings(args.steps, args.guidance, args.seed, args.resolution),
         batch_size=args.batch_size,
     )
-    if not devices.first():
+    if devices.RANK:
         return {}, []
     index = args.out / "images.parquet"
     room.write_index(index, args.name, prompts, args.images_per_prompt, weights)

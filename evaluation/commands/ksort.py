@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done, at_least
+from evaluation.commands import Done
 from evaluation.commands.generate import drawing_arguments
 
 ENDINGS = {
@@ -52,54 +52,56 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "judges three dimensions first",
     )
     parser.add_argument(
-        "--size", type=at_least(8), default=512, help="longer side of what they see, pixels (512)"
+        "--size", type=int, default=512, help="longer side of what they see, pixels (512)"
     )
     parser.add_argument(
         "--orders",
-        type=at_least(1),
+        type=int,
         default=1,
         help="ask openai or local in so many orders (1 to 5) and average: no place is favoured",
     )
-    parser.add_argument("--max-requests", type=at_least(1), help="stop after so many requests")
+    parser.add_argument("--max-requests", type=int, help="stop after so many requests")
     parser.add_argument(
-        "--max-tokens", type=at_least(1), default=1024, help="of an answer, thoughts and all (1024)"
+        "--max-tokens", type=int, default=1024, help="of an answer, thoughts and all (1024)"
     )
-    parser.add_argument(
-        "--max-refusals", type=at_least(1), default=10, help="stop after so many (10)"
-    )
+    parser.add_argument("--max-refusals", type=int, default=10, help="stop after so many (10)")
     parser.add_argument("--variance", choices=("code", "paper"), default="code", help="reading")
     parser.add_argument("--score", choices=("code", "paper"), default="code", help="reading")
 
 
 def run(args: argparse.Namespace) -> Done:
     """Run K-Sort Eval and write its result."""
+    from tqdm import tqdm
+
     from arena.escape import printable
-    from evaluation import devices
     from evaluation.judges import Asking, load_judge
-    from evaluation.ksort import MOST_ROUNDS, evaluate
+    from evaluation.ksort import MOST_ROUNDS, Round, evaluate
     from evaluation.ksort_dataset import read_dataset
-    from evaluation.progress import Progress
     from evaluation.tables import write_bytes
 
-    devices.choose(args.device)
     dataset = read_dataset(args.dataset)
     asking = Asking(args.orders, args.question, args.size, args.max_requests, args.max_tokens)
     judge: Any = load_judge(args.judge, args.out.parent / "judgments", asking)
     rounds = min(MOST_ROUNDS, len(dataset.names))
     if hasattr(judge, "estimate"):
         print(judge.estimate(rounds), file=sys.stderr)
-    progress = Progress(rounds, "rounds at most")
-    result = evaluate(
-        dataset,
-        args.images,
-        judge,
-        seed=args.seed,
-        variance=args.variance,
-        score=args.score,
-        draw=artist(args),
-        most_refusals=args.max_refusals,
-        on_round=lambda one: progress.add(1, f"mu {one.mu:.2f}, sigma {one.sigma:.2f}"),
-    )
+    with tqdm(total=rounds, unit="round", mininterval=2) as progress:
+
+        def show(one: Round) -> None:
+            progress.set_postfix_str(f"mu {one.mu:.2f}, sigma {one.sigma:.2f}", refresh=False)
+            progress.update()
+
+        result = evaluate(
+            dataset,
+            args.images,
+            judge,
+            seed=args.seed,
+            variance=args.variance,
+            score=args.score,
+            draw=artist(args),
+            most_refusals=args.max_refusals,
+            on_round=show,
+        )
     write_bytes(args.out, json.dumps(asdict(result), indent=1).encode())
     print(
         f"score {result.score:.2f} (mu {result.mu:.2f}, sigma {result.sigma:.2f}) "
@@ -117,8 +119,7 @@ def artist(args: argparse.Namespace) -> Callable[[Any], None] | None:
     """A function that draws an instance's image where it is not there yet; None: it has to be."""
     if args.base is None and args.policy is None:
         return None
-    from evaluation.drawing import Artist, Settings
-    from evaluation.generate import ksort_target
+    from evaluation.generate import Artist, Settings, ksort_target
     from evaluation.policies import find_policy
 
     settings = Settings(args.steps, args.guidance, args.seed, args.resolution)

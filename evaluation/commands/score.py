@@ -21,19 +21,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done, at_least, device_argument, say_problems, scorer_argument
+from evaluation.commands import Done, say_problems
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help=".csv or .parquet")
-    scorer_argument(parser)
+    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
     parser.add_argument("--out", type=Path, required=True, help="scores.parquet")
     parser.add_argument("--kept", type=Path, help="file of scores kept from before (beside --out)")
     parser.add_argument("--questions", type=Path, help="for vqa: GenEval 2's or DPG-Bench's file")
-    parser.add_argument("--limit", type=at_least(1), help="only the first so many prompts")
-    parser.add_argument("--batch-size", type=at_least(1), default=64, help="images at once (64)")
-    device_argument(parser)
+    parser.add_argument("--limit", type=int, help="only the first so many prompts")
+    parser.add_argument("--batch-size", type=int, default=64, help="images at once (64)")
+    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
     parser.add_argument("--warn", action="store_true", help="exit 0 where some has no score")
 
 
@@ -44,12 +44,14 @@ def run(args: argparse.Namespace) -> Done:
     from evaluation.kept import Kept
     from evaluation.score import score, tasks_of
     from evaluation.scorers.naming import parse_all
-    from evaluation.scorers.questions import read_questions
     from evaluation.tables import write_parquet
 
-    devices.choose(args.device)
     named = parse_all(args.scorer)
-    questions = None if args.questions is None else read_questions(args.questions)
+    questions = None
+    if args.questions is not None:
+        from evaluation.scorers.vqa import read_questions
+
+        questions = read_questions(args.questions)
     table, scorers, problems = score(
         args.images,
         tasks_of(named, questions),
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> Done:
         batch_size=args.batch_size,
     )
     rest = f"{args.out} holds the rest"
-    if not devices.first():
+    if devices.RANK:
         say_problems(problems, rest, warn=True)
         return {}, []
     write_parquet(args.out, table)
@@ -77,5 +79,5 @@ def run(args: argparse.Namespace) -> Done:
         report[f"mean_{name}"] = float("nan") if mean is None else mean
     if problems:
         report |= {"without_score": len(problems), "first_problem": problems[0]}
-    say_problems(problems, rest, warn=args.warn)
+        say_problems(problems, rest, warn=args.warn)
     return report, [args.out]

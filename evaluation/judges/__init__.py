@@ -1,5 +1,8 @@
 """Judges of K-Sort Eval: who ranks five images of one prompt.
 
+Recorded judgments and a scorer's scores are judges here; those that are asked in words are in
+`asked`, `endpoint` and `local`.
+
 A judge answers a `Question` with five ranks in the data set's order (0 = best, equal ranks tie),
 whatever the order in which it was shown the images. `load_judge` makes one from its name on the
 command line; what a kind needs is imported only when it is asked for.
@@ -9,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
+from evaluation import pictures
 from evaluation.errors import EvaluationError
+from evaluation.score import score_batch
+from evaluation.scorers.naming import content, load, parse
+from evaluation.tables import read_jsonl
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,61 @@ KINDS = "recorded:FILE.jsonl, openai:MODEL, local:FOLDER or scorer:NAME[=SOURCE]
 
 def seen(path: Path) -> Image.Image:
     """An image of a question; Refused where there is none to be seen, which costs that question."""
-    from evaluation.pictures import read
-
     try:
-        return read(path)
+        return pictures.read(path)
     except EvaluationError as error:
         raise Refused(str(error)) from error
+
+
+class RecordedJudge:
+    """Judgments from a .jsonl file: {"instance": ..., "ranks": [5]}, the data set's four first."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.ranks: dict[str, list[float]] = {}
+        for number, row in read_jsonl(path):
+            try:
+                instance, ranks = str(row["instance"]), [float(rank) for rank in row["ranks"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise EvaluationError(
+                    f'{path}: line {number}: expected {{"instance": ..., "ranks": [5 numbers]}}'
+                ) from error
+            if len(ranks) != 5:
+                raise EvaluationError(f"{path}: line {number}: {len(ranks)} ranks, expected 5")
+            self.ranks[instance] = ranks
+
+    def rank(self, question: Question) -> list[float]:
+        """Ranks recorded for the instance; raises EvaluationError when there are none."""
+        if question.instance not in self.ranks:
+            raise EvaluationError(f"{self.path}: no judgment of instance {question.instance!r}")
+        return self.ranks[question.instance]
+
+    def summary(self) -> dict[str, Any]:
+        """Name of the judge."""
+        return {"name": f"recorded:{self.path.name}"}
+
+
+class ScorerJudge:
+    """Ranks by a scorer's score, the highest first; equal scores tie."""
+
+    def __init__(self, scorer: str):
+        named = parse(scorer)
+        self.name, self.weights = f"scorer:{scorer}", content(named)
+        self.scorer = load(named)
+
+    def rank(self, question: Question) -> list[float]:
+        """Number of images that score higher, for each of the five."""
+        images = [seen(path) for path in question.images]
+        numbers, reasons = score_batch(self.scorer, [question.prompt] * len(images), images)
+        if reasons:
+            place, why = next(iter(reasons.items()))
+            raise Refused(f"{question.images[place]}: {self.name} {why}")
+        scores = numbers[:, 0]
+        return [float(np.sum(scores > score)) for score in scores]
+
+    def summary(self) -> dict[str, Any]:
+        """Name of the judge, and the hash of its weights."""
+        return {"name": self.name, "weights": self.weights}
 
 
 def load_judge(name: str, cache: Path, asking: Asking | None = None) -> Judge:
@@ -101,6 +158,4 @@ def load_judge(name: str, cache: Path, asking: Asking | None = None) -> Judge:
         return LocalJudge(argument, cache, asking)
     if asking.orders != 1:
         raise EvaluationError(f"{name} does not see positions; --orders is for openai and local")
-    from evaluation.judges.plain import RecordedJudge, ScorerJudge
-
     return RecordedJudge(Path(argument)) if kind == "recorded" else ScorerJudge(argument)

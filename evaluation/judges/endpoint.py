@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,11 +112,11 @@ class EndpointJudge(AskedJudge):
 
     def send(self, body: dict[str, Any]) -> tuple[int, httpx.Headers, bytes]:
         """One request: status, headers and body, all within the deadline; else Unusable."""
-
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
         async def whole() -> tuple[int, httpx.Headers, bytes]:
             async with (
+                asyncio.timeout(self.deadline),
                 httpx.AsyncClient(timeout=self.deadline, verify=self.certificates) as client,
                 client.stream("POST", self.url, json=body, headers=headers) as response,
             ):
@@ -126,11 +127,8 @@ class EndpointJudge(AskedJudge):
                         raise Unusable("an answer without end")
                 return response.status_code, response.headers, content
 
-        async def in_time() -> tuple[int, httpx.Headers, bytes]:
-            return await asyncio.wait_for(whole(), self.deadline)
-
         try:
-            return asyncio.run(in_time())
+            return asyncio.run(whole())
         except (TimeoutError, httpx.HTTPError) as error:
             raise Unusable(f"no answer ({type(error).__name__})") from error
         except (ValueError, httpx.InvalidURL) as error:
@@ -173,7 +171,9 @@ class EndpointJudge(AskedJudge):
         if status == 429 and "insufficient_quota" in low:
             raise EvaluationError(f"the judge at {self.place}: the account is empty: {text}")
         if status in PASSING or status >= 500:
-            raise Unusable(f"HTTP {status}", retry_after(headers))
+            after = headers.get("Retry-After", "")  # seconds, or a date, which is not waited for
+            said = re.fullmatch(r"\d+(\.\d+)?", after.strip())
+            raise Unusable(f"HTTP {status}", float(after) if said else None)
         if status in (400, 403) and any(word in low for word in CONTENT):
             self.cost["refused"] += 1
             raise Refused(f"{self.name} refused: HTTP {status} {text[:200]}")
@@ -229,11 +229,3 @@ def as_parts(content: Sequence[str | bytes]) -> str | list[dict[str, Any]]:
             url = f"data:image/jpeg;base64,{base64.b64encode(part).decode()}"
             parts.append({"type": "image_url", "image_url": {"url": url}})
     return parts
-
-
-def retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds the endpoint asked to wait, where it did."""
-    try:
-        return max(0.0, float(headers.get("Retry-After", "")))
-    except ValueError:
-        return None

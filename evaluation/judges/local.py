@@ -11,17 +11,17 @@ from typing import Any
 import torch
 
 from arena.votes.images import decoded
+from evaluation import hub
 from evaluation.judges import Asking
 from evaluation.judges.asked import AskedJudge, Message
-from evaluation.scorers.naming import weights
-from evaluation.vision_language import VisionLanguageModel
+from evaluation.scorers.vqa import VisionLanguageModel
 
 
 class LocalJudge(AskedJudge):
     """Asks a model of transformers: a folder, or a hub name; see `VisionLanguageModel`."""
 
     def __init__(self, source: str, cache: Path, asking: Asking):
-        self.weights = weights(source) or source
+        self.weights = hub.identity(source) or source
         super().__init__(f"local:{source}", [self.weights], cache, asking)
         self.language = VisionLanguageModel("local", source)
 

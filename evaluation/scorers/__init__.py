@@ -1,18 +1,15 @@
 """Scorers: how good is an image for its prompt?
 
-All of them share one interface, `Scorer`. `evaluation.scorers.naming` reads what a scorer is called
-and `load` makes it; each scorer's module is imported only when it is asked for.
+All of them share one interface, `Scorer`. Which there are, what they are called and what they are
+made of is declared in `evaluation.scorers.naming`; each one's module is imported only when it is
+asked for.
 """
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
-
-from evaluation.errors import EvaluationError
-from evaluation.scorers.naming import BUILT_IN, Named, absence, offered, own_object
 
 
 class Scorer(Protocol):
@@ -28,40 +25,3 @@ class Scorer(Protocol):
     def score(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
         """Scores of n images for their n prompts: float64 (n,), or (n, 1 + len(also))."""
         ...
-
-
-class FunctionScorer:
-    """A function of (prompts, images) as scorer."""
-
-    def __init__(self, function: Callable[..., Any]):
-        self.score = function
-
-
-def load(named: Named, **more: Any) -> Scorer:
-    """Load a scorer; `more` goes to its loader.
-
-    Raises MissingWeights (where to put them) or EvaluationError (what is not right with them).
-    """
-    if named.kind == "miniature" and named.source is None:
-        raise EvaluationError(str(absence("miniature")))
-    source = [named.source] if named.source else []
-    try:
-        if named.kind in BUILT_IN:
-            place, fixed, _ = BUILT_IN[named.kind]
-            loader = own_object(place if "." in place else f"evaluation.scorers.{place}")
-            return loader(*source, **fixed, **more)
-        entry = offered().get(named.kind)
-        found: Any = entry.load() if entry is not None else own_object(named.kind)
-        if not inspect.isclass(found):
-            return FunctionScorer(found)
-        made: Any = found
-        return made(*source)
-    except ImportError as error:
-        raise EvaluationError(
-            f"{named.label}: needs the package {error.name}, which is not installed here"
-        ) from error
-    except EvaluationError:
-        raise
-    except Exception as error:  # the libraries raise whatever a strange file makes of them
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EvaluationError(f"{named.label}: cannot be loaded: {said}") from error

@@ -1,7 +1,7 @@
 """LAION's aesthetic predictors: a small head on CLIP L/14's unit image embedding; no prompt.
 
 The default head is the MLP `sac+logos+ava1-l14-linearMSE` (layers without activations between
-them, dropout at training only), whose copy on the hub is `HUB`'s. `ava+logos-l14-reluMSE` has a
+them, dropout at training only), which the hub has a copy of. `ava+logos-l14-reluMSE` has a
 ReLU after every layer but the last; the linear heads `sa_0_4_vit_*_linear` of LAION v1 serve as
 well. Scores are on the raters' scale, about 1 to 10.
 """
@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 
 from evaluation.errors import EvaluationError, MissingWeights
-from evaluation.scorers.clip_towers import CLIP_L14, ClipTowers, load_towers
-from evaluation.scorers.weights import find_file, read_state
+from evaluation.hub import find_file, read_state
+from evaluation.scorers.clip_towers import ClipTowers, load_towers
 
-HUB = "trl-lib/ddpo-aesthetic-predictor"
 FILES = (
     "sac+logos+ava1-l14-linearMSE.safetensors",
     "sac+logos+ava1-l14-linearMSE.pth",
@@ -67,30 +66,29 @@ class AestheticScorer:
         return apply_head(self.head, features)[:, 0].double().cpu().numpy()
 
 
-def find_head(source: str) -> Path:
-    """The head that a source names: a file, the first of FILES in a folder, or the hub's."""
-    path = Path(source)
-    if not path.is_dir():
-        return find_file("aesthetic", source, "aesthetic-model.pth")
-    for name in FILES:
-        if (path / name).is_file():
-            return path / name
-    raise MissingWeights(
-        f"aesthetic: no head in {source}: put {FILES[1]} (LAION's improved-aesthetic-predictor) "
-        "there, or give aesthetic=FILE"
-    )
+def aesthetic(source: str, clip: str) -> AestheticScorer:
+    """Load a head (a file, the first of FILES in a folder, or the hub's) and the CLIP it reads.
 
-
-def aesthetic(source: str = HUB) -> AestheticScorer:
-    """Load a head; CLIP L/14 comes from clip/ beside it, else from the hub."""
-    path = find_head(source)
+    That is in clip/ beside the head, else `clip`, CLIP L/14 on the hub.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        heads = [folder / name for name in FILES if (folder / name).is_file()]
+        if not heads:
+            raise MissingWeights(
+                f"aesthetic: no head in {source}: put {FILES[1]} (LAION's improved-aesthetic-"
+                "predictor) there, or give aesthetic=FILE"
+            )
+        path = heads[0]
+    else:
+        path = find_file("aesthetic", source, "aesthetic-model.pth")
     head = read_state(path)
     beside = path.parent / "clip"
     try:
-        towers = load_towers("aesthetic", str(beside) if beside.is_dir() else CLIP_L14)
+        towers = load_towers("aesthetic", str(beside) if beside.is_dir() else clip)
     except MissingWeights as error:
         raise MissingWeights(
             f"aesthetic: the head {path.name} is there but not the CLIP that it reads: put "
-            f"{CLIP_L14} in transformers' layout into {beside}"
+            f"{clip} in transformers' layout into {beside}"
         ) from error
     return AestheticScorer(towers, head)

@@ -4,7 +4,17 @@
     pickscore   exp(logit_scale) cos(image, text)       Kirstain et al. 2023
 
 Weights come through transformers from a folder or a hub name, in fp32 as the authors' examples run
-them. How an image is prepared is in `pixels`.
+them. An image becomes the tower's input to the pixel as each scorer's authors do it (`fit`):
+
+    clip       OpenAI's CLIP, ImageReward, LAION: shorter side to size, bicubic in Pillow, centre
+               crop whose corner is rounded                     (torchvision's CenterCrop)
+    processor  PickScore: the same, the corner rounded down     (transformers' image processor)
+    hps        HPS v2 and v2.1: a float tensor, longer side to size, bicubic, antialiased, not
+               clamped, then padded with zeros to a square
+
+HPS was trained when torchvision did not antialias tensors by default (before 0.17), and its code
+does so today: `hps` is what its code gives today, `hps_aliased` what it was trained with. The two
+are up to 95 grey levels apart.
 """
 
 import gzip
@@ -13,9 +23,9 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -24,12 +34,62 @@ from PIL import Image
 
 from evaluation import devices, hub
 from evaluation.errors import EvaluationError, MissingWeights
-from evaluation.scorers.pixels import MEAN, STD, Fit, Preparation
+from evaluation.scorers.naming import CLIP
 
 MERGES = "bpe_simple_vocab_16e6.txt.gz"
-CLIP_L14 = "openai/clip-vit-large-patch14"
-PICKSCORE = "yuvalkirstain/PickScore_v1"
 PREPARERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+Fit = Literal["clip", "processor", "hps", "hps_aliased"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """side : of the tower's input, pixels. mean, std : per channel, of values from 0 to 1."""
+
+    side: int
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    fit: Fit = "clip"
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Return the normalised float32 tensor (3, side, side)."""
+        image = image.convert("RGB")
+        pixels = self.padded(image) if self.fit.startswith("hps") else self.cropped(image)
+        mean, std = (torch.tensor(one)[:, None, None] for one in (self.mean, self.std))
+        return (pixels - mean) / std
+
+    def cropped(self, image: Image.Image) -> torch.Tensor:
+        """Resize the shorter side and cut the middle out."""
+        side, shorter = self.side, min(image.size)
+        width, height = (int(side * length / shorter) for length in image.size)
+        small = image.resize((width, height), Image.Resampling.BICUBIC)
+        if self.fit == "clip":
+            left, top = round((width - side) / 2), round((height - side) / 2)
+        else:
+            left, top = (width - side) // 2, (height - side) // 2
+        return as_tensor(small.crop((left, top, left + side, top + side)))
+
+    def padded(self, image: Image.Image) -> torch.Tensor:
+        """Resize the longer side and pad the rest with black."""
+        scale = self.side / max(image.size)
+        width, height = (round(length * scale) for length in image.size)
+        small = torch.nn.functional.interpolate(
+            as_tensor(image)[None],
+            size=(height, width),
+            mode="bicubic",
+            align_corners=False,
+            antialias=self.fit == "hps",
+        )[0]
+        left, top = (self.side - width) // 2, (self.side - height) // 2
+        borders = (left, self.side - width - left, top, self.side - height - top)
+        return torch.nn.functional.pad(small, borders)
+
+
+def as_tensor(image: Image.Image) -> torch.Tensor:
+    """Return an RGB image as float32 (3, height, width) from 0 to 1."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 class ClipTowers:
@@ -111,7 +171,7 @@ class CosineScorer:
         return self.scale * (image * text).sum(-1).double().cpu().numpy()
 
 
-def load_tokenizer(source: str) -> Any:
+def load_tokenizer(source: str, standard: str = CLIP) -> Any:
     """CLIP's tokenizer: the source's own, or built from its BPE merges, or the standard one.
 
     Checkpoints are often published without a tokenizer; all of CLIP's share OpenAI's.
@@ -122,7 +182,7 @@ def load_tokenizer(source: str) -> Any:
     if (folder / MERGES).is_file():
         return tokenizer_from_merges(folder / MERGES)
     own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-    name = CLIP_L14 if folder.exists() and not own else source
+    name = standard if folder.exists() and not own else source
     try:
         return CLIPTokenizer.from_pretrained(name, local_files_only=hub.out_of_reach())
     except (OSError, ValueError) as error:
@@ -148,34 +208,23 @@ def tokenizer_from_merges(path: Path) -> Any:
     )
 
 
-def read_preparation(source: str, side: int) -> Preparation:
-    """Mean and std from the folder's preprocessor_config.json, else OpenAI's."""
-    path = Path(source) / "preprocessor_config.json"
-    if not path.is_file():
-        return Preparation(side)
-    content = json.loads(path.read_text(encoding="utf-8"))
-    mean, std = content.get("image_mean", MEAN), content.get("image_std", STD)
-    return Preparation(side, tuple(mean), tuple(std))
+# What is loaded now, by source, fit and device; an entry goes with the last scorer that uses it.
+LOADED: WeakValueDictionary[tuple[str, str, str], ClipTowers] = WeakValueDictionary()
 
 
 def load_towers(scorer: str, source: str, fit: Fit = "clip") -> ClipTowers:
     """Load a CLIP in transformers' layout from a folder or the hub, or share one that is loaded.
 
-    Raises MissingWeights, which says where to put them, when there is none.
+    Mean and std of the pixels are of its preprocessor_config.json, else OpenAI's. Raises
+    MissingWeights, which says where to put them, when there is none.
     """
-    known = str(Path(source).resolve()) if Path(source).exists() else source
-    place = (known, fit, devices.device())
-    towers = LOADED.get(place)
-    if towers is None:
-        towers = LOADED[place] = open_towers(scorer, source, fit)
-    return towers
-
-
-def open_towers(scorer: str, source: str, fit: Fit) -> ClipTowers:
-    """Load a CLIP that nobody has loaded."""
     from transformers import CLIPModel
 
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+    folder, here = Path(source), Path(source).exists()
+    place = (str(folder.resolve()) if here else source, fit, devices.device())
+    if (towers := LOADED.get(place)) is not None:
+        return towers
+    if folder.is_dir() and not (folder / "config.json").is_file():
         raise MissingWeights(
             f"{scorer}: {source} has no config.json; put a CLIP in transformers' layout there "
             "(config.json, model.safetensors, tokenizer)"
@@ -192,20 +241,20 @@ def open_towers(scorer: str, source: str, fit: Fit) -> ClipTowers:
             f"{scorer}: no weights: {source} is not a folder here and cannot be fetched from the "
             f"hub; put a CLIP in transformers' layout into a folder and give {scorer}=FOLDER"
         ) from error
-    prepare = read_preparation(source, model.config.vision_config.image_size)
-    return ClipTowers(model, load_tokenizer(source), replace(prepare, fit=fit))
+    path = folder / "preprocessor_config.json"
+    said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    mean, std = tuple(said.get("image_mean", MEAN)), tuple(said.get("image_std", STD))
+    prepare = Preparation(model.config.vision_config.image_size, mean, std, fit)
+    towers = LOADED[place] = ClipTowers(model, load_tokenizer(source), prepare)
+    return towers
 
 
-# What is loaded now, by source, fit and device; an entry goes with the last scorer that uses it.
-LOADED: WeakValueDictionary[tuple[str, str, str], ClipTowers] = WeakValueDictionary()
-
-
-def clip_score(source: str = CLIP_L14) -> CosineScorer:
+def clip_score(source: str) -> CosineScorer:
     """CLIP score, 100 cos."""
     return CosineScorer(load_towers("clip", source), 100.0)
 
 
-def pickscore(source: str = PICKSCORE) -> CosineScorer:
+def pickscore(source: str) -> CosineScorer:
     """PickScore, exp(logit_scale) cos."""
     towers = load_towers("pickscore", source, "processor")
     scale = getattr(towers.model, "logit_scale", None)

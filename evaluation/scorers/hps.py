@@ -2,7 +2,7 @@
 
 The original checkpoint (HPS_v2.1_compressed.pt) is in open_clip's key layout and is mapped to
 transformers' here; a folder in transformers' layout serves as well. How images and prompts are
-prepared is in `pixels` and `clip_towers.cleaned`.
+prepared is in `clip_towers`.
 """
 
 import re
@@ -13,11 +13,16 @@ from typing import Any
 import torch
 
 from evaluation.errors import EvaluationError
-from evaluation.scorers.clip_towers import ClipTowers, CosineScorer, load_tokenizer, load_towers
-from evaluation.scorers.pixels import Fit, Preparation
-from evaluation.scorers.weights import find_file, read_state
+from evaluation.hub import find_file, read_state
+from evaluation.scorers.clip_towers import (
+    ClipTowers,
+    CosineScorer,
+    Fit,
+    Preparation,
+    load_tokenizer,
+    load_towers,
+)
 
-HUB = "xswu/HPSv2"
 # Head widths of open_clip's larger vision towers; every other tower has heads of 64.
 HEAD_WIDTH = {1280: 80, 1408: 88, 1664: 104}
 # open_clip's names beside transformers', applied one after the other.
@@ -102,8 +107,8 @@ def config_of(state: Mapping[str, torch.Tensor]) -> Any:
     return CLIPConfig(projection_dim=text["projection_dim"], text_config=text, vision_config=vision)
 
 
-def load_open_clip(path: Path, fit: Fit) -> ClipTowers:
-    """Load a CLIP checkpoint in open_clip's layout; its tokenizer lies beside it or is CLIP's."""
+def load_open_clip(path: Path, tokenizer: Any, fit: Fit) -> ClipTowers:
+    """Load a CLIP checkpoint in open_clip's layout."""
     from transformers import CLIPModel
 
     try:
@@ -113,20 +118,18 @@ def load_open_clip(path: Path, fit: Fit) -> ClipTowers:
         raise EvaluationError(f"{path}: not a CLIP in open_clip's layout: {error}") from error
     model = CLIPModel(config)
     model.load_state_dict(state, assign=True)
-    side = config.vision_config.image_size
-    return ClipTowers(model, load_tokenizer(str(path.parent)), Preparation(side, fit=fit))
+    return ClipTowers(model, tokenizer, Preparation(config.vision_config.image_size, fit=fit))
 
 
-def hps(source: str = HUB, *, version: str, aliased: bool = False) -> CosineScorer:
+def hps(source: str, clip: str, *, version: str, fit: Fit) -> CosineScorer:
     """HPS: the bare cosine, about 0.2 to 0.35 (tables often show it times 100).
 
     version : "v2" or "v2.1". source : a CLIP folder in transformers' layout, or what holds the
-    original checkpoint. aliased : resize without antialiasing, as when HPS was trained.
+    original checkpoint. clip : has CLIP's tokenizer, where there is none beside that. fit :
+    "hps_aliased" resizes without antialiasing, as when HPS was trained.
     """
-    fit: Fit = "hps_aliased" if aliased else "hps"
     name = f"hps_{version}"
     if (Path(source) / "config.json").is_file():
-        towers = load_towers(name, source, fit)
-    else:
-        towers = load_open_clip(find_file(name, source, f"HPS_{version}_compressed.pt"), fit)
-    return CosineScorer(towers, 1.0)
+        return CosineScorer(load_towers(name, source, fit), 1.0)
+    path = find_file(name, source, f"HPS_{version}_compressed.pt")
+    return CosineScorer(load_open_clip(path, load_tokenizer(str(path.parent), clip), fit), 1.0)

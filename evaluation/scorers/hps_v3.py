@@ -19,12 +19,10 @@ from PIL import Image
 
 from evaluation import devices, hub
 from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.hub import find_file, read_state
 from evaluation.scorers.aesthetic import apply_head
-from evaluation.scorers.weights import find_file, read_state
 
-HUB = "MizzenAI/HPSv3"
 CHECKPOINT = "HPSv3.safetensors"
-BACKBONE = "Qwen/Qwen2-VL-7B-Instruct"
 REWARD = "<|Reward|>"
 PIXELS = 256 * 28 * 28  # every image is brought to about this many
 AT_ONCE = 16  # images; the rest of a batch waits, because a picture and its text are 900 tokens
@@ -164,15 +162,15 @@ class HpsV3:
         ).last_hidden_state
 
 
-def hps_v3(source: str = HUB) -> HpsV3:
+def hps_v3(source: str, backbone: str) -> HpsV3:
     """Load HPS v3 from a folder, its file, or the hub.
 
-    Qwen2-VL's config.json and tokenizer are taken from beside the checkpoint, else from the hub.
+    Qwen2-VL's config.json and tokenizer are taken from beside the checkpoint, else from `backbone`.
     """
     from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLModel
 
     path = find_file("hps_v3", source, CHECKPOINT)
-    beside = str(path.parent) if (path.parent / "config.json").is_file() else BACKBONE
+    beside = str(path.parent) if (path.parent / "config.json").is_file() else backbone
     try:
         how = {"local_files_only": hub.out_of_reach(), "trust_remote_code": False}
         config = Qwen2VLConfig.from_pretrained(beside, **how)
@@ -180,15 +178,15 @@ def hps_v3(source: str = HUB) -> HpsV3:
         tokenizer.add_special_tokens({"additional_special_tokens": [REWARD]})
     except (OSError, ValueError) as error:
         raise MissingWeights(
-            f"hps_v3: {path.name} is there but not {BACKBONE}, whose config.json and tokenizer it "
+            f"hps_v3: {path.name} is there but not {backbone}, whose config.json and tokenizer it "
             f"needs: put config.json, tokenizer.json and tokenizer_config.json into {path.parent}"
         ) from error
     try:
-        backbone, head = split_state(read_state(path))
-        config.text_config.vocab_size = len(backbone["language_model.embed_tokens.weight"])
+        state, head = split_state(read_state(path))
+        config.text_config.vocab_size = len(state["language_model.embed_tokens.weight"])
         dtype = torch.float32 if devices.device() == "cpu" else torch.bfloat16
         model, loading = Qwen2VLModel.from_pretrained(
-            None, config=config, state_dict=backbone, dtype=dtype, output_loading_info=True
+            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
         )
         apply_head(head, torch.zeros(1, config.text_config.hidden_size))
     except (KeyError, RuntimeError, ValueError) as error:

@@ -7,7 +7,6 @@ The authors' checkpoint (ImageReward.pt, with BLIP's original keys) runs on tran
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,11 @@ from PIL import Image
 
 from evaluation import devices, hub
 from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.hub import find_file, read_state
 from evaluation.scorers.aesthetic import apply_head
-from evaluation.scorers.pixels import Preparation
-from evaluation.scorers.weights import find_file, read_state
+from evaluation.scorers.clip_towers import Preparation
 
-HUB = "THUDM/ImageReward"
 CHECKPOINT = "ImageReward.pt"
-TOKENIZER = "bert-base-uncased"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the rewards the authors trained on
 TOKENS = 35  # of the prompt; the rest is cut, as the authors do
 
@@ -44,25 +41,20 @@ def part_of(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
     return {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
 
 
-def vision_to_transformers(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Map BLIP's original vision keys to those of transformers' BlipVisionModel."""
-    mapped = {}
-    for key, value in state.items():
-        for pattern, replacement in RENAMED:
-            key = re.sub(pattern, replacement, key)
-        mapped[key] = value
-    return mapped
-
-
 def depth(state: Mapping[str, torch.Tensor], prefix: str) -> int:
     """Number of numbered layers below a prefix."""
     return len({key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)})
 
 
-def vision_model(state: Mapping[str, torch.Tensor]) -> Any:
-    """BLIP's image encoder with the sizes of a mapped state dict; heads are 64 wide."""
+def vision_model(original: Mapping[str, torch.Tensor]) -> Any:
+    """BLIP's image encoder, its sizes read off its original keys; heads are 64 wide."""
     from transformers import BlipVisionConfig, BlipVisionModel
 
+    state = {}
+    for key, value in original.items():
+        for pattern, replacement in RENAMED:
+            key = re.sub(pattern, replacement, key)
+        state[key] = value
     width, _, patch, _ = state["embeddings.patch_embedding.weight"].shape
     patches = state["embeddings.position_embedding"].shape[1] - 1
     config = BlipVisionConfig(
@@ -108,8 +100,8 @@ class ImageReward:
     def __init__(self, state: Mapping[str, torch.Tensor], tokenizer: Any):
         self.device = devices.device()
         self.tokenizer = tokenizer
-        vision = vision_to_transformers(part_of(state, "blip.visual_encoder."))
-        self.vision = vision_model(vision).eval().requires_grad_(False).to(self.device)
+        vision = vision_model(part_of(state, "blip.visual_encoder."))
+        self.vision = vision.eval().requires_grad_(False).to(self.device)
         text = text_model(part_of(state, "blip.text_encoder."))
         self.text = text.eval().requires_grad_(False).to(self.device)
         self.head = {k: v.to(self.device) for k, v in part_of(state, "mlp.").items()}
@@ -132,27 +124,23 @@ class ImageReward:
         return rewards.double().cpu().numpy()
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """BERT's tokenizer: the folder's own, else the standard one from the hub."""
+def imagereward(source: str, bert: str) -> ImageReward:
+    """Load ImageReward from a folder, its file, or the hub; BERT's tokenizer from beside it, else
+    from `bert`."""
     from transformers import BertTokenizer
 
-    own = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+    path = find_file("imagereward", source, CHECKPOINT)
+    state = {key: value.float() for key, value in read_state(path).items()}
+    own = any((path.parent / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
     try:
-        return BertTokenizer.from_pretrained(
-            str(folder) if own else TOKENIZER, local_files_only=hub.out_of_reach()
+        tokenizer = BertTokenizer.from_pretrained(
+            str(path.parent) if own else bert, local_files_only=hub.out_of_reach()
         )
     except (OSError, ValueError) as error:
         raise MissingWeights(
-            f"imagereward: {folder} has no tokenizer, and {TOKENIZER} cannot be fetched; put its "
+            f"imagereward: {path.parent} has no tokenizer, and {bert} cannot be fetched; put its "
             "vocab.txt there"
         ) from error
-
-
-def imagereward(source: str = HUB) -> ImageReward:
-    """Load ImageReward from a folder, its file, or the hub."""
-    path = find_file("imagereward", source, CHECKPOINT)
-    state = {key: value.float() for key, value in read_state(path).items()}
-    tokenizer = load_tokenizer(path.parent)
     try:
         return ImageReward(state, tokenizer)
     except (KeyError, RuntimeError) as error:

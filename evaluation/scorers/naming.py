@@ -6,21 +6,26 @@
     mine=module:function        your own: function(prompts, images) -> numbers, or a class with
                                 a method `score` of that kind
 
-A package offers scorers by the entry point group `arenapo.scorers`. Nothing heavy is imported here.
+A package offers scorers by the entry point group `arenapo.scorers`. Nothing heavy is imported here
+before `load` makes a scorer.
 """
 
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from evaluation import hub
 from evaluation.errors import EvaluationError
+from evaluation.scorers import Scorer
+from evaluation.tables import digest
 
 # Columns of a table of scores that describe the image.
 DESCRIPTIVE = (
@@ -28,23 +33,46 @@ DESCRIPTIVE = (
     *("brightness", "saturation", "embedding"),
 )
 CLIP = "openai/clip-vit-large-patch14"
-# name: (loader below evaluation.scorers, its fixed arguments, hub repositories of the weights)
-BUILT_IN: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
-    "pickscore": ("clip_towers:pickscore", {}, ("yuvalkirstain/PickScore_v1",)),
-    "hps_v2": ("hps:hps", {"version": "v2"}, ("xswu/HPSv2", CLIP)),
-    "hps_v2.1": ("hps:hps", {"version": "v2.1"}, ("xswu/HPSv2", CLIP)),
-    "hps_v2_aliased": ("hps:hps", {"version": "v2", "aliased": True}, ("xswu/HPSv2", CLIP)),
-    "hps_v2.1_aliased": ("hps:hps", {"version": "v2.1", "aliased": True}, ("xswu/HPSv2", CLIP)),
-    "hps_v3": ("hps_v3:hps_v3", {}, ("MizzenAI/HPSv3", "Qwen/Qwen2-VL-7B-Instruct")),
-    "clip": ("clip_towers:clip_score", {}, (CLIP,)),
-    "aesthetic": ("aesthetic:aesthetic", {}, ("trl-lib/ddpo-aesthetic-predictor", CLIP)),
-    "imagereward": ("imagereward:imagereward", {}, ("THUDM/ImageReward", "bert-base-uncased")),
-    "vqa": ("vqa:vqa", {}, ("Qwen/Qwen3-VL-8B-Instruct",)),
-    "ocr": ("ocr:ocr", {}, ()),
-    "miniature": ("examples.miniature.scorer:MiniatureScorer", {}, ()),
-}
 OWN = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
 LABEL = re.compile(r"[\w.+-]+")
+
+
+class Declaration(NamedTuple):
+    """A scorer of this package.
+
+    loader : module:function, called with the places of its weights and the fixed arguments. hub :
+    the usual places; of a SOURCE that the user names, it takes that of the first.
+    """
+
+    loader: str
+    fixed: dict[str, Any]
+    hub: tuple[str, ...]
+
+
+HPS = "evaluation.scorers.hps:hps", ("xswu/HPSv2", CLIP)
+BUILT_IN: dict[str, Declaration] = {
+    "clip": Declaration("evaluation.scorers.clip_towers:clip_score", {}, (CLIP,)),
+    "pickscore": Declaration(
+        "evaluation.scorers.clip_towers:pickscore", {}, ("yuvalkirstain/PickScore_v1",)
+    ),
+    **{
+        f"hps_{version}{end}": Declaration(HPS[0], {"version": version, "fit": f"hps{end}"}, HPS[1])
+        for version in ("v2", "v2.1")
+        for end in ("", "_aliased")
+    },
+    "hps_v3": Declaration(
+        "evaluation.scorers.hps_v3:hps_v3", {}, ("MizzenAI/HPSv3", "Qwen/Qwen2-VL-7B-Instruct")
+    ),
+    "aesthetic": Declaration(
+        "evaluation.scorers.aesthetic:aesthetic", {}, ("trl-lib/ddpo-aesthetic-predictor", CLIP)
+    ),
+    "imagereward": Declaration(
+        "evaluation.scorers.imagereward:imagereward", {}, ("THUDM/ImageReward", "bert-base-uncased")
+    ),
+    "vqa": Declaration("evaluation.scorers.vqa:vqa", {}, ("Qwen/Qwen3-VL-8B-Instruct",)),
+    "ocr": Declaration("evaluation.scorers.ocr:ocr", {}, ()),
+    "miniature": Declaration("examples.miniature.scorer:MiniatureScorer", {}, ()),
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +83,12 @@ class Named:
     label: str
     kind: str
     source: str | None
+
+    @property
+    def sources(self) -> list[str]:
+        """Folders, files and hub names that hold the weights."""
+        usual = BUILT_IN[self.kind].hub if self.kind in BUILT_IN else ()
+        return [*([self.source] if self.source else usual[:1]), *usual[1:]]
 
 
 def offered() -> dict[str, EntryPoint]:
@@ -91,17 +125,6 @@ def parse_all(scorers: Sequence[str]) -> list[Named]:
     return found
 
 
-def towers_of(named: Named) -> str:
-    """What stands in memory for this scorer; scorers on one CLIP give the same answer."""
-    if named.kind == "aesthetic":
-        path = Path(named.source or "")
-        beside = (path if path.is_dir() else path.parent) / "clip"
-        return str(beside.resolve()) if named.source and beside.is_dir() else CLIP
-    if named.kind == "clip" and named.source:
-        return str(Path(named.source).resolve()) if Path(named.source).exists() else named.source
-    return CLIP if named.kind == "clip" else named.label
-
-
 def own_object(kind: str) -> Any:
     """The object that module:name stands for; raises EvaluationError where there is none."""
     module, _, name = kind.partition(":")
@@ -113,50 +136,52 @@ def own_object(kind: str) -> Any:
         raise EvaluationError(f"{kind}: {module} has no {name}") from None
 
 
+def load(named: Named, **more: Any) -> Scorer:
+    """Load a scorer; `more` goes to its loader.
+
+    Raises MissingWeights (where to put them) or EvaluationError (what is not right with them).
+    """
+    if named.kind == "miniature" and named.source is None:
+        raise EvaluationError(str(absence("miniature")))
+    try:
+        if named.kind in BUILT_IN:
+            loader, fixed, _ = BUILT_IN[named.kind]
+            return own_object(loader)(*named.sources, **fixed, **more)
+        entry = offered().get(named.kind)
+        found: Any = entry.load() if entry is not None else own_object(named.kind)
+        return found(*named.sources) if inspect.isclass(found) else SimpleNamespace(score=found)
+    except ImportError as error:
+        raise EvaluationError(
+            f"{named.label}: needs the package {error.name}, which is not installed here"
+        ) from error
+    except EvaluationError:
+        raise
+    except Exception as error:  # the libraries raise whatever a strange file makes of them
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise EvaluationError(f"{named.label}: cannot be loaded: {said}") from error
+
+
 def content(named: Named, *, ask_hub: bool = True) -> str:
     """A hash of all that the scores depend on besides the image and the prompt.
 
     Of weights on this machine their bytes count, of those on the hub their revision (ask_hub) or
     their name, of your own scorer its module's file or its package's version.
     """
-
-    def known(source: str) -> str:
-        return (weights(source) if ask_hub or Path(source).exists() else None) or source
-
     parts = [named.kind]
-    if named.kind in BUILT_IN:
-        parts += [known(one) for one in sources_of(named)]
-    elif (entry := offered().get(named.kind)) is not None:
-        parts += [entry.value, entry.dist.version if entry.dist else ""]
-        parts += [known(named.source)] if named.source else []
-    else:
-        try:
-            found = importlib.util.find_spec(named.kind.partition(":")[0])
-        except ImportError:
-            found = None
-        from evaluation.tables import digest
-
-        origin = Path(found.origin) if found is not None and found.origin else None
-        parts.append(digest([origin], origin.parent) if origin and origin.is_file() else "absent")
+    for source in named.sources:
+        known = hub.identity(source) if ask_hub or Path(source).exists() else None
+        parts.append(known or source)
+    if named.kind not in BUILT_IN:
+        if (entry := offered().get(named.kind)) is not None:
+            parts += [entry.value, entry.dist.version if entry.dist else ""]
+        else:
+            try:
+                found = importlib.util.find_spec(named.kind.partition(":")[0])
+            except ImportError:
+                found = None
+            origin = Path(found.origin) if found is not None and found.origin else None
+            parts.append(digest([origin], origin.parent) if origin and origin.is_file() else "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def sources_of(named: Named) -> list[str]:
-    """Folders, files and hub names that hold a built-in scorer's weights."""
-    usual = list(BUILT_IN[named.kind][2])
-    return [named.source or (usual[0] if usual else ""), *usual[1:]]
-
-
-def weights(source: str) -> str | None:
-    """Hash of a folder's or file's content, the revision of a hub name, or None."""
-    from evaluation.tables import digest
-
-    path = Path(source)
-    if source and path.is_file():
-        return digest([path], path.parent)
-    if source and path.is_dir():
-        return digest((one for one in path.rglob("*") if one.is_file()), path)
-    return hub.revision(source)
 
 
 def absence(scorer: str) -> str | None:
@@ -170,13 +195,12 @@ def absence(scorer: str) -> str | None:
             own_object(named.kind)
         except EvaluationError as error:
             return str(error)
-        return None
     if named.kind == "miniature" and named.source is None:
         return "miniature: give its folder: miniature=examples/miniature/world/scorer"
-    source = sources_of(named)[0] if named.kind in BUILT_IN else named.source or ""
-    if not source or Path(source).exists() or hub.revision(source) or not hub.out_of_reach():
-        return None
-    return (
-        f"{named.label}: no weights: {source} is neither here nor fetched before, and the hub "
-        f"cannot be reached; put them into a folder and give {named.label}=FOLDER"
-    )
+    for source in named.sources[:1]:
+        if not Path(source).exists() and not hub.revision(source) and hub.out_of_reach():
+            return (
+                f"{named.label}: no weights: {source} is neither here nor fetched before, and the "
+                f"hub cannot be reached; put them into a folder and give {named.label}=FOLDER"
+            )
+    return None

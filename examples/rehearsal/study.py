@@ -173,7 +173,7 @@ def make_scorers(section: dict[str, Any], out: Path) -> None:
         if named.kind not in BUILT_IN:  # a function of the study's own needs no weights
             found.append(scorer)
             continue
-        folder = at_hub(named.source or BUILT_IN[named.kind][2][0])
+        folder = at_hub(named.sources[0])
         if Path(folder).suffix in (".pt", ".pth", ".safetensors"):
             folder = str(Path(folder).parent)
         save_scorer(named.kind, out / folder)

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from evaluation import scorers
-from evaluation.scorers.naming import parse
+from evaluation.scorers.naming import load, parse
 
 
 def load_scorer(name: str) -> Any:
-    return scorers.load(parse(name))
+    return load(parse(name))

@@ -97,7 +97,7 @@ def study(tmp_path, monkeypatch):
 
     table = {"pickscore": lambda: Grey(1), "hps_v2": lambda: Grey(-1), "clip": absent}
     table["imagereward"] = Unsure
-    monkeypatch.setattr("evaluation.scorers.load", lambda named: table[named.kind]())
+    monkeypatch.setattr("evaluation.scorers.naming.load", lambda named: table[named.kind]())
     rng = np.random.default_rng(0)
     rows, names, contents = [], [], []
     for i in range(200):

@@ -15,8 +15,14 @@ from ksort_worlds import write_dataset
 from PIL import Image
 
 from evaluation.__main__ import main
-from evaluation.drawing import Settings, is_current
-from evaluation.generate import generate, image_name, noise_seed, prompt_targets
+from evaluation.generate import (
+    Settings,
+    generate,
+    image_name,
+    is_current,
+    noise_seed,
+    prompt_targets,
+)
 from evaluation.policies import Policy
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "prompts"
@@ -103,13 +109,11 @@ def test_processes_that_are_launched_together_share_the_images_out(
     generated, tiny_pipeline, prompts_file, tmp_path, monkeypatch, capsys
 ):
     """Two ranks one after the other; that a launcher's ranks are these is tested with `score`."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, made in (("1", 3), ("0", 6)):
-        monkeypatch.setenv("RANK", rank)
-        world = SimpleNamespace(
-            process_index=int(rank), num_processes=2, device="cpu", wait_for_everyone=lambda: None
-        )
-        monkeypatch.setattr("evaluation.devices.state", lambda world=world: world)
+    world = SimpleNamespace(device="cpu", wait_for_everyone=lambda: None)
+    monkeypatch.setattr("evaluation.devices.state", lambda: world)
+    monkeypatch.setattr("evaluation.devices.WORLD", 2)
+    for rank, made in ((1, 3), (0, 6)):
+        monkeypatch.setattr("evaluation.devices.RANK", rank)
         assert not (tmp_path / "images.parquet").exists()  # the first rank writes the table
         assert run(tiny_pipeline, prompts_file, tmp_path, "--name", "base") == 0
         assert len(pixels(tmp_path / "images")) == made

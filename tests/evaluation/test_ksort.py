@@ -15,8 +15,7 @@ from arena.votes.formats import kwise
 from evaluation import ksort_dataset
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
-from evaluation.judges import Question, load_judge
-from evaluation.judges.plain import RecordedJudge
+from evaluation.judges import Question, RecordedJudge, load_judge
 from evaluation.ksort import Environment, correct, evaluate, next_instance, spearman
 from evaluation.ksort_dataset import Dataset, read_dataset
 

@@ -13,16 +13,23 @@ from diffusers import DiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
-from tiny_families import FAMILIES, save_family
 
 from evaluation.__main__ import main
-from evaluation.drawing import Settings
 from evaluation.errors import EvaluationError
-from evaluation.generate import generate, prompt_targets
+from evaluation.generate import Settings, generate, prompt_targets
 from evaluation.hub import explained
-from evaluation.policies import Policy, find_policy, load_pipeline, native_side
-from evaluation.releases import RELEASES, SDXL, Release
+from evaluation.policies import (
+    RELEASES,
+    SDXL,
+    Policy,
+    Release,
+    find_policy,
+    load_pipeline,
+    native_side,
+)
+from examples.rehearsal.bases import save_flux, save_sd3, save_xl, save_zimage
 
+FAMILIES = {"sdxl": save_xl, "sd3": save_sd3, "flux": save_flux}
 ROOT = Path(__file__).parents[2]
 PROMPTS = [("p1", "a bold seven"), ("p2", "a thin one")]
 
@@ -35,7 +42,7 @@ def images(policy: Policy, folder: Path, side: int | None = 32, **options) -> np
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory) -> Path:
-    return save_family(request.param, tmp_path_factory.mktemp(request.param) / "base")
+    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param) / "base")
 
 
 def test_every_family_draws_the_same_whatever_the_batch_size(family, tmp_path):
@@ -74,9 +81,11 @@ def test_every_family_takes_a_lora_and_a_denoiser(family, tmp_path):
 
 
 def test_the_native_side_is_the_familys(tmp_path):
-    for name, side in {"sdxl": 32, "sd3": 32, "flux": 256}.items():
-        pipeline = load_pipeline(Policy(str(save_family(name, tmp_path / name))), "cpu")
-        assert native_side(pipeline) == side  # FLUX's pipeline says 128 latents of 2 pixels
+    for name, side in {"sdxl": 32, "sd3": 32, "flux": 512}.items():
+        pipeline = load_pipeline(Policy(str(FAMILIES[name](tmp_path / name))), "cpu")
+        assert native_side(pipeline) == side  # 8 latents of 4 pixels; FLUX's pipeline says 128
+    pipeline = DiffusionPipeline.from_pretrained(save_zimage(tmp_path / "zimage"))
+    assert native_side(pipeline) == 1024  # diffusers' pipeline_z_image.py: height or 1024
 
 
 def test_a_release_is_loaded_in_the_form_it_was_published_in(tiny_pipeline, tmp_path, monkeypatch):
@@ -173,7 +182,7 @@ def test_weights_are_read_in_the_precision_that_they_run_in(tiny_pipeline, tmp_p
         DiffusionPipeline, "from_pretrained",
         lambda source, **more: asked.append(more["dtype"]) or exit_with(),
     )  # fmt: skip
-    flux = save_family("flux", tmp_path / "flux")
+    flux = save_flux(tmp_path / "flux")
     for source, device in ((tiny_pipeline, "cuda"), (flux, "cuda"), (flux, "cpu")):
         with pytest.raises(EvaluationError, match="cannot be loaded: seen"):
             load_pipeline(Policy(str(source)), device)
@@ -220,10 +229,3 @@ def test_another_policy_or_form_has_another_digest(tiny_pipeline, tmp_path):
         Policy(base).digest(),
     }
     assert len(others) == 4
-
-
-def test_a_pipeline_that_keeps_no_size_draws_at_its_own_default(tmp_path):
-    from examples.rehearsal.bases import save_zimage
-
-    pipeline = DiffusionPipeline.from_pretrained(save_zimage(tmp_path / "base"))
-    assert native_side(pipeline) == 1024  # diffusers' pipeline_z_image.py: height or 1024

@@ -42,7 +42,7 @@ def scorers(monkeypatch):
             raise MissingWeights(f"{named.label}: no weights: put them somewhere")
         return table[named.kind]()
 
-    monkeypatch.setattr("evaluation.scorers.load", load)
+    monkeypatch.setattr("evaluation.scorers.naming.load", load)
     return table
 
 

@@ -1,6 +1,7 @@
 """One table of scores: which images are pairs, which columns are scores, what is missing."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import polars as pl
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from evaluation.errors import EvaluationError
-from evaluation.page import further_means, pairs_of, ranked, records, write_comparison
+from evaluation.page import further_means, pairs_of, ranked, write_comparison
 from evaluation.scores import scores_of
 from evaluation.statistics import compare, compare_all, compare_categories, scorer_agreement
 
@@ -107,7 +108,7 @@ def test_whoever_wins_every_pair_ranks_first_also_where_hard_prompts_are_missing
     base = [("base", f"p{i}", 10.0 + i) for i in range(6)]
     new = [("new", f"p{i}", 11.0 + i) for i in range(6)] + [("new", f"hard{i}", 0.0) for i in "ab"]
     frame = pl.DataFrame([*base, *new], schema=("policy", "prompt", "clip"), orient="row")
-    first, second = ranked(records(compare_all(scores_of(frame), "base")), "clip")
+    first, second = ranked(map(asdict, compare_all(scores_of(frame), "base")), "clip")
     assert (first["policy"], second["policy"]) == ("new", "base")
     assert (first["win_rate"], first["images"], first["missing"]) == (1.0, 6, 2)
 

@@ -17,7 +17,7 @@ from tiny_vlm import save_tiny_vlm
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
 from evaluation.figures import image_grid, ksort_chart, win_rate_chart
-from evaluation.judges.plain import RecordedJudge
+from evaluation.judges import RecordedJudge
 from evaluation.ksort import evaluate
 from evaluation.ksort_dataset import read_dataset
 from evaluation.policies import find_policy, load_pipeline
@@ -49,7 +49,9 @@ CODE = "from pathlib import Path\nPath({path!r}).touch()\nclass Evil: pass\n"
 def test_a_pickle_among_a_scorers_weights_is_not_run(tmp_path, monkeypatch, scorer, file):
     monkeypatch.setattr("evaluation.hub.out_of_reach", lambda: True)
     ran = tmp_path / "ran"
-    folder = save_tiny_vlm(tmp_path / "model", "yes") if scorer == "vqa" else tmp_path / "model"
+    folder = (
+        save_tiny_vlm(tmp_path / "model", "yes", steps=0) if scorer == "vqa" else tmp_path / "model"
+    )
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.safetensors"):
         path.unlink()
@@ -64,7 +66,7 @@ def test_a_pickle_among_a_scorers_weights_is_not_run(tmp_path, monkeypatch, scor
 def test_code_in_a_models_folder_is_not_run(tmp_path, tiny_pipeline, monkeypatch):
     monkeypatch.setattr("evaluation.hub.out_of_reach", lambda: True)
     ran = tmp_path / "ran"
-    folder = save_tiny_vlm(tmp_path / "model", "yes")
+    folder = save_tiny_vlm(tmp_path / "model", "yes", steps=0)
     (folder / "evil.py").write_text(CODE.format(path=str(ran)))
     for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
         path = folder / name

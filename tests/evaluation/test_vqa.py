@@ -16,9 +16,13 @@ from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
 from evaluation.scorers.naming import content, parse
 from evaluation.scorers.ocr import OcrScorer, accuracy, asked_text
-from evaluation.scorers.questions import Atom, read_questions
-from evaluation.scorers.vqa import FIGURE, vqa
-from evaluation.vision_language import VisionLanguageModel
+from evaluation.scorers.vqa import (
+    FIGURE,
+    Atom,
+    VisionLanguageModel,
+    read_questions,
+    vqa,
+)
 
 # The first two rows of facebookresearch/GenEval2's geneval2_data.jsonl, verbatim.
 GENEVAL2 = """\
