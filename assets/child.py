@@ -61,7 +61,7 @@ def main() -> None:
     # What a shell's script puts in the background is deaf to interrupts, and so are its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=watch, args=(folder,), daemon=True).start()
-    sys.stderr = heard = Heard(sys.stderr)  # type: ignore[assignment]
+    sys.stderr = heard = Heard(sys.stderr)
     sys.argv = sys.argv[2:]
     status, traced = 0, False
     try:

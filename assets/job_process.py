@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,15 +86,33 @@ class JobProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a terminal's Ctrl-C is for the orchestrator
             )
-        begun = psutil.Process(self.child.pid).create_time()
-        record = {"host": socket.gethostname(), "pid": self.child.pid, "begun": begun}
-        (self.folder / "process.json").write_text(json.dumps(record))
+        (self.folder / "process.json").write_text(json.dumps(record_of(self.child.pid)))
+
+    def let_others_end(self, say: Callable[[str], object]) -> None:
+        """Wait for jobs of this lake that lost their orchestrator, and with it their place.
+
+        They hold a GPU that the pool takes for free. say: called with a sentence for each.
+        """
+        for path in sorted(self.folder.parent.parent.glob("*/*/process.json")):
+            other = JobProcess(path.parent, "", 0.0)
+            if other.folder != self.folder and other.abandoned():
+                say(f"the job of {other.folder} has no orchestrator; this one waits for its end "
+                    f"(to stop it: echo 60 > {other.folder / 'stop'})")  # fmt: skip
+                while other.abandoned():
+                    time.sleep(5 * POLL_SECONDS)
+
+    def abandoned(self) -> bool:
+        """Return whether the job goes on and nobody on this machine follows it."""
+        by = read_json(self.folder / "followed.json")
+        here = by is not None and by["host"] == socket.gethostname()
+        return here and process_of(by) is None and self.lives()
 
     def follow(self) -> int | None:
         """Forward what the job says until it ends; return its exit status, None where unknown.
 
         When this process is interrupted, the job is stopped first.
         """
+        (self.folder / "followed.json").write_text(json.dumps(record_of(os.getpid())))
         try:
             while self.works():
                 self._forward()
@@ -138,15 +156,7 @@ class JobProcess:
 
     def _prefix(self) -> int | None:
         """Return the id of the prefix's process where it runs on this machine."""
-        record = read_json(self.folder / "process.json")
-        if record is None or record["host"] != socket.gethostname():
-            return None
-        try:
-            process = psutil.Process(record["pid"])
-            same = abs(process.create_time() - record["begun"]) < 1
-            return process.pid if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+        return process_of(read_json(self.folder / "process.json"))
 
     def _beat(self) -> str | None:
         try:
@@ -186,6 +196,24 @@ def behind(launch: Sequence[str], command: Sequence[str]) -> list[str]:
     if name == "ssh":  # the far shell reads the words once more
         return [*launch, *map(shlex.quote, command)]
     return [*launch, *command]
+
+
+def record_of(pid: int) -> dict[str, Any]:
+    """Return what tells a process from every other one."""
+    begun = psutil.Process(pid).create_time()
+    return {"host": socket.gethostname(), "pid": pid, "begun": begun}
+
+
+def process_of(record: Mapping[str, Any] | None) -> int | None:
+    """Return the id of a process that was put down, None where it does not run on this machine."""
+    if record is None or record["host"] != socket.gethostname():
+        return None
+    try:
+        process = psutil.Process(record["pid"])
+        same = abs(process.create_time() - record["begun"]) < 1
+        return process.pid if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 def clear(folder: Path) -> None:

@@ -120,6 +120,7 @@ def run_process(
         if found:
             context.log.info(f"{job.folder} is at work since before; it is followed")
         else:
+            job.let_others_end(context.log.info)
             told = {**run.environment, **session.get_bootstrap_env_vars()}
             job.prepare(study.path.parent, told, travels(study, command))
             # `-P`: the working directory is the study's folder, whose files are no modules of ours.

@@ -156,6 +156,18 @@ def test_what_ended_well_while_nobody_followed_it_is_not_done_again(
     assert data_version(instance) == undisturbed(launcher, 20)
 
 
+def test_what_lost_its_orchestrator_has_the_gpu_until_it_ends(trainer, instance):
+    launcher = trainer(steps=60, pause=0.05)
+    process = training_process(launcher, instance)
+    process.kill()
+    process.wait()
+    launcher.bury()
+    launcher.run("train_and_evaluate", ["policy"], "arenapo")
+    assert log_of(launcher) == ["begins at 0", "ends after 60"] * 2
+    said = (launcher.study.path.parent / "steps.log").read_text().splitlines()
+    assert [line.split()[0] for line in said] == ["dpo", "dpo", "arenapo", "arenapo"]
+
+
 def test_a_job_left_behind_with_other_inputs_is_stopped_first(trainer, instance):
     launcher = trainer(steps=2000, pause=0.05)
     process = training_process(launcher, instance)
