@@ -1,36 +1,132 @@
-"""Become a job that neither outlives its parent nor works beside an earlier one of its kind.
+"""A job's own side: begin where the launch prefix led, watch for a stop, say how it ended.
 
-    python -m assets.child PARENT_PID LOCK_FILE COMMAND ARGUMENTS...
+    python -P -m assets.child FOLDER MODULE ARGUMENTS...
 
-An orchestrator killed outright cannot stop its job, and its next run would start a second one in
-the same folder. So the kernel interrupts the job when its parent dies (where it can: Linux), and
-the lock, kept through `exec`, lets the next job begin only when this one has ended. The servers of
-the pages are tied to whoever serves them in the same way.
+FOLDER is the job's own in the lake, which both sides see; between them nothing else is needed, so
+it does not matter what a prefix (ssh, srun, ray job submit) keeps of the environment or of signals.
+
+    job.json     the working directory and the environment variables of the job
+    alive        changed every second while the job works
+    stop         asks the job to stop; it holds how many seconds the job may take to save
+    ended-RANK   how each process ended, unless a signal ended it
 """
 
-import ctypes
-import fcntl
+import json
 import os
+import runpy
 import signal
+import socket
 import sys
+import threading
+import time
+import traceback
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, TextIO
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+BEAT_SECONDS = 1.0
+WITHOUT_A_FOLDER = 60.0
 INTERRUPTED = 130
 
 
+# How a report begins where Pipes has only the job's output for it.
+REPORT = '{"__dagster_pipes'
+
+
+class Heard:
+    """A stream that remembers the last line that was written to it for people."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.last = stream, ""
+
+    def write(self, text: str) -> int:
+        """Write and remember."""
+        lines = [line for line in text.splitlines() if line.strip()]
+        self.last = next((line for line in lines[::-1] if not line.startswith(REPORT)), self.last)
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def main() -> None:
-    """Tie this process to its parent, wait for the lock and become the job."""
-    parent, lock, *command = sys.argv[1:]
+    """Run the module as `python -m` would, and end as it ends."""
+    folder, module = Path(sys.argv[1]), sys.argv[2]
+    told = json.loads((folder / "job.json").read_text())
+    for name, value in told["defaults"].items():
+        os.environ.setdefault(name, value)
+    os.environ.update(told["environment"])
+    name_ranks(os.environ, folder)
+    os.chdir(told["folder"])
     # What a shell's script puts in the background is deaf to interrupts, and so are its children.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
-    if os.getppid() != int(parent):  # it died before the kernel was asked
-        sys.exit(INTERRUPTED)
-    handle = os.open(lock, os.O_RDWR | os.O_CREAT)
-    os.set_inheritable(handle, True)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    os.execvp(command[0], command)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=watch, args=(folder,), daemon=True).start()
+    sys.stderr = heard = Heard(sys.stderr)
+    sys.argv = sys.argv[2:]
+    status, traced = 0, False
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BaseException:
+        traceback.print_exc()
+        status, traced = 1, True
+    # Among several processes a traceback may only say that another one is gone.
+    if not (traced and int(os.environ.get("WORLD_SIZE", "1")) > 1):
+        said = json.dumps({"status": status, "said": heard.last.strip()})
+        put(folder / f"ended-{os.environ.get('RANK', '0')}", said)
+    sys.exit(status)
+
+
+def watch(folder: Path) -> None:
+    """Show that this process lives, and end it when it is asked to stop or its folder is gone."""
+    first = os.environ.get("RANK", "0") == "0"
+    while True:
+        time.sleep(BEAT_SECONDS)
+        try:
+            if first:
+                (folder / "alive").write_text(str(time.monotonic()))
+            grace = float((folder / "stop").read_text())
+        except FileNotFoundError:
+            if folder.exists():
+                continue
+            grace = WITHOUT_A_FOLDER
+        except (OSError, ValueError):  # a network's storage takes a break; half a number
+            continue
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def name_ranks(environment: MutableMapping[str, str], folder: Path) -> None:
+    """Give the tasks that `srun` started together the names that torchrun has for processes."""
+    count = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if count == 1 or "RANK" in environment:
+        return
+    rank, address = environment["SLURM_PROCID"], folder / "address"
+    if rank == "0":
+        put(address, socket.gethostname())
+    while not address.exists():
+        time.sleep(0.2)
+    environment.update(
+        RANK=rank,
+        WORLD_SIZE=str(count),
+        LOCAL_RANK=environment["SLURM_LOCALID"],
+        LOCAL_WORLD_SIZE=str(count // int(environment["SLURM_STEP_NUM_NODES"])),
+        MASTER_ADDR=address.read_text(),
+        MASTER_PORT=str(20000 + int(environment["SLURM_JOB_ID"]) % 20000),
+    )
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file that appears whole."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text)
+    aside.replace(path)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ BASICS = (
     *("TMPDIR", "XDG_*", "COLUMNS", "VIRTUAL_ENV", "CONDA_*", "LD_LIBRARY_PATH", "PYTHON*"),
     *("*_PROXY", "*_proxy", "SSL_CERT_*", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
 )
-# How many threads and which devices, where weights are kept, how processes find each other.
-JOBS = (
+# What is true of this machine only, where a job on another one has its own.
+HERE = (
+    *("CUDA_*", "NVIDIA_*", "ROCR_*", "HIP_*", "SLURM*", "SRUN_*", "RAY_*", "MASTER_*"),
+    *("KUBECONFIG", "SSH_AUTH_SOCK"),
+)
+# How many threads, where weights are kept, how processes find each other.
+ANYWHERE = (
     *("OMP_*", "MKL_*", "OPENBLAS_*", "NUMBA_*", "NUMEXPR_*", "POLARS_*", "ARROW_*"),
-    *("CUDA_*", "NVIDIA_*", "NCCL_*", "GLOO_*", "ROCR_*", "HIP_*", "TORCH*", "PYTORCH_*"),
-    *("HF_*", "HUGGINGFACE_*", "TRANSFORMERS_*", "DIFFUSERS_*", "ACCELERATE_*", "TOKENIZERS_*"),
-    *("SLURM*", "SRUN_*", "RAY_*", "KUBECONFIG", "SSH_AUTH_SOCK", "MASTER_*", "DO_NOT_TRACK"),
-    *("MLFLOW_*", "DAGSTER_PIPES_*"),
+    *("NCCL_*", "GLOO_*", "TORCH*", "PYTORCH_*", "HF_*", "HUGGINGFACE_*", "TRANSFORMERS_*"),
+    *("DIFFUSERS_*", "ACCELERATE_*", "TOKENIZERS_*", "DO_NOT_TRACK", "MLFLOW_*"),
 )
 # Where a judge that is asked in words answers, and its key.
 JUDGE = ("OPENAI_*",)
@@ -30,9 +33,13 @@ def short(environment: Mapping[str, str], names: Sequence[str]) -> dict[str, str
 
     `short({"HOME": "/root", "SALT": "x"}, ())` is `{"HOME": "/root"}`.
     """
-    wanted = (*BASICS, *names)
+    return called(environment, (*BASICS, *names))
+
+
+def called(environment: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return the variables that are called like one of `names`."""
     return {
         key: value
         for key, value in environment.items()
-        if any(fnmatchcase(key, name) for name in wanted)
+        if any(fnmatchcase(key, name) for name in names)
     }

@@ -1,17 +1,19 @@
-"""Jobs that need the GPU, as child processes: this process orchestrates and never loads torch.
+"""Jobs that need the GPU, as processes of their own: this process never loads torch.
 
-A child reports through Dagster Pipes and logs to the MLflow run it is given. What it prints appears
-in the run's own output. A child that died by a signal (out of memory, preempted, killed) is started
-again and goes on from its checkpoint; one that says what is wrong with its input is not.
+A job reports through Dagster Pipes and logs to the MLflow run that it is given. What it prints
+appears in the run's own output. It is a process behind the study's launch prefix
+(`assets.job_process`) or a Kubernetes pod (`assets.pods`). A job that died (out of memory,
+preempted, killed, its machine or connection lost) is started again and goes on from its checkpoint;
+one that says what is wrong with its input is not. A job that is still at work when its orchestrator
+was killed is followed by the next one, not started twice.
 """
 
+import hashlib
+import json
 import logging
 import os
 import signal
-import subprocess
 import sys
-import threading
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +21,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.environment import JOBS, JUDGE, short
+from assets.environment import ANYWHERE, HERE, JUDGE, called, short
+from assets.job_process import JobProcess, behind, clear
 from assets.lake import Lake
 from assets.lineage import plain
 from assets.run import Run
@@ -27,22 +30,38 @@ from assets.study import Study
 
 HOUSE = Path(__file__).resolve().parents[1]
 POOL = "gpu"
-MOST_RETRIES = 2
-# What filled the memory, if another process did, needs a moment to go away.
-PAUSE_SECONDS = 5
-# From "stop" to "stop at once": a step of the optimiser and a checkpoint fit in between.
-PATIENCE_SECONDS = 60
-KEPT_LINES = 20
 # How a shell or a job that caught the signal says SIGINT, SIGKILL and SIGTERM.
 BY_A_SIGNAL = {128 + each: each for each in (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)}
 
 
 class JobFailed(RuntimeError):
-    """The child ended with a reason of its own: trying again would end the same way."""
+    """The job ended with a reason of its own: trying again would end the same way."""
 
 
 class JobDied(RuntimeError):
-    """A signal ended the child before it was done."""
+    """The job was ended before it was done."""
+
+
+class Messages(dg.PipesMessageReader):
+    """Reads what a job reported to a file, once it has ended, whoever started it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def read_messages(self, handler: Any) -> Iterator[dict[str, str]]:
+        """Tell the job the file; then hand over every whole line."""
+        try:
+            yield {"path": str(self.path)}
+        finally:
+            text = self.path.read_text() if self.path.exists() else ""
+            for line in text.splitlines(keepends=True):
+                if line.endswith("\n"):
+                    handler.handle_message(json.loads(line))
+
+    def no_messages_debug_text(self) -> str:
+        """Where the messages should be."""
+        return f"Read messages from {self.path}."
 
 
 def run_job(
@@ -53,40 +72,74 @@ def run_job(
 ) -> tuple[str, dict[str, Any]]:
     """Run `python -m COMMAND` and return what it reported: its data version and its metadata.
 
-    Raises JobFailed with the child's last words, or RetryRequested when a signal ended it.
+    Raises JobFailed with the job's last words, or RetryRequested where it was ended from outside.
     """
-    lock = Lake(study.lake).lock(f"{command[0]}-{context.partition_key}.job")
-    with (
-        system_metrics(run),
-        dg.open_pipes_session(
-            context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
-        ) as session,
-    ):
-        status, words = supervise(
-            [
-                *(sys.executable, "-P", "-m", "assets.child", str(os.getpid()), str(lock)),
-                *launched(study.jobs.launch, command),
-            ],
-            study.path.parent,
-            {
-                **short(os.environ, told_to(study, command)),
-                **run.environment,
-                **session.get_bootstrap_env_vars(),
-                "PYTHONPATH": import_path(),
-            },
-        )
-    said = words[-1].strip() if words else "it said nothing"
-    if status < 0 or status in BY_A_SIGNAL:
-        name = signal.Signals(BY_A_SIGNAL.get(status, -status)).name
-        died = JobDied(f"python -m {command[0]} was ended by {name}: {said}")
-        raise dg.RetryRequested(MOST_RETRIES, PAUSE_SECONDS) from died
-    if status:
+    jobs, stage = study.jobs, context.asset_key.path[-1]
+    folder = Lake(study.lake).folder("jobs", context.partition_key, stage)
+    made_from = json.dumps([list(command), jobs.launch, jobs.image, run.inputs], sort_keys=True)
+    job = JobProcess(folder, hashlib.sha256(made_from.encode()).hexdigest(), jobs.grace)
+    if jobs.image:
+        from assets import pods  # an extra
+
+        clear(folder)
+        job.prepare(study.path.parent, run.environment, travels(study, command))
+        results, why = pods.run(context, jobs, job, command)
+    else:
+        results, why = run_process(context, study, run, job, command)
+    ended = job.ended()
+    clear(folder)
+    if failed := [each for each in ended if each["status"] not in (0, *BY_A_SIGNAL)]:
+        said = failed[0]["said"] or "it said nothing"
         raise JobFailed(f"python -m {command[0]}: {said}")
-    results = session.get_results()
+    if why:
+        died = JobDied(f"python -m {command[0]} was ended {why}")
+        raise dg.RetryRequested(jobs.retries, jobs.pause) from died
     for result in results:
         if isinstance(result, dg.MaterializeResult) and result.data_version is not None:
             return result.data_version.value, plain(result.metadata or {})
     raise JobFailed(f"python -m {command[0]} ended well but reported no data version")
+
+
+def run_process(
+    context: dg.AssetExecutionContext,
+    study: Study,
+    run: Run,
+    job: JobProcess,
+    command: Sequence[str],
+) -> tuple[Sequence[Any], str]:
+    """Run a job behind the launch prefix; return its results and by what it was ended, if it was.
+
+    Raises JobFailed where the prefix's program is not there.
+    """
+    found = job.found()
+    injector = dg.PipesFileContextInjector(str(job.folder / "context"))
+    with (
+        system_metrics(run),
+        dg.open_pipes_session(context, injector, Messages(job.folder / "messages")) as session,
+    ):
+        if found:
+            context.log.info(f"{job.folder} is at work since before; it is followed")
+        else:
+            job.let_others_end(context.log.info)
+            told = {**run.environment, **session.get_bootstrap_env_vars()}
+            job.prepare(study.path.parent, told, travels(study, command))
+            # `-P`: the working directory is the study's folder, whose files are no modules of ours.
+            python = ["env", f"PYTHONPATH={import_path()}", sys.executable, "-P", "-m"]
+            whole = behind(
+                study.jobs.launch, [*python, "assets.child", str(job.folder), *command]
+            )
+            try:
+                job.start(whole, {**short(os.environ, told_to(study, command)), **told})
+            except OSError as error:
+                raise JobFailed(f"jobs.launch: {whole[0]}: {error.strerror}") from None
+        status = job.follow()
+    results = session.get_results()
+    if status == 0 or (status is None and results):
+        return results, ""
+    said = job.words[-1].strip() if job.words else "it said nothing"
+    number = BY_A_SIGNAL.get(status or 0, -(status or 0))
+    by = f"by {signal.Signals(number).name}" if number > 0 else f"with exit status {status}"
+    return results, f"{by}: {said}" if status is not None else f"while nobody followed it: {said}"
 
 
 @contextmanager
@@ -103,23 +156,16 @@ def system_metrics(run: Run) -> Iterator[None]:
         monitor.finish()
 
 
-def launched(launch: Sequence[str], command: Sequence[str]) -> list[str]:
-    """Return a job's whole command line behind a study's prefix.
-
-    `-P`: the working directory is the study's folder, whose own files are no modules of the job.
-    """
-    python = [sys.executable, "-P", "-m", *command]
-    if launch and Path(launch[0]).name in ("accelerate", "torchrun"):
-        # They start Python themselves, unless they are told that they get a whole command.
-        flag = "--no_python" if Path(launch[0]).name == "accelerate" else "--no-python"
-        return [*launch, flag, *python]
-    return [*launch, *python]
-
-
 def told_to(study: Study, command: Sequence[str]) -> list[str]:
     """Return the names of the variables that a job is told; only who asks a judge gets its key."""
     judge = JUDGE if list(command[:2]) == ["evaluation", "ksort"] else ()
-    return [*JOBS, *judge, *study.jobs.environment]
+    return [*HERE, *ANYWHERE, *judge, *study.jobs.environment]
+
+
+def travels(study: Study, command: Sequence[str]) -> dict[str, str]:
+    """Return the variables that a job is told on whatever machine it runs."""
+    names = [name for name in told_to(study, command) if name not in HERE]
+    return called(os.environ, names)
 
 
 def import_path() -> str:
@@ -127,49 +173,6 @@ def import_path() -> str:
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     absolute = [str(Path(each).absolute()) for each in given if each]
     return os.pathsep.join(dict.fromkeys([str(HOUSE), *absolute]))
-
-
-def supervise(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str]
-) -> tuple[int, list[str]]:
-    """Run a child to its end; return its exit status and its last words on stderr.
-
-    environment: all that the child is told; nothing of this process's own is added.
-    When this process is interrupted, the child is too, and is waited for; then it is killed.
-    """
-    child = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=dict(environment),
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # a terminal's Ctrl-C reaches it once, from here
-    )
-    words: deque[str] = deque(maxlen=KEPT_LINES)
-
-    def listen() -> None:
-        assert child.stderr is not None
-        for line in child.stderr:
-            sys.stderr.write(line)
-            if line.strip():
-                words.append(line)
-
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
-    try:
-        status = child.wait()
-    except BaseException:
-        child.send_signal(signal.SIGINT)
-        try:
-            child.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        raise
-    finally:
-        listener.join(timeout=5)
-    return status, list(words)
 
 
 def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:

@@ -196,14 +196,28 @@ class KSort(Section):
 
 
 class Jobs(Section):
-    """launch: a prefix of each job's command, such as ["srun", "--gpus=8"].
+    """How the jobs that need the GPU are started.
 
-    environment: names of variables that the jobs and `alerts.command` see besides those of
-    `assets.environment`, such as ["MODULEPATH", "WANDB_*"].
+    launch: a prefix of each job's command, such as ["srun", "--gpus=8"]. environment: names of
+    variables that the jobs and `alerts.command` see besides those of `assets.environment`, such as
+    ["MODULEPATH", "WANDB_*"]. retries, pause: how often a job that died is started again, and after
+    how many seconds: what filled the memory, if another process did, needs a moment to go away.
+    grace: seconds from "stop" to "stop at once", in which training writes its checkpoint.
+
+    image: with it the jobs run as Kubernetes pods, in `namespace`. resources: of the container,
+    {limits = {"nvidia.com/gpu" = 1}}. pod: the rest of the pod's spec, as Kubernetes writes it:
+    volumes, nodeSelector, tolerations, activeDeadlineSeconds.
     """
 
     launch: list[str] = Field(default_factory=list)
     environment: list[str] = Field(default_factory=list)
+    retries: int = Field(2, ge=0)
+    pause: float = Field(5.0, ge=0)
+    grace: float = Field(60.0, ge=1)
+    image: str | None = Field(None, min_length=1)
+    namespace: str = "default"
+    resources: dict[str, dict[str, str | int | float]] = Field(default_factory=dict)
+    pod: dict[str, Any] = Field(default_factory=dict)
 
 
 class Automation(Section):

@@ -15,7 +15,6 @@ import dagster as dg
 
 from assets.content import known
 from assets.images import changed_on_disk
-from assets.jobs import MOST_RETRIES
 from assets.lake import Lake
 from assets.lineage import DATA_VERSION, current_version, latest, made_from, named
 from assets.movement import moved_since_training
@@ -206,7 +205,7 @@ def look_at_policies(
             said.append(f"{name}: run {run.run_id[:8]} is at work")
         else:
             state[name] = content
-            tags = {WHY: f"{found}, above {above:g}", MAX_RETRIES: str(MOST_RETRIES)}
+            tags = {WHY: f"{found}, above {above:g}", MAX_RETRIES: str(study.jobs.retries)}
             requests.append(dg.RunRequest(partition_key=name, tags=tags))
     if not requests:
         return skipped("; ".join(said), state)

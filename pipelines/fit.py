@@ -55,7 +55,9 @@ def files(study: Study) -> Iterator[Found]:
         except EvaluationError as error:
             yield "ksort.dataset", False, str(error)
     launch = study.jobs.launch
-    if launch and shutil.which(launch[0]) is None:
+    if study.jobs.image and find_spec("dagster_k8s") is None:
+        yield "jobs.image", False, "pods need dagster-k8s: pip install 'arenapo[kubernetes]'"
+    if launch and not study.jobs.image and shutil.which(launch[0]) is None:
         said = f"there is no program {launch[0]}; install it, or change the key"
         yield "jobs.launch", False, said
     configs = [config for config in study.policies.values() if config]

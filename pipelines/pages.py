@@ -117,7 +117,7 @@ class Server:
     def start(self, folder: Path) -> "subprocess.Popen[bytes]":
         """Start it, tied to this process and after an earlier one of its name; folder: of locks."""
         python = [sys.executable, "-P", "-m"]
-        tie = [*python, "assets.child", str(os.getpid()), str(folder / f"{self.name}.lock")]
+        tie = [*python, "pipelines.tied", str(os.getpid()), str(folder / f"{self.name}.lock")]
         return subprocess.Popen(
             [*tie, *python, *self.command], env=dict(self.environment), start_new_session=True
         )

@@ -151,11 +151,19 @@ def small_study(
 
 
 def quick_study(
-    folder: Path, store: Path, change: Callable[[str], str] = str, **fake: object
+    folder: Path,
+    store: Path,
+    change: Callable[[str], str] = str,
+    launch: str = json.dumps([sys.executable, str(STAND_IN)]),
+    jobs: str = "pause = 0",
+    **fake: object,
 ) -> Study:
-    """Write the small study with jobs that take milliseconds; fake: what these do."""
-    launch = f"\n[jobs]\nlaunch = {json.dumps([sys.executable, str(STAND_IN)])}\n"
-    study = small_study(folder, store, lambda text: change(text) + launch)
+    """Write the small study with jobs that take milliseconds.
+
+    launch, jobs: the section [jobs]; fake: what the stand-ins do.
+    """
+    section = f"\n[jobs]\nlaunch = {launch}\n{jobs}\n"
+    study = small_study(folder, store, lambda text: change(text) + section)
     quality = {name: 0.5 + 0.2 * place for place, name in enumerate(study.policies)}
     settings = {"steps": 3, "pause": 0.0, "quality": quality, **fake}
     (folder / "fake.json").write_text(json.dumps(settings))

@@ -233,8 +233,8 @@ def _rank() -> int:
 
 @contextlib.contextmanager
 def _pipes() -> Iterator[Any]:
-    """The Dagster Pipes context when Dagster started this process, else None."""
-    if "DAGSTER_PIPES_CONTEXT" not in os.environ:
+    """The Dagster Pipes context when Dagster started this job; of several processes the first's."""
+    if "DAGSTER_PIPES_CONTEXT" not in os.environ or _rank():
         yield None
         return
     from dagster_pipes import open_dagster_pipes

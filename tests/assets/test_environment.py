@@ -1,10 +1,12 @@
 """What a job is told of the operator's environment: what it needs, and no secret of others."""
 
 import json
+import os
 import sys
 
 from assets.environment import short
-from assets.jobs import supervise, told_to
+from assets.job_process import JobProcess
+from assets.jobs import told_to, travels
 
 HERE = {
     "PATH": "/bin",
@@ -33,9 +35,22 @@ def test_a_job_sees_no_secret_and_only_the_judge_its_key(write_study):
     assert set(training) == set(drawing) == set(judge) - {"OPENAI_API_KEY"}
 
 
-def test_a_child_gets_what_it_is_told_and_nothing_else(tmp_path, monkeypatch):
+def test_what_travels_to_another_machine_is_no_fact_of_this_one(write_study, monkeypatch):
+    study = write_study(lambda text: f'{text}\n[jobs]\nenvironment = ["MODULE*"]\n')
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    for name, value in HERE.items():
+        monkeypatch.setenv(name, value)
+    assert set(travels(study, ["training"])) == {"HF_TOKEN", "MODULEPATH"}
+
+
+def test_a_job_gets_what_it_is_told_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setenv("RATER_SALT", "s3cret")
     code = "import json, os; json.dump(dict(os.environ), open('seen.json', 'w'))"
-    status, _ = supervise([sys.executable, "-c", code], tmp_path, {"PATH": "/bin"})
-    assert status == 0
+    job = JobProcess(tmp_path / "job", "", 1)
+    job.folder.mkdir()
+    job.prepare(tmp_path, {}, {})
+    job.start([sys.executable, "-c", code], {"PATH": "/bin"})
+    assert job.follow() == 0
     assert set(json.loads((tmp_path / "seen.json").read_text())) <= {"PATH", "LC_CTYPE"}
+    assert (job.folder / "job.json").stat().st_mode & 0o077 == 0

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
+from job_log import ROOT, TRAIN, data_version, log_of, pairs
 
 from assets import jobs
 from assets.content import content_hash
@@ -20,22 +20,10 @@ from assets.lake import Lake
 from assets.tracking import Tracking
 from pipelines.launch import Launcher, StageFailed
 
-ROOT = Path(__file__).parents[2]
-TRAIN = """
-import sys
-from dagster import DagsterInstance
-from assets.study import read_study
-from pipelines.launch import Launcher
-with DagsterInstance.local_temp(sys.argv[1]) as instance:
-    launcher = Launcher(read_study(sys.argv[2]), instance, print)
-    launcher.run("train_and_evaluate", ["policy"], "dpo")
-"""
-
 
 @pytest.fixture
-def trainer(write_chain, instance, monkeypatch):
+def trainer(write_chain, instance):
     """Return a function that gives a launcher with a training set, its jobs as it is told."""
-    monkeypatch.setattr(jobs, "PAUSE_SECONDS", 0)
 
     def make(**fake):
         study = write_chain(**fake)
@@ -43,16 +31,6 @@ def trainer(write_chain, instance, monkeypatch):
         return Launcher(study, instance, lambda line: None)
 
     return make
-
-
-def pairs(lake, gaps):
-    """Write a training set with these gaps, and the table of its images."""
-    columns = ("vote_id", "prompt", "image_winner", "image_loser")
-    named = {name: [str(i) for i in range(len(gaps))] for name in columns}
-    split = ["train"] * len(gaps)
-    lake.write("training_set", pl.DataFrame(named | {"gap": gaps, "split": split}))
-    images = {"image": named["image_winner"], "content": named["image_winner"]}
-    lake.write("images", pl.DataFrame(images))
 
 
 def train(launcher):
@@ -82,13 +60,6 @@ def wait_until(true, seconds=120):
         time.sleep(0.05)
 
 
-def log_of(launcher):
-    return [
-        line.partition(" ")[2].partition(" ")[2]
-        for line in (launcher.study.path.parent / "steps.log").read_text().splitlines()
-    ]
-
-
 def statuses(launcher):
     client = Tracking.of(launcher.study).client()
     experiment = client.get_experiment_by_name(launcher.study.name)
@@ -112,11 +83,6 @@ def undisturbed():
     return hashed
 
 
-def data_version(instance):
-    event = instance.get_latest_materialization_event(dg.AssetKey(["small", "policy"]))
-    return event.asset_materialization.tags["dagster/data_version"]
-
-
 def test_a_job_that_was_killed_goes_on_from_its_checkpoint(trainer, instance, undisturbed):
     launcher = trainer(steps=5, dies=["dpo", 2])
     train(launcher)
@@ -135,10 +101,9 @@ def test_a_job_that_says_what_is_wrong_is_not_tried_again(trainer):
     assert statuses(launcher)[0][0] == "FAILED"
 
 
-def test_a_job_that_keeps_dying_says_so_in_the_end(trainer, monkeypatch):
-    monkeypatch.setattr(jobs, "MOST_RETRIES", 0)
+def test_a_job_that_keeps_dying_says_so_in_the_end(trainer):
     with pytest.raises(StageFailed, match="SIGKILL"):
-        train(trainer(steps=5, dies=["dpo", 2]))
+        train(trainer(jobs="retries = 0", steps=5, dies=["dpo", 2]))
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
@@ -154,27 +119,68 @@ def test_cancelled_it_saves_stops_and_is_killed_in_mlflow(trainer, instance, kin
     assert run.is_finished
 
 
-def test_killed_outright_nothing_stays_open_and_the_next_run_goes_on(trainer, instance):
+def test_killed_outright_its_job_goes_on_and_the_next_run_follows_it(
+    trainer, instance, undisturbed
+):
     instance.event_log_storage.set_concurrency_slots(jobs.POOL, 1)
-    launcher = trainer(steps=2000, pause=0.05)
+    launcher = trainer(steps=60, pause=0.05)
     process = training_process(launcher, instance)
     process.kill()
     process.wait()
-    wait_until(lambda: log_of(launcher)[-1].startswith("stops after"))
     (run,) = instance.get_runs()
     assert not run.is_finished
     assert instance.event_log_storage.get_concurrency_info(jobs.POOL).active_slot_count == 1
 
-    done = int(log_of(launcher)[-1].split()[-1])
-    settings = launcher.study.path.parent / "fake.json"
-    settings.write_text(settings.read_text().replace("2000", str(done + 2)))
     launcher.bury()
     assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
     assert [status for status, _ in statuses(launcher)] == ["FAILED"]
     train(launcher)
-    assert log_of(launcher)[-2:] == [f"begins at {done}", f"ends after {done + 2}"]
+    assert log_of(launcher) == ["begins at 0", "ends after 60"]
+    assert data_version(instance) == undisturbed(launcher, 60)
     pool = instance.event_log_storage.get_concurrency_info(jobs.POOL)
     assert (pool.slot_count, pool.active_slot_count) == (1, 0)
+    assert not list((launcher.lake.root / "jobs").glob("*/*/*"))
+
+
+def test_what_ended_well_while_nobody_followed_it_is_not_done_again(
+    trainer, instance, undisturbed
+):
+    launcher = trainer(steps=20, pause=0.05)
+    process = training_process(launcher, instance)
+    process.kill()
+    process.wait()
+    wait_until(lambda: log_of(launcher)[-1] == "ends after 20")
+    launcher.bury()
+    train(launcher)
+    assert log_of(launcher) == ["begins at 0", "ends after 20"]
+    assert data_version(instance) == undisturbed(launcher, 20)
+
+
+def test_what_lost_its_orchestrator_has_the_gpu_until_it_ends(trainer, instance):
+    launcher = trainer(steps=60, pause=0.05)
+    process = training_process(launcher, instance)
+    process.kill()
+    process.wait()
+    launcher.bury()
+    launcher.run("train_and_evaluate", ["policy"], "arenapo")
+    assert log_of(launcher) == ["begins at 0", "ends after 60"] * 2
+    said = (launcher.study.path.parent / "steps.log").read_text().splitlines()
+    assert [line.split()[0] for line in said] == ["dpo", "dpo", "arenapo", "arenapo"]
+
+
+def test_a_job_left_behind_with_other_inputs_is_stopped_first(trainer, instance):
+    launcher = trainer(steps=2000, pause=0.05)
+    process = training_process(launcher, instance)
+    process.kill()
+    process.wait()
+    settings = launcher.study.path.parent / "fake.json"
+    settings.write_text(settings.read_text().replace("2000", "3"))
+    pairs(launcher.lake, [3.0])
+    launcher.bury()
+    train(launcher)
+    begun, stopped, *rest = log_of(launcher)
+    assert (begun, stopped[:11]) == ("begins at 0", "stops after")
+    assert rest == ["begins at 0", "ends after 3"]
 
 
 def test_a_run_that_was_killed_before_it_started_is_closed_and_no_other_is(trainer, instance):
@@ -193,7 +199,7 @@ def test_a_job_can_be_interrupted_where_a_script_runs_the_chain_in_the_backgroun
     deaf = f"""
 import os, signal, subprocess, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-command = [sys.executable, "-m", "assets.child", str(os.getpid()), {str(tmp_path / "lock")!r}]
+command = [sys.executable, "-m", "pipelines.tied", str(os.getpid()), {str(tmp_path / "lock")!r}]
 subprocess.run([*command, sys.executable, "-m", "told"], check=True)
 """
     said = subprocess.run(

@@ -4,6 +4,16 @@ import runpy
 import sys
 from pathlib import Path
 
-place = sys.argv.index("-m") + 1
+place = sys.argv.index("assets.child")
 sys.argv = sys.argv[place:]
-runpy.run_path(str(Path(__file__).parent / f"{sys.argv[0]}.py"), run_name="__main__")
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from assets import child  # noqa: E402
+
+
+def run_stand_in(module: str, **_: object) -> None:
+    runpy.run_path(str(Path(__file__).parent / f"{module}.py"), run_name="__main__")
+
+
+child.runpy.run_module = run_stand_in
+child.main()
