@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from arena.atomic import replacing
 from assets.lake import Lake
 from assets.lineage import SUCH_AS
 from assets.movement import moved_since_training
@@ -16,7 +15,8 @@ from assets.stage import Chain
 from assets.study import Study
 from assets.tables import described
 from assets.tracking import tracked
-from training.pairs import build_pairs
+from training.building import build_pairs
+from training.pairs import write_pairs
 
 
 def training_set_stage(study: Study, chain: Chain) -> list[Any]:
@@ -41,8 +41,7 @@ def training_set_stage(study: Study, chain: Chain) -> list[Any]:
                 seed=study.seed,
                 broken=broken["image"].to_list(),
             )
-            with replacing(lake.table("training_set")) as aside:
-                pq.write_table(pairs, aside)
+            write_pairs(pairs, lake.table("training_set"))
             frame = lake.read("training_set")
             train = frame.filter(pl.col("split") == "train")
             summary = {

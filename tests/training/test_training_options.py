@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training import report
+from training.building import build_pairs
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
 from training.encoding import Source
@@ -21,7 +22,7 @@ from training.inputs import Inputs
 from training.learner import Learner
 from training.loop import Interrupted, train
 from training.model import Model
-from training.pairs import COUNTED, Pairs, PairsError, build_pairs, open_pairs
+from training.pairs import COUNTED, Pairs, PairsError, open_pairs
 from training.processes import Processes
 from training.study_file import data_config, policy_config, read_study
 
