@@ -15,20 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 from training import TrainingError
 
 ObjectiveName = Literal[
-    "sft",
-    "dpo",
-    "fixed_margin",
-    "arenapo",
-    "arenapo_weighted",
-    "arenapo_regression",
-    "ipo",
-    "cdpo",
-    "sdpo",
-    "dmpo",
-    "poly_dpo",
-    "alpha_dpo",
-    "hinge",
-]
+    "sft", "dpo", "fixed_margin", "arenapo", "arenapo_weighted", "arenapo_regression", "ipo",
+    "cdpo", "sdpo", "dmpo", "poly_dpo", "alpha_dpo", "hinge",
+]  # fmt: skip
 # Objectives whose loss does not look at the gap; see `PolicyConfig.reads_gap`.
 WITHOUT_GAPS = frozenset(
     {"sft", "dpo", "fixed_margin", "ipo", "sdpo", "dmpo", "poly_dpo", "alpha_dpo", "hinge"}

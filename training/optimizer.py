@@ -1,6 +1,5 @@
 """The optimiser, its state by name, and its learning rate over the steps."""
 
-import importlib.util
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,21 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.config import ConfigError, PolicyConfig
+from training.config import PolicyConfig
 from training.sharding import slice_like
-
-LIBRARIES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt"}
-
-
-def require_libraries(config: PolicyConfig) -> None:
-    """Raise ConfigError where a library that the configuration needs is not installed."""
-    needed = {f'train.optimizer = "{config.optimizer}"': LIBRARIES.get(config.optimizer)}
-    if config.quantization != "none":
-        needed[f'train.quantization = "{config.quantization}"'] = "bitsandbytes"
-    needed |= {f'train.trackers = ["{name}"]': name for name in config.trackers}
-    for setting, library in needed.items():
-        if library and importlib.util.find_spec(library) is None:
-            raise ConfigError(f"{setting} needs {library}: pip install {library}, or give it up")
 
 
 def make_optimizer(config: PolicyConfig, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
