@@ -86,7 +86,7 @@ class Inputs:
         Each comes with its pairs' positions among `rows`. `reference` are its errors (B, 2), where
         they are known.
         """
-        at_once = self._config.pairs_at_once
+        at_once = 1 if self._config.exact_sums else self._config.pairs_at_once
         buckets = np.array([self._bucket(*both) for both in _images(pairs, rows)], dtype=np.int64)
         found: list[tuple[np.ndarray, Batch]] = []
         for bucket in np.unique(buckets).tolist():

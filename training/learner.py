@@ -16,7 +16,13 @@ from training import objective
 from training.config import PolicyConfig
 from training.families import Family, Texts
 from training.model import Model
-from training.optimizer import learning_rate, load_optimizer, make_optimizer, optimizer_tensors
+from training.optimizer import (
+    ExactSums,
+    learning_rate,
+    load_optimizer,
+    make_optimizer,
+    optimizer_tensors,
+)
 from training.processes import Processes
 from training.sharding import collected, gathered, unshared
 
@@ -47,6 +53,7 @@ class Learner:
         self.device = processes.device
         self.model = Model(config, family, processes)
         self.optimizer = make_optimizer(config, self.model.trained.values())
+        self._exact = ExactSums(self.model.trained.values()) if config.exact_sums else None
         # Half-precision gradients below 6e-8 vanish unless the loss is scaled up before them.
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.beta_dpo = config.beta_dpo
@@ -60,7 +67,8 @@ class Learner:
         neither changes the step.
         """
         trained = self.model.trained.values()
-        size = sum(len(part) for part in parts)
+        # Of this process: the processes' gradients are averaged. Exact ones are summed.
+        size = self.config.batch_size if self._exact else sum(len(part) for part in parts)
         found: list[dict[str, Tensor]] = []
         if self.config.lora_dropout:
             self._start_dropout(step)
@@ -72,6 +80,8 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step)
         self.processes.average(unshared([p.grad for p in trained if p.grad is not None]))
+        if self._exact:
+            self._exact.into_gradients(self.processes)
         self._scaler.unscale_(self.optimizer)
         longest = self.config.max_grad_norm
         norm = gathered(torch.nn.utils.clip_grad_norm_(trained, longest))

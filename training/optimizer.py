@@ -1,5 +1,6 @@
 """The optimiser, its state by name, and its learning rate over the steps."""
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training.config import PolicyConfig
+from training.processes import Processes
 from training.sharding import slice_like
 
 
@@ -31,6 +33,33 @@ def make_optimizer(config: PolicyConfig, weights: Iterable[Tensor]) -> torch.opt
         # strides would not tell the order of their bytes, and a checkpoint would shuffle them.
         weight.data = weight.data.contiguous()
     return AdamW8bit(weights, **keys)
+
+
+class ExactSums:
+    """Sums of the gradients of several backward passes, the same in any order and grouping.
+
+    Each gradient is rounded to a multiple of 2^-48, a whole number of 64 bits: such sums are exact
+    up to 2^15. fp32 sums would depend on their order in the last bits.
+    """
+
+    UNIT = 2.0**48
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self._sums = {weight: torch.zeros_like(weight, dtype=torch.int64) for weight in weights}
+        for weight, total in self._sums.items():
+            weight.register_hook(functools.partial(self._add, total))
+
+    def _add(self, total: Tensor, gradient: Tensor) -> None:
+        total += (gradient.double() * self.UNIT).round().long()
+
+    def into_gradients(self, processes: Processes) -> None:
+        """Put the sums over all processes in place of the gradients, and start anew at nothing."""
+        for weight, total in self._sums.items():
+            processes.sum(total)
+            if weight.grad is not None:
+                exact = (total.double() / self.UNIT).to(weight.dtype)
+                weight.grad = exact.where(weight.grad.isfinite(), weight.grad)
+            total.zero_()
 
 
 def learning_rate(config: PolicyConfig, step: int) -> float:

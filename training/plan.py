@@ -237,7 +237,8 @@ def _memory(config: PolicyConfig, cost: Cost, processes: int) -> dict[str, int]:
     half, lora, sft = (
         DTYPES[config.precision].itemsize, config.adaptation == "lora", config.objective == "sft"
     )  # fmt: skip
-    part = min(config.pairs_at_once, config.batch_size // processes)
+    at_once = 1 if config.exact_sums else config.pairs_at_once
+    part = min(at_once, config.batch_size // processes)
     frozen = cost.weights - cost.trained if lora else 0
     reference = 0
     if config.reference_decay:
@@ -250,6 +251,7 @@ def _memory(config: PolicyConfig, cost: Cost, processes: int) -> dict[str, int]:
         "autocast's copies of the weights": 0 if lora or half == 4 else cost.trained * half,
         "running mean of the weights": cost.trained * 4 if config.ema_decay else 0,
         "reference": reference,
+        "exact sums of the gradients": cost.trained * 8 if config.exact_sums else 0,
         "gradients on their way to the others": cost.trained * 4 if processes > 1 else 0,
         f"activations, {part} pairs at once": cost.kept * (1 if sft else 2) * part,
         "reserved (assumed)": RESERVED,
