@@ -15,7 +15,7 @@ from assets.stage import Chain
 from assets.study import Study
 from assets.tables import described
 from assets.tracking import tracked
-from training.pairs import build_pairs
+from training.building import build_pairs
 
 
 def training_set_stage(study: Study, chain: Chain) -> list[Any]:

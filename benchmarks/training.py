@@ -274,7 +274,7 @@ def our_step(
     from training.families import open_family
     from training.inputs import Inputs
     from training.learner import Learner
-    from training.order import step_generator
+    from training.order import Turns, step_generator
     from training.pairs import open_pairs
     from training.processes import Processes
 
@@ -295,7 +295,7 @@ def our_step(
     def step(i: int, rows: np.ndarray) -> None:
         draws = inputs.new_draws(pairs, rows, step_generator(0, i, device))
         known_errors = reference[rows] if known else None
-        parts = inputs.parts(pairs, rows, draws, reference=known_errors)
+        parts = inputs.parts(pairs, rows, draws, Turns.plain(0 * rows), known_errors)
         learner.step(i, [part for _, part in parts])
 
     return step

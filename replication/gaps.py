@@ -14,7 +14,8 @@ from arena.gaps.joint import joint_gaps
 from arena.gaps.pairwise import capability_gaps, pairwise_gaps
 from arena.ratings.table import estimator
 from replication.world import WORLDS, Arena, World, hold_arena
-from training.pairs import build_pairs, write_pairs
+from training.building import build_pairs
+from training.pairs import write_pairs
 
 # clipped: the capability gap cut at 0 where the weaker model won. The oracle's column is the true
 # difference where the vote was right, and negative where it was a slip, as a signed joint gap's is.

@@ -148,7 +148,9 @@ def _pairs_file(study: dict[str, Any], data: DataConfig, out: Path) -> Path:
         raise TrainingError(f"training_set.pairs: there is no file {data.pairs}")
     _say(f"{data.pairs} is not there yet: building the pairs from the votes")
     try:
-        table = _build_from_votes(study, data.held_out, data.split_seed)
+        from training.building import pairs_of_study
+
+        table = pairs_of_study(study, data.held_out, data.split_seed)
     except TrainingError:
         raise
     except (ValueError, KeyError, OSError, ImportError) as error:
@@ -156,33 +158,6 @@ def _pairs_file(study: dict[str, Any], data: DataConfig, out: Path) -> Path:
     path = out / "training_set.parquet"
     pairs.write_pairs(table, path)
     return path
-
-
-def _build_from_votes(study: dict[str, Any], held_out: float, seed: int) -> Any:
-    """Read the study's votes, rate its models and return the pairs: the pipeline's first stages.
-
-    For a training job that is started without the pipeline. `study` is `read_study`'s.
-    """
-    from arena.gaps.table import gaps_by
-    from arena.ratings.table import estimator
-    from arena.votes.read import read_votes
-    from arena.votes.sources import present
-
-    votes_section = dict(study["votes"])
-    arena_section = dict(study.get("arena", {}))
-    gap_section = dict(study.get("gap", {}))
-    told = ("format", "columns", "outcomes", "dimension")
-    votes = read_votes(
-        present(votes_section["sources"]),
-        images="ids" if "images" in votes_section else "resolved",
-        **{key: votes_section[key] for key in told if key in votes_section},
-        salt=os.environ.get(votes_section.get("rater_salt", "")),
-        image_roots=[Path(root) for root in votes_section.get("image_roots", [])],
-    ).votes
-    ratings = estimator(arena_section.pop("estimator", "trueskill"), **arena_section).fit(votes)
-    gap_section.pop("estimator", None)
-    gaps, _ = gaps_by(study_file.gap_estimators(study), votes, ratings, **gap_section)
-    return pairs.build_pairs(votes.to_arrow(), gaps.to_arrow(), held_out, seed)
 
 
 class _Progress:

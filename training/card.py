@@ -59,11 +59,10 @@ def write_card(
     held_out = {k.removeprefix("held_out_"): v for k, v in result.items() if "held_out_" in k}
     scores = [f"{k} {v:.4g}" for k, v in held_out.items() if isinstance(v, float)]
     spread = f", spread to {config.margin_spread:g} means" if config.margin_spread else ""
-    gaps = {
-        "arenapo": " Each pair carries its gap: the expected difference of its two images' "
-        "quality, inferred from the arena of the models that drew them, "
-        f"divided by the mean{spread}."
-    }
+    gaps = (
+        " Each pair carries its gap: the expected difference of its two images' quality, inferred "
+        f"from the arena of the models that drew them, divided by the mean{spread}."
+    )
     rows = [f"| {key} | {value} |" for key, value in asdict(config).items() if key != "base"]
     header = ModelCardData(
         library_name="diffusers",
@@ -81,7 +80,7 @@ def write_card(
         usage=usage,
         pairs=result["pairs"],
         held_out_pairs=result["held_out_pairs"],
-        gaps=gaps.get(config.objective.partition("_")[0], ""),
+        gaps=gaps if config.objective.startswith("arenapo") else "",
         pairs_digest=origin["pairs"][:16],
         images_digest=origin["images"]["digest"][:16],
         base_digest=origin["base model"][:16],

@@ -132,8 +132,8 @@ class RunFolder:
         """Return the weights that `save_best` kept."""
         return _OnDisk(self._best) if self._best.exists() else None
 
-    def load(self, steps: int, *, writes: bool = True) -> Checkpoint | None:
-        """Return the last checkpoint or None. Raises CheckpointError when it is past `steps`.
+    def load(self, steps: int, *, writes: bool = True) -> Checkpoint:
+        """Return the last checkpoint, or one of no step. Raises CheckpointError past `steps`.
 
         Lines of metrics.jsonl past it are cut off, where this process `writes` them: those steps
         will be taken again.
@@ -142,7 +142,7 @@ class RunFolder:
         if not paths:
             if writes:
                 self.metrics.unlink(missing_ok=True)
-            return None
+            return Checkpoint(0, 0.0, {})
         with safe_open(paths[-1], "pt") as file:
             state = file.metadata()
         step = int(state["step"])

@@ -15,20 +15,9 @@ from typing import Any, Literal, get_args, get_origin
 from training import TrainingError
 
 ObjectiveName = Literal[
-    "sft",
-    "dpo",
-    "fixed_margin",
-    "arenapo",
-    "arenapo_weighted",
-    "arenapo_regression",
-    "ipo",
-    "cdpo",
-    "sdpo",
-    "dmpo",
-    "poly_dpo",
-    "alpha_dpo",
-    "hinge",
-]
+    "sft", "dpo", "fixed_margin", "arenapo", "arenapo_weighted", "arenapo_regression", "ipo",
+    "cdpo", "sdpo", "dmpo", "poly_dpo", "alpha_dpo", "hinge",
+]  # fmt: skip
 # Objectives whose loss does not look at the gap; see `PolicyConfig.reads_gap`.
 WITHOUT_GAPS = frozenset(
     {"sft", "dpo", "fixed_margin", "ipo", "sdpo", "dmpo", "poly_dpo", "alpha_dpo", "hinge"}
@@ -39,7 +28,7 @@ WITHOUT_GAPS = frozenset(
 FREE = frozenset(
     {"steps", "checkpoint_every", "log_every", "sample_every", "validate_every", "patience"}
     | {"compile", "attention", "shard", "pairs_at_once", "gradient_checkpointing", "trackers"}
-    | {"base", "revision", "offload_encoders"}
+    | {"base", "revision", "offload_encoders", "exact_sums"}
 )
 Adaptation = Literal["lora", "full"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -115,6 +104,9 @@ class PolicyConfig:
     """`adamw_8bit` keeps the moments in 8 bits (bitsandbytes): 2 bytes a weight instead of 8.
     `adafactor` (arXiv 1804.04235) keeps rows' and columns' sums; `prodigy` (arXiv 2306.06101,
     prodigyopt) finds its rate itself: give it learning_rate = 1."""
+    exact_sums: bool = False
+    """Take pairs one at a time and sum their gradients as whole numbers, so that on a CPU neither
+    pairs_at_once nor the number of processes changes a bit (slower: docs/guide/training.md)."""
     max_grad_norm: float = field(default=1.0, metadata={"above": 0})
     """The gradient is scaled down to this norm when it is longer (1.0 in Diffusion-DPO)."""
 
@@ -209,6 +201,12 @@ class PolicyConfig:
             raise ConfigError(
                 "train.reference_decay moves the reference, so its errors cannot be known "
                 "beforehand: set train.reference_draws = 0"
+            )
+        if self.exact_sums and (self.lora_dropout or self.shard or self.precision == "fp16"):
+            raise ConfigError(
+                "train.exact_sums = true does not go with train.lora_dropout, whose masks are of "
+                'each process, nor with train.shard or train.precision = "fp16": give one of them '
+                "up"
             )
         if self.quantization != "none" and self.adaptation == "full":
             raise ConfigError(

@@ -7,9 +7,10 @@ will show are read and encoded. Every policy and study that shares them shares t
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from arena.atomic import replacing
 from training import TrainingError
 from training.families import Family
 from training.processes import Processes
-from training.store import Rows, Say, Store, announce
+from training.store import Say, Store, announce
 from training.views import ImageError, Picture, Shape, View, pixels_of, size_of
 
 SHARD_ROWS = 1024
@@ -51,149 +52,158 @@ def pictures(source: Source, images: Sequence[str]) -> dict[str, Picture]:
     """
     folder = source.cache / "digests" / _stamp(source.images)
     known: dict[str, Picture] = {}
+    notes: set[Path] = set()
 
-    def remember() -> None:
-        for note in sorted(folder.glob("*.json")):
+    # A file may change by itself, a parquet's rows with the parquet.
+    keys = {i: i if source.images else f"{i} {_stamp(Path(i))}" for i in images}
+
+    def missing() -> list[str]:
+        for note in set(folder.glob("*.json")) - notes:
             kept = json.loads(note.read_text())
             known.update({name: Picture(*of) for name, of in kept.items()})
+            notes.add(note)
+        return _in_order([image for image, key in keys.items() if key not in known], source.images)
 
-    def key(image: str) -> str:  # a file may change by itself, a parquet's rows with the parquet
-        return image if source.images else f"{image} {_stamp(Path(image))}"
+    def read(mine: list[str], all_missing: int) -> None:
+        for part in _parts(_contents(mine, source.images), READ_AT_ONCE):
+            found = {keys[image]: (hashlib.sha256(content).hexdigest(), *size_of(image, content))
+                     for image, content in part}  # fmt: skip
+            name = hashlib.sha256("\n".join(found).encode()).hexdigest()
+            with replacing(folder / f"{name}.json") as aside:
+                aside.write_text(json.dumps(found))
 
-    remember()
-    missing = [image for image in images if key(image) not in known]
-    source.processes.wait()  # until all know what is missing
-    mine = _share(_in_order(missing, source.images), source.processes)
-    for part in _parts(_contents(mine, source.images), READ_AT_ONCE):
-        found = {key(image): (hashlib.sha256(content).hexdigest(), *size_of(image, content))
-                 for image, content in part}  # fmt: skip
-        name = hashlib.sha256("\n".join(found).encode()).hexdigest()
-        with replacing(folder / f"{name}.json") as aside:
-            aside.write_text(json.dumps(found))
-    source.processes.wait()
-    remember()
-    if any(key(image) not in known for image in images):  # nodes that share no disk
-        return pictures(_alone(source), images)
-    return {image: known[key(image)] for image in images}
+    _complete(source, missing, read)
+    return {image: known[key] for image, key in keys.items()}
 
 
-def latents(source: Source, shown: Sequence[tuple[str, Picture]], shape: Shape, view: View) -> Rows:
-    """Return the latent (c, h, w) of every image in one shape and one view, in order.
+def latents(source: Source, shown: Mapping[str, Picture], shape: Shape, view: View) -> Store:
+    """Return a store with the latent (c, h, w) of every image in one shape and one view.
 
-    The VAE is loaded only when a latent is missing. Raises ImageError naming an image that cannot
-    be decoded.
+    A latent is under its picture's digest. The VAE is loaded only when one is missing. Raises
+    ImageError naming an image that cannot be decoded.
     """
-    family, height, width = source.family, *shape
+    family, dtype, (height, width) = source.family, source.latent_dtype, shape
     size = str(height) if height == width else f"{height}x{width}"
-    kind = f"{family.digest('vae')[:16]}-{size}-{_name(source.latent_dtype)}{view}"
+    kind = f"{family.digest('vae')[:16]}-{size}-{_name(dtype)}{view}"
     store = Store(source.cache / "latents" / kind)
-    missing = {picture.digest: image for image, picture in shown if picture.digest not in store}
-    source.processes.wait()  # until all know what is missing
-    if missing:
-        row = int(np.prod(family.latent_shape(*shape))) * source.latent_dtype.itemsize
-        what = f"{len(missing)} images at {width} x {height}"
-        announce(what, row * len(missing), store.folder, source.say)
+
+    def missing() -> list[str]:
+        store.refresh()
+        lacks = {p.digest: image for image, p in shown.items() if p.digest not in store}
+        return _in_order(list(lacks.values()), source.images)
+
+    def encode(mine: list[str], all_missing: int) -> None:
+        row = math.prod(family.latent_shape(*shape)) * dtype.itemsize
+        what = f"{all_missing} images at {width} x {height}"
+        announce(what, row * all_missing, store.folder, source.say)
         _tell_of_another_vae(store.folder, source.say)
-        ordered = _in_order(list(missing.values()), source.images)
-        by_image = {image: digest for digest, image in missing.items()}
-        mine = _share(ordered, source.processes)
-        _encode_images(source, store, mine, by_image, shape, view)
-    source.processes.wait()
-    store.refresh()
-    if any(picture.digest not in store for _, picture in shown):  # nodes that share no disk
-        return latents(_alone(source), shown, shape, view)
-    return store.select([picture.digest for _, picture in shown])
+        _encode_images(source, store, {image: shown[image].digest for image in mine}, shape, view)
+
+    _complete(source, missing, encode)
+    return store
 
 
-def prompt_embeddings(source: Source, prompts: Sequence[str]) -> tuple[Rows, ...]:
-    """Return every prompt's embeddings, in order: one Rows for each of `family.embeddings`."""
-    names = [hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts]
-    return _embeddings(source, dict(zip(names, prompts, strict=True)), names)
+def embeddings(source: Source, prompts: Iterable[str | None]) -> tuple[Store, ...]:
+    """Return stores with every prompt's embeddings, one for each of `family.embeddings`.
 
-
-def unprompted_embeddings(source: Source) -> tuple[Rows, ...]:
-    """Return what the pipeline guides against where it is given no negative prompt."""
-    return _embeddings(source, {"unprompted": None}, ["unprompted"])
-
-
-def _embeddings(
-    source: Source, wanted: dict[str, str | None], names: Sequence[str]
-) -> tuple[Rows, ...]:
-    """Return the embeddings of `names`; `wanted` has the prompt of each, None for no prompt.
-
-    The text encoders are loaded only where one is missing, and go through a few prompts at a time.
+    A prompt is under `prompt_name`; None is what the pipeline guides against where it is given no
+    negative prompt. The text encoders are loaded only where one is missing.
     """
-    family = source.family
+    family, wanted = source.family, {prompt_name(prompt): prompt for prompt in prompts}
     told = hashlib.sha256(repr(sorted(family.encoding.items())).encode()).hexdigest()[:8]
     kind = f"{family.digest(*family.texts)[:16]}-{told}-{_name(source.text_dtype)}"
-    stores = [Store(source.cache / "prompts" / kind / name) for name in family.embeddings]
-    # The last store is written last: what is in it is in all of them.
-    missing = [name for name in wanted if name not in stores[-1]]
-    source.processes.wait()  # until all know what is missing
-    if mine := _share(missing, source.processes):
-        _encode_prompts(source, stores, {name: wanted[name] for name in mine})
-    source.processes.wait()
-    for store in stores:
-        store.refresh()
-    if any(name not in stores[-1] for name in wanted):  # nodes that share no disk
-        return _embeddings(_alone(source), wanted, names)
-    return tuple(store.select(names) for store in stores)
+    stores = tuple(Store(source.cache / "prompts" / kind / name) for name in family.embeddings)
+
+    def missing() -> list[str]:
+        for store in stores:
+            store.refresh()
+        # The last store is written last: what is in it is in all of them.
+        return [name for name in wanted if name not in stores[-1]]
+
+    def encode(mine: list[str], all_missing: int) -> None:
+        _encode_prompts(source, stores, [wanted[name] for name in mine])
+
+    _complete(source, missing, encode)
+    return stores
 
 
-def _encode_prompts(source: Source, stores: list[Store], wanted: dict[str, str | None]) -> None:
-    folder, device = stores[0].folder.parent, source.processes.device
+def prompt_name(prompt: str | None) -> str:
+    """Return the name of a prompt's embeddings in their stores."""
+    return "unprompted" if prompt is None else hashlib.sha256(prompt.encode()).hexdigest()
+
+
+def _complete(
+    source: Source, missing: Callable[[], list[str]], make: Callable[[list[str], int], None]
+) -> None:
+    """Have what is `missing` made: each process `make`s its run of it, told of how many in all.
+
+    Nodes that share no disk then still lack what the others made: each makes all for itself.
+    """
+
+    def take_part(processes: Processes) -> list[str]:
+        lacking = missing()
+        processes.wait()  # until all know what is missing
+        if lacking:
+            make(_share(lacking, processes), len(lacking))
+        processes.wait()
+        return missing()
+
+    left = take_part(source.processes)
+    if left and source.processes.count > 1:
+        left = take_part(source.processes.of_node())
+    if left:
+        raise TrainingError(f"cache.root: what was written into {source.cache} cannot be read back")
+
+
+def _encode_prompts(source: Source, stores: Sequence[Store], prompts: list[str | None]) -> None:
+    """Encode a few prompts at a time, write a shard at a time."""
+    if not prompts:
+        return
+    device, dtype = source.processes.device, source.text_dtype
     encoder = source.family.prompt_encoder(device, offload=source.offload)
-    texts = [text for text in wanted.values() if text is not None]
-    if texts and (cut := sum(encoder.cut(texts[i : i + 1024]) for i in range(0, len(texts), 1024))):
+    texts = [prompt for prompt in prompts if prompt is not None]
+    if cut := sum(encoder.cut(part) for part in _parts(texts, 1024)):
         source.say(f"{cut} of {len(texts)} prompts are longer than the text encoder reads: cut off")
+    parts: list[list[Any]] = [*_parts(texts, PROMPTS_AT_ONCE), *[[None]] * (None in prompts)]
     ready: dict[str, tuple[Tensor, ...]] = {}
-    for i, part in enumerate(_parts(list(wanted), PROMPTS_AT_ONCE)):
-        if wanted[part[0]] is None:
-            found = [encoder.unprompted()]
-        else:
-            found = encoder.encode([wanted[name] or "" for name in part])
-        ready |= {name: tuple(t.to("cpu", source.text_dtype) for t in tensors)
-                  for name, tensors in zip(part, found, strict=True)}  # fmt: skip
-        if not i:
-            row = sum(t.numel() for t in ready[part[0]]) * source.text_dtype.itemsize
-            announce(f"{len(wanted)} prompts", row * len(wanted), folder, source.say)
-        if len(ready) >= SHARD_ROWS or part[-1] == list(wanted)[-1]:
+    for part in parts:
+        found = [encoder.unprompted()] if part == [None] else encoder.encode(part)
+        for prompt, tensors in zip(part, found, strict=True):
+            ready[prompt_name(prompt)] = tuple(each.to("cpu", dtype) for each in tensors)
+        if part is parts[0]:
+            row = sum(each.numel() for each in next(iter(ready.values()))) * dtype.itemsize
+            where = stores[0].folder.parent
+            announce(f"{len(prompts)} prompts", row * len(prompts), where, source.say)
+        if len(ready) >= SHARD_ROWS or part is parts[-1]:
             for number, store in enumerate(stores):
-                store.add(list(ready), [tensors[number] for tensors in ready.values()])
+                store.add({name: tensors[number] for name, tensors in ready.items()})
             ready = {}
 
 
 def _encode_images(
-    source: Source,
-    store: Store,
-    images: Sequence[str],
-    digests: dict[str, str],
-    shape: Shape,
-    view: View,
+    source: Source, store: Store, digests: dict[str, str], shape: Shape, view: View
 ) -> None:
     """Decode in a pool, encode a batch at a time, write a shard at a time."""
-    if not images:
+    if not digests:
         return
     encoder = source.family.image_encoder(source.processes.device)
     at_once = min(64, max(1, BATCH_PIXELS // (shape[0] * shape[1])))
-    names: list[str] = []
-    rows: list[Tensor] = []
+    ready: dict[str, Tensor] = {}
     done = 0
 
-    def decode(item: tuple[str, bytes]) -> tuple[str, Tensor]:
-        return digests[item[0]], pixels_of(*item, shape, view, digests[item[0]])
+    def decode(item: tuple[str, bytes]) -> Tensor:
+        return pixels_of(*item, shape, view, digests[item[0]])
 
     with ThreadPoolExecutor(8, "decode") as pool:
-        for batch in _parts(_contents(images, source.images), at_once):
-            found = list(pool.map(decode, batch))
-            encoded = encoder(torch.stack([pixels for _, pixels in found]))
-            names += [digest for digest, _ in found]
-            rows += list(encoded.to("cpu", source.latent_dtype))
+        for batch in _parts(_contents(digests, source.images), at_once):
+            encoded = encoder(torch.stack(list(pool.map(decode, batch))))
+            rows = encoded.to("cpu", source.latent_dtype)
+            ready |= {digests[image]: row for (image, _), row in zip(batch, rows, strict=True)}
             done += len(batch)
-            if len(names) >= SHARD_ROWS or done == len(images):
-                store.add(names, rows)
-                source.say(f"{done} of {len(images)} images encoded")
-                names, rows = [], []
+            if len(ready) >= SHARD_ROWS or done == len(digests):
+                store.add(ready)
+                source.say(f"{done} of {len(digests)} images encoded")
+                ready = {}
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -211,13 +221,6 @@ def _share(items: Sequence[str], processes: Processes) -> list[str]:
     """Return this process's run of items: neighbours in a file are read by one process."""
     cuts = np.linspace(0, len(items), processes.count + 1).round().astype(int)
     return list(items[cuts[processes.rank] : cuts[processes.rank + 1]])
-
-
-def _alone(source: Source) -> Source:
-    """The same source for a node by itself, whose processes do all that it lacks."""
-    if source.processes.count == 1:
-        raise TrainingError(f"cache.root: what was written into {source.cache} cannot be read back")
-    return replace(source, processes=source.processes.of_node())
 
 
 def _tell_of_another_vae(folder: Path, say: Say) -> None:

@@ -7,39 +7,22 @@ numbers are drawn however many processes share the batch.
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.config import PolicyConfig
-from training.encoding import (
-    Source,
-    latents,
-    pictures,
-    prompt_embeddings,
-    unprompted_embeddings,
-)
+from training.encoding import Source, embeddings, latents, pictures, prompt_name
 from training.families import Family, Texts
 from training.learner import Batch
 from training.order import Turns, named_generator
 from training.pairs import Pairs
-from training.store import Rows
-from training.views import Shape, View
+from training.views import Picture, Shape, views_of
 
 Draws = tuple[Tensor, Tensor]
 """Noise (B, cells) and times (B,) of B pairs; a pair takes of its noise what its shape needs."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Images in one shape and one view."""
-
-    rows: Rows
-    index: dict[int, int]  # of the training set's images into rows
-    sizes: np.ndarray  # (n, 6) original height and width, crop's top and left, shape
 
 
 class Inputs:
@@ -54,88 +37,65 @@ class Inputs:
         used: Sequence[tuple[Pairs, np.ndarray]],
     ) -> None:
         """Encode what the pairs at some rows show; each of `used` is pairs and their rows."""
-        self._config, self._family = config, source.family
-        self._device, self._say = source.processes.device, source.say
-        taken = [pairs.rows(rows) for pairs, rows in used]
-        both = [np.stack([each.winner, each.loser], axis=1).reshape(-1) for each in taken]
-        order = np.array(list(dict.fromkeys(np.concatenate(both).tolist())), dtype=np.int64)
-        found = pictures(source, [images[i] for i in order])
-        self._pictures = {i: found[images[i]] for i in order.tolist()}
-        self.shapes = shapes_of(source.family, config)
-        self._views = views_of(config)
+        self._config, self._family, self._prompts = config, source.family, prompts
+        self._device = source.processes.device
+        self.shapes, self._views = shapes_of(source.family, config), views_of(config)
         self._cells = max(math.prod(source.family.latent_shape(*shape)) for shape in self.shapes)
+        pairs = [both for each, rows in used for both in _images(each, rows)]
+        shown = dict.fromkeys(image for both in pairs for image in both)
+        found = pictures(source, [images[i] for i in shown])
+        self._pictures = {i: found[images[i]] for i in shown}
         if not config.buckets:
-            self._tell_of_what_is_cut()
-        wanted: dict[int, dict[int, None]] = {}
-        for each in taken:
-            for winner, loser in zip(each.winner.tolist(), each.loser.tolist(), strict=True):
-                members = wanted.setdefault(self._bucket(winner, loser), {})
-                members |= {winner: None, loser: None}
-        self._shown = {
-            (bucket, number): self._encode(source, images, list(members), bucket, view)
-            for bucket, members in sorted(wanted.items())
+            self._tell_of_what_is_cut(source)
+        wanted: dict[int, dict[str, Picture]] = {}
+        for both in pairs:
+            of_bucket = wanted.setdefault(self._bucket(*both), {})
+            of_bucket.update({images[i]: self._pictures[i] for i in both})
+        self._latents = {
+            (bucket, number): latents(source, of_bucket, self.shapes[bucket], view)
+            for bucket, of_bucket in sorted(wanted.items())
             for number, view in enumerate(self._views)
         }
-        ids = list(dict.fromkeys(np.concatenate([each.prompt for each in taken]).tolist()))
-        self._prompts = {prompt: row for row, prompt in enumerate(ids)}
-        self._texts = prompt_embeddings(source, [prompts[i] for i in ids])
-        self._empty = prompt_embeddings(source, [""]) if config.drop_prompts else None
-        self._unprompted = unprompted_embeddings(source) if config.sample_every else ()
+        ids = dict.fromkeys(i for each, rows in used for i in each.prompt[rows].tolist())
+        texts: list[str | None] = [prompts[i] for i in ids]
+        texts += [""] * bool(config.drop_prompts) + [None] * bool(config.sample_every)
+        self._texts = embeddings(source, texts)
 
     def images_digest(self, pairs: Pairs, rows: np.ndarray) -> str:
         """SHA-256 over the bytes of the images of the pairs at `rows`, in their order."""
         digest = hashlib.sha256()
-        for winner, loser in _images(pairs, rows):
-            digest.update(f"{self._pictures[winner].digest}{self._pictures[loser].digest}".encode())
+        for both in _images(pairs, rows):
+            digest.update("".join(self._pictures[image].digest for image in both).encode())
         return digest.hexdigest()
 
     def fingerprint(self, pairs: Pairs, rows: np.ndarray) -> np.ndarray:
         """Eight bytes (n,) that tell the images of each of the pairs at `rows`."""
-        texts = (self._pictures[winner].digest + self._pictures[loser].digest
-                 for winner, loser in _images(pairs, rows))  # fmt: skip
-        cut = (hashlib.sha256(text.encode()).digest()[:8] for text in texts)
-        return np.array([int.from_bytes(each, "big") for each in cut], dtype=np.uint64)
-
-    def turns(self, pairs: Pairs, rows: np.ndarray, times: np.ndarray) -> Turns:
-        """Return how pairs at `rows` (B,) are shown that were shown `times` (B,) before."""
-        config, votes = self._config, pairs.vote_id[rows]
-
-        def happens(what: str, probability: float) -> np.ndarray:
-            if not probability:
-                return np.zeros(len(rows), dtype=bool)
-            names = (f"{config.seed}/{v}/{t}/{what}"
-                     for v, t in zip(votes, times.tolist(), strict=True))  # fmt: skip
-            drawn = [int.from_bytes(hashlib.sha256(n.encode()).digest()[:7], "big") for n in names]
-            return np.array(drawn) < probability * 2**56
-
-        mirrored = [happens(f"{side} mirrored", config.mirror / 2) for side in ("winner", "loser")]
-        view = (times % config.crops)[:, None] * (1 + config.mirror) + np.stack(mirrored, axis=1)
-        draw = times % max(1, config.reference_draws)
-        return Turns(draw, view, happens("prompt", config.drop_prompts))
+        digests = (self.images_digest(pairs, rows[i : i + 1]) for i in range(len(rows)))
+        return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
 
     def parts(
         self,
         pairs: Pairs,
         rows: np.ndarray,
         draws: Draws,
-        turns: Turns | None = None,
+        turns: Turns,
         reference: Tensor | None = None,
     ) -> list[tuple[np.ndarray, Batch]]:
         """Return the pairs at `rows` as batches of one shape, of up to `pairs_at_once` pairs.
 
-        Each comes with its pairs' positions among `rows`. Without `turns` they are shown in the
-        first view, and no prompt is dropped.
+        Each comes with its pairs' positions among `rows`. `reference` are its errors (B, 2), where
+        they are known.
         """
+        at_once = 1 if self._config.exact_sums else self._config.pairs_at_once
         buckets = np.array([self._bucket(*both) for both in _images(pairs, rows)], dtype=np.int64)
         found: list[tuple[np.ndarray, Batch]] = []
         for bucket in np.unique(buckets).tolist():
             members = np.flatnonzero(buckets == bucket)
-            for start in range(0, len(members), self._config.pairs_at_once):
-                at = members[start : start + self._config.pairs_at_once]
+            for start in range(0, len(members), at_once):
+                at = members[start : start + at_once]
                 given = (draws[0][at], draws[1][at])
-                shown = None if turns is None else turns.rows(at)
-                known = None if reference is None else reference[at]
-                part = self._part(pairs.rows(rows[at]), bucket, given, shown, known)
+                known = None if reference is None else self._move(reference[at])
+                part = self._part(pairs.rows(rows[at]), bucket, given, turns.rows(at), known)
                 found.append((at, part))
         return found
 
@@ -147,12 +107,11 @@ class Inputs:
 
     def fixed_draws(self, pairs: Pairs, rows: np.ndarray, draws: np.ndarray, seed: int) -> Draws:
         """Noise and time number `draws` (B,) of each vote, drawn on the CPU: the same anywhere."""
-        noises, times = [], []
-        tokens = self.tokens(pairs, rows)
-        for vote, draw, count in zip(pairs.vote_id[rows], draws.tolist(), tokens, strict=True):
-            generator = named_generator(f"{seed}/{vote}/{draw}", torch.device("cpu"))
-            noises.append(torch.randn((1, self._cells), generator=generator))
-            times.append(self._family.process.draw([count], generator, torch.device("cpu")))
+        cpu, found = torch.device("cpu"), []
+        for row, draw in zip(rows, draws.tolist(), strict=True):
+            generator = named_generator(f"{seed}/{pairs.vote_id[row]}/{draw}", cpu)
+            found.append(self.new_draws(pairs, np.array([row]), generator))
+        noises, times = zip(*found, strict=True)
         return torch.cat(noises), torch.cat(times)
 
     def tokens(self, pairs: Pairs, rows: np.ndarray) -> list[int]:
@@ -160,61 +119,41 @@ class Inputs:
         shapes = (self.shapes[self._bucket(*both)] for both in _images(pairs, rows))
         return [self._family.tokens(self._family.latent_shape(*shape)) for shape in shapes]
 
-    def texts(self, prompts: Sequence[int], dropped: np.ndarray | None = None) -> Texts:
-        """Return the embeddings of some prompts, on the host, padded to the longest of them."""
-        at = np.array([self._prompts[i] for i in prompts], dtype=np.int64)
-        columns = [rows.take(at) for rows in self._texts]
-        if dropped is not None and dropped.any():
-            assert self._empty is not None
-            empty = [rows.take(np.zeros(1, dtype=np.int64))[0] for rows in self._empty]
-            for column, nothing in zip(columns, empty, strict=True):
-                for row in np.flatnonzero(dropped).tolist():
-                    column[row] = nothing
-        return padded(self._family, columns)
-
-    def unprompted_texts(self) -> Texts:
-        """Return what the pipeline guides against where it is given no negative prompt."""
-        first = np.zeros(1, dtype=np.int64)
-        return padded(self._family, [rows.take(first) for rows in self._unprompted])
+    def texts(self, prompts: Iterable[str | None]) -> Texts:
+        """Return the embeddings of some prompts, on the host; None: of no negative prompt."""
+        names = [prompt_name(prompt) for prompt in prompts]
+        return padded(self._family, [[store[name] for name in names] for store in self._texts])
 
     def _part(
-        self,
-        taken: Pairs,
-        bucket: int,
-        draws: Draws,
-        turns: Turns | None,
-        reference: Tensor | None,
+        self, taken: Pairs, bucket: int, draws: Draws, turns: Turns, reference: Tensor | None
     ) -> Batch:
-        n = len(taken)
-        views = np.zeros((n, 2), dtype=np.int64) if turns is None else turns.view
+        n, shape = len(taken), self.shapes[bucket]
         rows: list[Tensor] = []
-        sizes: list[np.ndarray] = []
-        for side, of_side in ((taken.winner, views[:, 0]), (taken.loser, views[:, 1])):
-            for image, view in zip(side.tolist(), of_side.tolist(), strict=True):
-                shown = self._shown[bucket, view]
-                at = shown.index[image]
-                rows += shown.rows.take(np.array([at]))
-                sizes.append(shown.sizes[at])
+        sizes: list[tuple[int, ...]] = []
+        for side, numbers in ((taken.winner, turns.view[:, 0]), (taken.loser, turns.view[:, 1])):
+            for image, number in zip(side.tolist(), numbers.tolist(), strict=True):
+                picture, view = self._pictures[image], self._views[number]
+                rows.append(self._latents[bucket, number][picture.digest])
+                corner = view.corner(picture, shape)
+                sizes.append((picture.height, picture.width, *corner, *shape))
         both = self._move(torch.stack(rows))
-        told = torch.from_numpy(np.stack(sizes).reshape(2, n, 6).swapaxes(0, 1).copy())
-        texts = self.texts(taken.prompt.tolist(), None if turns is None else turns.dropped)
-        shape = both.shape[1:]
-        noise = draws[0][:, : math.prod(shape)].reshape(n, *shape)
-        mask = texts.mask
+        told = torch.tensor(sizes).view(2, n, 6).transpose(0, 1).contiguous()
+        prompts = zip(taken.prompt.tolist(), turns.dropped.tolist(), strict=True)
+        texts = self.texts("" if dropped else self._prompts[i] for i, dropped in prompts)
         return Batch(
             winner=both[:n],
             loser=both[n:],
             texts=Texts(
                 tuple(self._move(each) for each in texts.embeds),
-                None if mask is None else self._move(mask, torch.bool),
+                None if texts.mask is None else self._move(texts.mask, torch.bool),
                 texts.lengths,
             ),
             gap=self._move(torch.from_numpy(taken.gap)),
             probability=self._move(torch.from_numpy(taken.probability)),
-            noise=self._move(noise),
+            noise=self._move(draws[0][:, : both[0].numel()].reshape(n, *both.shape[1:])),
             times=self._move(draws[1], draws[1].dtype),
             sizes=self._move(told) if self._family.told_sizes else None,
-            reference=None if reference is None else self._move(reference),
+            reference=reference,
         )
 
     def _move(self, tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -231,21 +170,11 @@ class Inputs:
         far = [abs(math.log(width / height) - ratio) for height, width in self.shapes]
         return far.index(min(far))
 
-    def _encode(
-        self, source: Source, images: Sequence[str], members: list[int], bucket: int, view: View
-    ) -> Shown:
-        shape = self.shapes[bucket]
-        known = [self._pictures[i] for i in members]
-        named = [images[i] for i in members]
-        rows = latents(source, list(zip(named, known, strict=True)), shape, view)
-        sizes = [(p.height, p.width, *view.corner(p, shape), *shape) for p in known]
-        return Shown(rows, {image: row for row, image in enumerate(members)}, np.array(sizes))
-
-    def _tell_of_what_is_cut(self) -> None:
+    def _tell_of_what_is_cut(self, source: Source) -> None:
         """Say what share of the images a square leaves out."""
         cut = [1 - min(p.width, p.height) / max(p.width, p.height) for p in self._pictures.values()]
         if (share := sum(cut) / len(cut)) > 0.01:
-            self._say(
+            source.say(
                 f"images are cropped to squares: {share:.0%} of their area is cut off on average; "
                 "model.buckets = true keeps their shapes"
             )
@@ -263,12 +192,6 @@ def shapes_of(family: Family, config: PolicyConfig) -> list[Shape]:
     from diffusers.training_utils import generate_aspect_ratio_buckets
 
     return generate_aspect_ratio_buckets(config.resolution, family.downscale * family.patch)
-
-
-def views_of(config: PolicyConfig) -> list[View]:
-    """Return the views through which a pair's turns go."""
-    turned = (False, True)[: 1 + config.mirror]
-    return [View(crop, mirrored) for crop in range(config.crops) for mirrored in turned]
 
 
 def padded(family: Family, columns: Sequence[Sequence[Tensor]]) -> Texts:

@@ -8,25 +8,25 @@ import numpy as np
 import torch
 
 from training.checkpoint import RunFolder
-from training.compiling import refuse_on_cpu
 from training.config import DataConfig, PolicyConfig
 from training.encoding import Source
 from training.families import Family, open_family
 from training.families.adapter import adapter_file
 from training.families.folder import file_digest
-from training.inputs import Inputs, views_of
+from training.inputs import Inputs
 from training.learner import Batch, Learner
+from training.machine import refuse_on_cpu, refuse_what_cannot_be_shared, require_libraries
 from training.model import DTYPES
 from training.objective import PREFERENCE, beta_for_gradient
-from training.optimizer import require_libraries
-from training.order import rows_of_step, rows_used, step_generator
+from training.order import rows_of_step, rows_used, step_generator, turns_of
 from training.pairs import Pairs, TrainingSet
 from training.processes import Processes
 from training.reference import ReferenceErrors
 from training.samples import IMAGES, Sampler, write_images
-from training.sharding import kept_here, refuse_what_cannot_be_shared
+from training.sharding import kept_here
 from training.store import Say
-from training.watching import HELD_OUT_DRAWS, HELD_OUT_SEED, Validation
+from training.views import views_of
+from training.watching import HELD_OUT_DRAWS, HELD_OUT_SEED, Validation, held_out_rows
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Job:
             )  # fmt: skip
             positions = np.arange(config.steps * config.batch_size)
             rows = np.concatenate([self.rows(step) for step in range(config.steps)])
-            turns = self.inputs.turns(self.source, rows, positions // len(self.source))
+            turns = turns_of(config, self.source.vote_id[rows], positions // len(self.source))
             self.known.compute(learner, rows, turns, say)
         held_out = self.validation.pairs
         if len(held_out):
@@ -94,7 +94,7 @@ class Job:
         share, size = self.processes.share(config.batch_size), config.batch_size
         rows = self.rows(step)
         times = np.arange(step * size, (step + 1) * size) // len(source)
-        turns = inputs.turns(source, rows[share], times[share])
+        turns = turns_of(config, source.vote_id[rows[share]], times[share])
         known = None
         if config.reference_draws:
             draws = inputs.fixed_draws(source, rows[share], turns.draw, config.seed)
@@ -156,10 +156,9 @@ def prepare(
         text_dtype=DTYPES[config.precision],  # a language model's may be too large for fp16
         offload=config.offload_encoders,
     )
-    validation = Validation(held_out)
     used = _used(config, train)
-    shown = [(train, used), (held_out, validation.rows)]
-    inputs = validation.inputs = Inputs(config, source, pairs.images, pairs.prompts, shown)
+    shown = [(train, used), (held_out, held_out_rows(held_out))]
+    inputs = Inputs(config, source, pairs.images, pairs.prompts, shown)
     origin = {
         "pairs": pairs.digest,
         "pairs content": pairs.content,
@@ -172,11 +171,11 @@ def prepare(
     if config.sample_every and (processes.rank == 0 or config.shard):
         drawn, rows = shown[1] if len(held_out) else shown[0]
         prompts = list(dict.fromkeys(drawn.prompt[rows].tolist()))[:IMAGES]
-        texts, unprompted = inputs.texts(prompts), inputs.unprompted_texts()
+        texts, unprompted = inputs.texts(pairs.prompts[i] for i in prompts), inputs.texts([None])
         shape = (config.resolution, config.resolution)
         sampler = Sampler(family, texts, unprompted, data.generation, shape)
-    return Job(config, data, run, family, processes, inputs, train, validation, origin, identity,
-                sampler)  # fmt: skip
+    return Job(config, data, run, family, processes, inputs, train, Validation(held_out, inputs),
+               origin, identity, sampler)  # fmt: skip
 
 
 def _used(config: PolicyConfig, train: Pairs) -> np.ndarray:

@@ -5,7 +5,7 @@ Which pairs, when and how often is `loop.py`'s; what is trained is `model.py`'s.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,15 @@ from training import objective
 from training.config import PolicyConfig
 from training.families import Family, Texts
 from training.model import Model
-from training.optimizer import learning_rate, load_optimizer, make_optimizer, optimizer_tensors
+from training.optimizer import (
+    ExactSums,
+    learning_rate,
+    load_optimizer,
+    make_optimizer,
+    optimizer_tensors,
+)
 from training.processes import Processes
-from training.sharding import gathered, unshared
+from training.sharding import collected, gathered, unshared
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Learner:
         self.device = processes.device
         self.model = Model(config, family, processes)
         self.optimizer = make_optimizer(config, self.model.trained.values())
+        self._exact = ExactSums(self.model.trained.values()) if config.exact_sums else None
         # Half-precision gradients below 6e-8 vanish unless the loss is scaled up before them.
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.beta_dpo = config.beta_dpo
@@ -59,18 +66,22 @@ class Learner:
         The batch goes through the model in `parts`, and other processes take their shares of it;
         neither changes the step.
         """
-        trained, whole = self.model.trained.values(), sum(len(part) for part in parts)
+        trained = self.model.trained.values()
+        # Of this process: the processes' gradients are averaged. Exact ones are summed.
+        size = self.config.batch_size if self._exact else sum(len(part) for part in parts)
         found: list[dict[str, Tensor]] = []
         if self.config.lora_dropout:
             self._start_dropout(step)
         for part in parts:
             measured = self._measure(part)
-            self._scaler.scale(measured["loss"].sum() / whole).backward()
+            self._scaler.scale(measured["loss"].sum() / size).backward()
             found.append({name: values.detach() for name, values in measured.items()})
         self.model.policy.eval()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, step)
         self.processes.average(unshared([p.grad for p in trained if p.grad is not None]))
+        if self._exact:
+            self._exact.into_gradients(self.processes)
         self._scaler.unscale_(self.optimizer)
         longest = self.config.max_grad_norm
         norm = gathered(torch.nn.utils.clip_grad_norm_(trained, longest))
@@ -81,9 +92,7 @@ class Learner:
         self._steps = step + 1
         every = {name: torch.cat([each[name] for each in found]) for name in found[0]}
         if self.config.objective == "alpha_dpo":
-            mean = every["inside"].sigmoid().mean()
-            self.processes.average([mean])
-            self._preference.lerp_(mean, 0.01)
+            self._preference.lerp_(self.processes.gather(every["inside"]).sigmoid().mean(), 0.01)
         return {**every, "grad_norm": norm}
 
     @torch.no_grad()
@@ -99,33 +108,18 @@ class Learner:
         return objective.sample_errors(residual).view(2, -1).T
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the model's, the optimiser's and the scaler's state, whole and on the CPU.
-
-        Where weights are shared out all processes must ask together, and only the first one gets
-        an answer: the others would hold the whole state for nothing.
-        """
+        """Return the model's, the optimiser's and the scaler's state, as `collected` does."""
         state = self.model.tensors()
         optimizer = optimizer_tensors(self.optimizer, self.model.trained)
         state |= {f"optimizer.{name}": value for name, value in optimizer.items()}
         scaler = self._scaler.state_dict()
         state |= {f"scaler.{key}": torch.tensor(value) for key, value in scaler.items()}
-        state["preference"] = self._preference
-        whole = {}
-        for name, value in state.items():
-            value = gathered(value)
-            if self.processes.rank == 0:
-                whole[name] = value.to("cpu")
-        return whole
+        return collected({**state, "preference": self._preference}, self.processes)
 
     def whole_weights(self) -> dict[str, Tensor]:
-        """Return the weights that would be saved, whole and on the CPU; asked for as `tensors`."""
+        """Return the weights that would be saved, as `collected` does."""
         with self.model.averaged():
-            whole = {}
-            for name, value in self.model.trained.items():
-                found = gathered(value.detach())
-                if self.processes.rank == 0:
-                    whole[name] = found.to("cpu", copy=True)
-            return whole
+            return collected(self.model.trained, self.processes, copy=True)
 
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Take over what `tensors` returned after `step` steps."""
@@ -206,15 +200,14 @@ class Learner:
         n, process, dtype = len(sides), self.family.process, self.model.dtype
         latents, noise = torch.cat(sides), torch.cat([batch.noise] * n)
         times, texts = torch.cat([batch.times] * n), batch.texts.repeated(n)
-        sizes = batch.sizes
-        if sizes is not None:
-            sizes = torch.cat([sizes[:, side] for side in range(n)])
+        if batch.sizes is not None:
+            texts = replace(texts, sizes=torch.cat([batch.sizes[:, side] for side in range(n)]))
         noisy = process.noisy(latents, noise, times)
         half = dtype != torch.float32
         if half:
             noisy, texts = noisy.to(dtype), texts.to(dtype)
         with torch.autocast(self.device.type, dtype) if half else contextlib.nullcontext():
             denoiser = self.model.policy if denoiser is None else denoiser
-            output = self.family.predict(denoiser, noisy, times, texts, sizes)
+            output = self.family.predict(denoiser, noisy, times, texts)
         target = process.target(latents, noise, times)
         return output.float() - target, target

@@ -24,7 +24,7 @@ from training.families import Family
 from training.families.adapter import add_adapter, fuse_adapter, save_adapter
 from training.families.folder import quiet
 from training.processes import Processes
-from training.sharding import gathered, is_shared, mesh_of, share_out, slice_like
+from training.sharding import collected, is_shared, mesh_of, share_out, slice_like
 
 DTYPES = {
     "fp32": torch.float32,
@@ -214,11 +214,7 @@ class Model:
         """The policy with whole weights: itself, or a copy on the CPU of the first process."""
         if not self.shared or self.lora:  # a LoRA is never shared out
             return self.policy
-        weights = {}
-        for name, value in self.trained.items():
-            whole = gathered(value.detach())
-            if self.processes.rank == 0:
-                weights[name] = whole.to("cpu")
+        weights = collected(self.trained, self.processes)
         if self.processes.rank:
             return None
         policy = self.family.denoiser(torch.device("cpu"))

@@ -1,6 +1,6 @@
 """The optimiser, its state by name, and its learning rate over the steps."""
 
-import importlib.util
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,21 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.config import ConfigError, PolicyConfig
+from training.config import PolicyConfig
+from training.processes import Processes
 from training.sharding import slice_like
-
-LIBRARIES = {"adamw_8bit": "bitsandbytes", "prodigy": "prodigyopt"}
-
-
-def require_libraries(config: PolicyConfig) -> None:
-    """Raise ConfigError where a library that the configuration needs is not installed."""
-    needed = {f'train.optimizer = "{config.optimizer}"': LIBRARIES.get(config.optimizer)}
-    if config.quantization != "none":
-        needed[f'train.quantization = "{config.quantization}"'] = "bitsandbytes"
-    needed |= {f'train.trackers = ["{name}"]': name for name in config.trackers}
-    for setting, library in needed.items():
-        if library and importlib.util.find_spec(library) is None:
-            raise ConfigError(f"{setting} needs {library}: pip install {library}, or give it up")
 
 
 def make_optimizer(config: PolicyConfig, weights: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -45,6 +33,33 @@ def make_optimizer(config: PolicyConfig, weights: Iterable[Tensor]) -> torch.opt
         # strides would not tell the order of their bytes, and a checkpoint would shuffle them.
         weight.data = weight.data.contiguous()
     return AdamW8bit(weights, **keys)
+
+
+class ExactSums:
+    """Sums of the gradients of several backward passes, the same in any order and grouping.
+
+    Each gradient is rounded to a multiple of 2^-48, a whole number of 64 bits: such sums are exact
+    up to 2^15. fp32 sums would depend on their order in the last bits.
+    """
+
+    UNIT = 2.0**48
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self._sums = {weight: torch.zeros_like(weight, dtype=torch.int64) for weight in weights}
+        for weight, total in self._sums.items():
+            weight.register_hook(functools.partial(self._add, total))
+
+    def _add(self, total: Tensor, gradient: Tensor) -> None:
+        total += (gradient.double() * self.UNIT).round().long()
+
+    def into_gradients(self, processes: Processes) -> None:
+        """Put the sums over all processes in place of the gradients, and start anew at nothing."""
+        for weight, total in self._sums.items():
+            processes.sum(total)
+            if weight.grad is not None:
+                exact = (total.double() / self.UNIT).to(weight.dtype)
+                weight.grad = exact.where(weight.grad.isfinite(), weight.grad)
+            total.zero_()
 
 
 def learning_rate(config: PolicyConfig, step: int) -> float:

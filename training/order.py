@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from training.config import PolicyConfig
+
 Fetched = TypeVar("Fetched")
 
 
@@ -24,6 +26,28 @@ class Turns:
     def rows(self, rows: np.ndarray | slice) -> "Turns":
         """Return the turns at `rows`."""
         return Turns(self.draw[rows], self.view[rows], self.dropped[rows])
+
+    @staticmethod
+    def plain(draws: np.ndarray) -> "Turns":
+        """Return turns in the first view, with every prompt."""
+        n = len(draws)
+        return Turns(draws, np.zeros((n, 2), dtype=np.int64), np.zeros(n, dtype=bool))
+
+
+def turns_of(config: PolicyConfig, vote_ids: np.ndarray, times: np.ndarray) -> Turns:
+    """Return how the pairs of some votes (B,) are shown that were shown `times` (B,) before."""
+
+    def happens(what: str, probability: float) -> np.ndarray:
+        if not probability:
+            return np.zeros(len(vote_ids), dtype=bool)
+        names = (f"{config.seed}/{vote}/{time}/{what}"
+                 for vote, time in zip(vote_ids, times.tolist(), strict=True))  # fmt: skip
+        return np.array([_number(name) for name in names]) < probability * 2**56
+
+    mirrored = [happens(f"{side} mirrored", config.mirror / 2) for side in ("winner", "loser")]
+    view = (times % config.crops)[:, None] * (1 + config.mirror) + np.stack(mirrored, axis=1)
+    return Turns(times % max(1, config.reference_draws), view,
+                 happens("prompt", config.drop_prompts))  # fmt: skip
 
 
 def rows_of_step(seed: int, step: int, batch_size: int, n: int) -> np.ndarray:
@@ -72,6 +96,10 @@ def prefetched(
 
 def named_generator(name: str, device: torch.device) -> torch.Generator:
     """Return a random source that the name decides."""
-    digest = hashlib.sha256(name.encode()).digest()
     place = "cpu" if device.type == "meta" else device
-    return torch.Generator(place).manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.Generator(place).manual_seed(_number(name))
+
+
+def _number(name: str) -> int:
+    """Return the number from 0 to 2^56 that a name decides."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")

@@ -1,6 +1,6 @@
 """The training set: which image won over which, for what prompt, by what gap.
 
-`build_pairs` joins votes with their gaps into one Parquet table; `open_pairs` reads such a table as
+`building.py` joins votes with their gaps into one Parquet table; `open_pairs` reads such a table as
 integer arrays over the unique prompts and images, which is all that the loop needs. Images stay
 names here: `encoding.py` turns them into latents. Ties carry no preference and are left out, as the
 Diffusion-DPO authors do. Nothing here imports torch or polars.
@@ -8,7 +8,6 @@ Diffusion-DPO authors do. Nothing here imports torch or polars.
 
 import hashlib
 import json
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,90 +35,11 @@ SCHEMA = pa.schema(
 )
 
 
-SIDES = ("image_a", "image_b")
-COUNTS = ("votes_a", "votes_b")
 COUNTED = "count_probability"  # (n + 1/2) / (N + 1) for n of a vote's N raters who chose the winner
 
 
 class PairsError(TrainingError):
     """The training pairs cannot be used, and which ones are at fault."""
-
-
-def build_pairs(
-    votes: pa.Table,
-    gaps: pa.Table,
-    held_out: float,
-    seed: int,
-    broken: Collection[str] = (),
-) -> pa.Table:
-    """Join votes and gaps (design.md section 3, arena.gaps.pairwise) into the table of SCHEMA.
-
-    Columns of further gap estimators (joint_gap, ...) follow those of SCHEMA. Left out, and counted
-    in the schema's metadata under `left_out`: ties, votes without a prompt or an image, votes of
-    an image against itself, and those of a `broken` image. A prompt's pairs are held out together,
-    by a hash of (seed, prompt): a share `held_out` of prompts, the same whatever else the votes
-    hold.
-    Raises PairsError for a vote without a gap, a gap that is not finite, or equal vote ids.
-    """
-    names = ("vote_id", "prompt", "image_a", "image_b", "model_a", "model_b", "outcome")
-    counts = {name: votes[name] for name in COUNTS if set(COUNTS) <= set(votes.schema.names)}
-    votes = pa.table({name: _text(votes[name]) for name in names} | counts)
-    gap_ids = _text(gaps["vote_id"])
-    for where, ids in (("votes", votes["vote_id"]), ("gaps", gap_ids)):
-        if pc.count_distinct(ids).as_py() < len(ids):
-            counts = pc.value_counts(ids).to_pylist()
-            twice = [count["values"] for count in counts if count["counts"] > 1]
-            raise PairsError(f"{where}: vote ids must differ, but occur twice: {_some(twice)}")
-
-    spoiled = pa.array(sorted(broken), pa.string())
-    left_out, used = {}, pa.array(np.ones(votes.num_rows, dtype=bool))
-    for reason, at_fault in (
-        ("tie", pc.equal(votes["outcome"], "tie")),
-        ("no prompt", _absent(votes["prompt"])),
-        ("no image", pc.or_(_absent(votes["image_a"]), _absent(votes["image_b"]))),
-        ("same image", pc.equal(votes["image_a"], votes["image_b"])),
-        ("broken image", pc.or_(*(pc.is_in(votes[side], spoiled) for side in SIDES))),
-    ):
-        first = pc.and_(used, pc.fill_null(at_fault, False))
-        left_out[reason] = pc.sum(first).as_py() or 0
-        used = pc.and_not(used, first)
-    votes = votes.filter(used)
-
-    rows = pc.index_in(votes["vote_id"], value_set=gap_ids)
-    if rows.null_count:
-        missing = votes["vote_id"].filter(pc.is_null(rows)).to_pylist()
-        raise PairsError(f"{len(missing)} votes have no gap: {_some(missing)}")
-    gap = pc.cast(gaps["gap"], pa.float64()).take(rows)
-    _refuse_unusable(gap, votes["vote_id"])
-
-    a_won = pc.equal(votes["outcome"], "a")
-    prompts = votes["prompt"].combine_chunks().dictionary_encode()
-    held = np.array(
-        [_share(p, seed) < held_out for p in prompts.dictionary.to_pylist()], dtype=bool
-    )
-    split = np.where(held[prompts.indices.to_numpy()], "held_out", "train")
-    columns = {
-        "vote_id": votes["vote_id"],
-        "prompt": votes["prompt"],
-        "image_winner": pc.if_else(a_won, votes["image_a"], votes["image_b"]),
-        "image_loser": pc.if_else(a_won, votes["image_b"], votes["image_a"]),
-        "model_winner": pc.if_else(a_won, votes["model_a"], votes["model_b"]),
-        "model_loser": pc.if_else(a_won, votes["model_b"], votes["model_a"]),
-        "gap": gap,
-        "gap_sd": pc.cast(gaps["gap_sd"], pa.float64()).take(rows),
-        "probability": pc.cast(gaps["probability"], pa.float64()).take(rows),
-        "split": pa.array(split.tolist(), pa.string()),
-    }
-    table = pa.table(columns, schema=SCHEMA)
-    if counts:
-        a, b = (pc.cast(votes[name], pa.float64()) for name in COUNTS)
-        chosen = pc.if_else(a_won, a, b)
-        share = pc.divide(pc.add(chosen, 0.5), pc.add(pc.add(a, b), 1.0))
-        table = table.append_column(COUNTED, share)
-    for name in gaps.schema.names:
-        if name.endswith(("_gap", "_gap_sd", "_probability")):
-            table = table.append_column(name, pc.cast(gaps[name], pa.float64()).take(rows))
-    return table.replace_schema_metadata({"left_out": json.dumps(left_out)})
 
 
 def write_pairs(pairs: pa.Table, path: Path) -> None:
@@ -174,7 +94,7 @@ class Pairs:
         if unusable.any():
             ids = self.vote_id[unusable].tolist()
             raise PairsError(
-                f"{len(ids)} votes have no probability from 0 to 1, which cdpo needs: {_some(ids)}"
+                f"{len(ids)} votes have no probability from 0 to 1, which cdpo needs: {some(ids)}"
             )
 
     def labelled_by_counts(self) -> "Pairs":
@@ -227,7 +147,7 @@ def index_pairs(table: pa.Table, where: str, gap: str = "gap") -> TrainingSet:
     the same gamma its exact ablation (method.md section 3). `where` names the table in errors.
     """
     vote_id = _text(table["vote_id"])
-    _refuse_unusable(table[gap], vote_id, where)
+    refuse_unusable(table[gap], vote_id, where)
     train = pc.equal(table["split"], "train").to_numpy(zero_copy_only=False)
     if not train.any():
         raise PairsError(f"{where}: no pair is left to train on")
@@ -279,23 +199,14 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.cast(column, pa.string())
 
 
-def _absent(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.or_kleene(pc.is_null(column), pc.equal(column, ""))
-
-
-def _share(prompt: str, seed: int) -> float:
-    """A number from 0 to 1 that depends on the prompt and the seed alone."""
-    digest = hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _refuse_unusable(gap: pa.ChunkedArray, vote_id: pa.ChunkedArray, where: str = "gaps") -> None:
+def refuse_unusable(gap: pa.ChunkedArray, vote_id: pa.ChunkedArray, where: str) -> None:
     """Raise PairsError naming the votes whose gap is null, NaN or infinite."""
     unusable = pc.invert(pc.fill_null(pc.is_finite(gap), False))
     ids = vote_id.filter(unusable).to_pylist()
     if ids:
-        raise PairsError(f"{where}: {len(ids)} gaps are not finite numbers, of votes {_some(ids)}")
+        raise PairsError(f"{where}: {len(ids)} gaps are not finite numbers, of votes {some(ids)}")
 
 
-def _some(ids: list[str]) -> str:
+def some(ids: list[str]) -> str:
+    """Name the first five."""
     return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

@@ -5,6 +5,7 @@ parameters, the bytes that autograd would keep and the operations are counted, n
 an assumption is printed as one: the card's speed and the share of it that a run attains.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,20 @@ from training.checkpoint import KEPT
 from training.config import DataConfig, PolicyConfig
 from training.families import Family, Texts, open_family
 from training.families.adapter import add_adapter
-from training.inputs import views_of
 from training.model import DTYPES
 from training.pairs import open_pairs
 from training.processes import refuse_uneven
+from training.views import views_of
 
 GIB = 2**30
 CARDS = {"RTX 4090": 165e12, "A100": 312e12, "H100, H200": 989e12}  # dense bf16, per second
 SHARE = 0.35  # of a card's speed, a usual model FLOP utilisation for diffusion models
 RESERVED = 1.5 * GIB  # CUDA's context, workspaces, fragmentation
 SIZES = (24, 48, 80)  # GB of memory that cards have
+MOMENTS = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0.1, "prodigy": 16}  # bytes for each weight
+OF_ALL_WEIGHTS = (
+    "gradients and optimiser", "autocast's copies of the weights", "running mean of the weights"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -162,8 +167,8 @@ def cost_of_encoding(family: Family, resolution: int) -> Encoding:
 class Estimate:
     """What a run will take.
 
-    memory, disk: bytes by what they are for, memory of each process. operations: by what they are
-    for, in `passes` passes of the denoiser an image's pair. known: the images and prompts were
+    memory, disk: bytes by what they are for, memory of each process. work: operations by what they
+    are for, in `passes` passes of the denoiser an image's pair. known: the images and prompts were
     counted, and are no bound. encoding: bytes that the encoders take before the denoiser is loaded.
     """
 
@@ -198,63 +203,65 @@ def estimate(config: PolicyConfig, data: DataConfig, processes: int = 1) -> Esti
     family = open_family(config.base, revision=config.revision or None, weights=False)
     family.check_resolution(config.resolution)
     cost, encoding = cost_of_an_image(family, config), cost_of_encoding(family, config.resolution)
-    half = DTYPES[config.precision].itemsize
     lora, sft = config.adaptation == "lora", config.objective == "sft"
-    live = not sft and not config.reference_draws
-    optimizer = {"adamw": 8, "adamw_8bit": 2, "adafactor": 0.1, "prodigy": 16}[config.optimizer]
-    part = min(config.pairs_at_once, config.batch_size // processes)
-    sides = 1 if sft else 2
-    frozen = cost.weights - cost.trained if lora else 0
-    a_weight = 0.55 if config.quantization == "nf4" else half
-    memory = {
-        "weights": frozen * a_weight + cost.trained * 4,
-        "gradients and optimiser": cost.trained * (4 + optimizer),
-        "autocast's copies of the weights": 0 if lora or half == 4 else cost.trained * half,
-        "running mean of the weights": cost.trained * 4 if config.ema_decay else 0,
-        "reference": 0 if not live and not config.reference_decay
-        else cost.trained * 4 if config.reference_decay
-        else 0 if lora else cost.weights * half,
-        "gradients on their way to the others": cost.trained * 4 if processes > 1 else 0,
-        f"activations, {part} pairs at once": cost.kept * sides * part,
-        "reserved (assumed)": int(RESERVED),
-    }  # fmt: skip
-    if config.shard and processes > 1:
-        for name in ("weights", "reference", *(() if lora else OF_ALL_WEIGHTS)):
-            memory[name] /= processes
-        if not lora:
-            memory["gradients on their way to the others"] = 0
-    backward = (1 if lora else 2) + (1 if config.gradient_checkpointing else 0)
-    passes = sides * (1 + backward + (1 if live else 0))
     images, prompts, known = _counts(data, config)
-    views = len(views_of(config))
-    errors = 0
-    if config.reference_draws and not sft:
-        errors = min(config.steps * config.batch_size, images * config.reference_draws * views)
-    row = torch.Size(family.latent_shape(config.resolution, config.resolution)).numel()
-    text = sum(torch.Size(shape).numel() for shape in family.text_shapes())
-    stored = 4 if half == 4 else 2
+    views, stored = len(views_of(config)), DTYPES[config.precision].itemsize
+    row = math.prod(family.latent_shape(config.resolution, config.resolution))
+    text = sum(math.prod(shape) for shape in family.text_shapes())
+    moments, kept = MOMENTS[config.optimizer], (config.ema_decay > 0) + (config.reference_decay > 0)
     disk = {
         f"latents of {images:,} images": images * row * stored * views,
         f"embeddings of {prompts:,} prompts": prompts * text * stored,
-        f"{KEPT + 1} checkpoints": int((KEPT + 1) * cost.trained * (
-            4 + optimizer + 4 * bool(config.ema_decay) + 4 * bool(config.reference_decay))),
+        f"{KEPT + 1} checkpoints": int((KEPT + 1) * cost.trained * (4 + moments + 4 * kept)),
         "the policy": cost.trained * 4 * (2 if lora and family.trained == "unet" else 1),
-    }  # fmt: skip
+    }
+    backward = (1 if lora else 2) + config.gradient_checkpointing
+    live = not sft and not config.reference_draws
+    passes = (1 if sft else 2) * (1 + backward + live)
+    errors = 0
+    if config.reference_draws and not sft:
+        errors = min(config.steps * config.batch_size, images * config.reference_draws * views)
     work = {
         "training": cost.operations * passes * config.batch_size * config.steps,
         "the reference's errors": cost.operations * 2 * errors,
         "encoding": images * views * encoding.image + prompts * encoding.prompt,
     }
+    memory = _memory(config, cost, processes)
     return Estimate(
-        cost, family.pipeline, {k: int(v) for k, v in memory.items()}, disk, work, passes, known,
-        encoding.memory, processes,
+        cost, family.pipeline, memory, disk, work, passes, known, encoding.memory, processes
+    )
+
+
+def _memory(config: PolicyConfig, cost: Cost, processes: int) -> dict[str, int]:
+    """Bytes of each process by what they are for."""
+    half, lora, sft = (
+        DTYPES[config.precision].itemsize, config.adaptation == "lora", config.objective == "sft"
     )  # fmt: skip
-
-
-OF_ALL_WEIGHTS = (
-    *("gradients and optimiser", "autocast's copies of the weights"),
-    "running mean of the weights",
-)
+    at_once = 1 if config.exact_sums else config.pairs_at_once
+    part = min(at_once, config.batch_size // processes)
+    frozen = cost.weights - cost.trained if lora else 0
+    reference = 0
+    if config.reference_decay:
+        reference = cost.trained * 4
+    elif not (lora or sft or config.reference_draws):
+        reference = cost.weights * half
+    memory = {
+        "weights": frozen * (0.55 if config.quantization == "nf4" else half) + cost.trained * 4,
+        "gradients and optimiser": cost.trained * (4 + MOMENTS[config.optimizer]),
+        "autocast's copies of the weights": 0 if lora or half == 4 else cost.trained * half,
+        "running mean of the weights": cost.trained * 4 if config.ema_decay else 0,
+        "reference": reference,
+        "exact sums of the gradients": cost.trained * 8 if config.exact_sums else 0,
+        "gradients on their way to the others": cost.trained * 4 if processes > 1 else 0,
+        f"activations, {part} pairs at once": cost.kept * (1 if sft else 2) * part,
+        "reserved (assumed)": RESERVED,
+    }
+    if config.shard and processes > 1:
+        for name in ("weights", "reference", *(() if lora else OF_ALL_WEIGHTS)):
+            memory[name] /= processes
+        if not lora:
+            memory["gradients on their way to the others"] = 0
+    return {name: int(size) for name, size in memory.items()}
 
 
 def plan(config: PolicyConfig, data: DataConfig, out: Path, processes: int = 1) -> str:

@@ -59,6 +59,11 @@ class Processes:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def sum(self, tensor: Tensor) -> None:
+        """Replace the tensor by its sum over the processes."""
+        if self.count > 1:
+            torch.distributed.all_reduce(tensor)
+
     def gather(self, tensor: Tensor) -> Tensor:
         """Return the tensors (n, ...) of all processes, concatenated by rank."""
         if self.count == 1:

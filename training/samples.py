@@ -1,5 +1,6 @@
 """A few images each so often, so that a person sees what the numbers do not say."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,31 @@ from training.families.folder import quiet
 IMAGES = 4
 
 
+@dataclass(frozen=True)
 class Sampler:
     """Draws images of some prompts with the policy, as the study's [generation] draws."""
 
-    def __init__(
-        self,
-        family: Family,
-        texts: Texts,
-        unprompted: Texts,
-        generation: Generation,
-        shape: tuple[int, int],
-    ) -> None:
-        """`texts` are the prompts', `unprompted` what the pipeline guides against."""
-        self._family, self._generation, self._shape = family, generation, shape
-        self._texts, self._unprompted = texts, unprompted
+    family: Family
+    texts: Texts  # of the prompts
+    unprompted: Texts  # what the pipeline guides against
+    generation: Generation
+    shape: tuple[int, int]
 
     @torch.no_grad()
     def draw(self, policy: Any) -> list[Any]:
         """Return an image of each prompt, from one seed, so that steps compare."""
-        family, given, device = self._family, self._generation, next(policy.parameters()).device
+        family, given, device = self.family, self.generation, next(policy.parameters()).device
         # Neither a safety checker nor another encoder: each would have to be moved to the device.
         pipeline = family.assembled(("vae", "scheduler"), **{family.trained: policy})
         pipeline.vae.to(device)
         if hasattr(pipeline.vae, "enable_slicing"):
             pipeline.vae.enable_slicing()
-        arguments = family.as_arguments(self._on(device, self._texts, policy.dtype))
+        arguments = family.as_arguments(self.texts.to(policy.dtype, device))
         if family.guided:
-            nothing = self._unprompted.repeated(len(self._texts.embeds[0]))
-            against = family.as_arguments(self._on(device, nothing, policy.dtype))
+            nothing = self.unprompted.repeated(len(self.texts.embeds[0]))
+            against = family.as_arguments(nothing.to(policy.dtype, device))
             arguments |= {f"negative_{name}": value for name, value in against.items()}
-        height, width = self._shape
+        height, width = self.shape
         half = policy.dtype != torch.float32
         with torch.autocast(device.type, policy.dtype, half), quiet():
             return pipeline(
@@ -52,11 +48,6 @@ class Sampler:
                 width=width,
                 generator=torch.Generator("cpu").manual_seed(given.seed),
             ).images
-
-    @staticmethod
-    def _on(device: torch.device, texts: Texts, dtype: torch.dtype) -> Texts:
-        mask = None if texts.mask is None else texts.mask.to(device)
-        return Texts(tuple(e.to(device, dtype) for e in texts.embeds), mask, texts.lengths)
 
 
 def write_images(images: list[Any], folder: Path, step: int) -> None:

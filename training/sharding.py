@@ -7,33 +7,15 @@ The step is the same as with whole weights: gathered and reduced in fp32, or in 
 own type.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from training.config import ConfigError, PolicyConfig
+from training.config import PolicyConfig
 from training.processes import Processes
-
-
-def refuse_what_cannot_be_shared(config: PolicyConfig, processes: Processes) -> None:
-    """Raise ConfigError for settings that cannot be combined with shared weights."""
-    if not is_shared(config, processes):
-        return
-    full = config.adaptation == "full"
-    others = {
-        "train.compile = true": config.compile,
-        'train.precision = "fp16"': full and config.precision == "fp16",
-        'train.optimizer = "adamw_8bit"': full and config.optimizer == "adamw_8bit",
-    }
-    for other in (name for name, on in others.items() if on):
-        raise ConfigError(
-            f"train.shard = true and {other} do not go together"
-            f"{' in full fine-tuning' if full and 'compile' not in other else ''}: "
-            'give one of them up (train.precision = "bf16" needs no scaled loss)'
-        )
 
 
 def is_shared(config: PolicyConfig, processes: Processes) -> bool:
@@ -73,6 +55,21 @@ def share_out(
 def gathered(tensor: Any) -> Tensor:
     """Return the whole of a tensor that may be shared out; all processes must ask together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def collected(
+    tensors: Mapping[str, Tensor], processes: Processes, *, copy: bool = False
+) -> dict[str, Tensor]:
+    """Return the tensors whole and on the CPU in the first process, nothing in the others.
+
+    All processes must ask together; the others would hold the whole for nothing.
+    """
+    found = {}
+    for name, value in tensors.items():
+        whole = gathered(value.detach())
+        if processes.rank == 0:
+            found[name] = whole.to("cpu", copy=copy)
+    return found
 
 
 def slice_like(value: Tensor, like: Any) -> Tensor:

@@ -1,19 +1,17 @@
 """Tensors by name on disk, computed once and read by memory map ever after.
 
 A store is a folder of safetensors shards that only grows. It is named by what computed it, and a
-row in it by the content that it was computed from: another VAE or another image can never be taken
-for this one. A shard appears whole, by a rename, so a job that was killed keeps what it finished,
-and two jobs that fill one store at once at worst write the same rows twice.
+tensor in it by the content that it was computed from: another VAE or another image can never be
+taken for this one. A shard appears whole, by a rename, so a job that was killed keeps what it
+finished, and two jobs that fill one store at once at worst write the same tensors twice.
 """
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,19 +23,21 @@ Say = Callable[[str], None]
 
 
 class Store:
-    """A growing set of tensors by name, of any shapes and one number of axes, in one folder."""
+    """A growing set of tensors by name, of any shapes, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._values: list[Tensor] = []  # each shard's, one after the other
-        self._places: list[np.ndarray] = []  # (rows, 1 + axes) each row's start and shape
-        self._rows: dict[str, tuple[int, int]] = {}
+        self._shards: dict[str, Any] = {}  # by tensor: the open shard that holds it
         self._opened: set[Path] = set()
         self.refresh()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._rows
+        return name in self._shards
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor in the precision of the store. Raises KeyError for an absent one."""
+        return self._shards[name].get_tensor(name)
 
     def refresh(self) -> None:
         """Open the shards that others have written meanwhile."""
@@ -45,54 +45,22 @@ class Store:
             if path not in self._opened:
                 self._open(path)
 
-    def add(self, names: Sequence[str], rows: Sequence[Tensor]) -> None:
-        """Write one shard: a tensor for each name, whole or not at all."""
-        path = self.folder / f"{hashlib.sha256(''.join(names).encode()).hexdigest()}.safetensors"
-        sizes = np.array([row.numel() for row in rows])
-        places = np.column_stack([sizes.cumsum() - sizes, [tuple(row.shape) for row in rows]])
-        tensors = {"values": torch.cat([row.reshape(-1) for row in rows]),
-                   "places": torch.from_numpy(places)}  # fmt: skip
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write one shard, whole or not at all."""
+        path = self.folder / f"{hashlib.sha256(''.join(tensors).encode()).hexdigest()}.safetensors"
         with replacing(path) as aside:
-            save_file(tensors, aside, {"names": json.dumps(list(names))})
+            save_file({name: value.contiguous() for name, value in tensors.items()}, aside)
         self._open(path)
-
-    def select(self, names: Sequence[str]) -> "Rows":
-        """Return the tensors of `names`, in their order. Raises KeyError for an absent one."""
-        where = np.array([self._rows[name] for name in names], dtype=np.int64).reshape(-1, 2)
-        return Rows(self._values, self._places, where)
 
     def _open(self, path: Path) -> None:
         try:
-            with safe_open(path, "pt") as file:  # maps the file: rows are read when they are used
-                values, names = file.get_tensor("values"), json.loads(file.metadata()["names"])
-                places = file.get_tensor("places").numpy()
-        except (SafetensorError, KeyError, TypeError) as error:
+            shard = safe_open(path, "pt")  # maps the file: tensors are read when they are used
+        except SafetensorError as error:
             raise TrainingError(
                 f"cache.root: {path} is damaged ({error}): delete it and it is made again"
             ) from error
         self._opened.add(path)
-        self._values.append(values)
-        self._places.append(places)
-        self._rows.update({name: (len(self._values) - 1, row) for row, name in enumerate(names)})
-
-
-class Rows:
-    """Tensors of a store by position; what `Store.select` gives."""
-
-    def __init__(self, values: list[Tensor], places: list[np.ndarray], where: np.ndarray) -> None:
-        self._values, self._places, self._where = values, places, where
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def take(self, rows: np.ndarray) -> list[Tensor]:
-        """Return the tensors at `rows` (n,), in the precision of the store."""
-        found = []
-        for shard, row in self._where[rows].tolist():
-            start, *shape = self._places[shard][row].tolist()
-            size = int(np.prod(shape))
-            found.append(self._values[shard][start : start + size].view(shape))
-        return found
+        self._shards |= dict.fromkeys(shard.keys(), shard)
 
 
 def announce(what: str, size: int, folder: Path, say: Say) -> None:

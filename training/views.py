@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training import TrainingError
+from training.config import PolicyConfig
 
 Shape = tuple[int, int]  # height and width in pixels
 
@@ -50,6 +51,12 @@ class View:
         spare = [round(side * scale) - least for side, least in zip(sides, shape, strict=True)]
         top, left = (round(self.place(picture.digest) * each) for each in spare)
         return top, spare[1] - left if self.mirrored else left
+
+
+def views_of(config: PolicyConfig) -> list[View]:
+    """Return the views through which a pair's turns go."""
+    turned = (False, True)[: 1 + config.mirror]
+    return [View(crop, mirrored) for crop in range(config.crops) for mirrored in turned]
 
 
 def size_of(image: str, content: bytes) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from training import TrainingError
 from training.config import PolicyConfig
 from training.inputs import Inputs
 from training.learner import Learner
-from training.memory import peak_memory
+from training.machine import peak_memory_gib
 from training.objective import implicit_accuracy
 from training.order import Turns
 from training.pairs import Pairs
@@ -124,7 +124,7 @@ class Log:
         line |= {
             "pairs_per_second": self._config.batch_size / each,
             "seconds_left": (self._config.steps - step) * each,
-            "peak_memory_gib": peak_memory() / 2**30,
+            "peak_memory_gib": peak_memory_gib(),
             **(validated or {}),
         }
         self._window.clear()
@@ -171,18 +171,16 @@ class Patience:
 class Validation:
     """Judges the policy by held-out pairs, from the same times and noises for every policy."""
 
-    def __init__(
-        self, pairs: Pairs, inputs: Inputs | None = None, errors: ReferenceErrors | None = None
-    ) -> None:
-        """`errors` are the reference's, where they are known beforehand."""
-        self.inputs, self.pairs, self.errors = inputs, pairs, errors
-        self.rows = held_out_rows(pairs)
+    def __init__(self, pairs: Pairs, inputs: Inputs) -> None:
+        self.pairs, self.rows, self._inputs = pairs, held_out_rows(pairs), inputs
+        self.errors: ReferenceErrors | None = None
+        """The reference's, where they are known beforehand."""
 
     def all_turns(self) -> tuple[np.ndarray, Turns]:
         """Return each held-out pair's row and turn, HELD_OUT_DRAWS times."""
         rows = np.tile(self.rows, HELD_OUT_DRAWS)
         draws = np.repeat(np.arange(HELD_OUT_DRAWS), len(self.rows))
-        return rows, self._turns(draws)
+        return rows, Turns.plain(draws)
 
     def __call__(self, learner: Learner) -> Line:
         """Return accuracy, loss, and each side's error above the reference's; {} without pairs.
@@ -218,20 +216,14 @@ class Validation:
     def _measured(
         self, learner: Learner, rows: np.ndarray, draw: int, names: tuple[str, ...]
     ) -> Tensor:
-        turns = self._turns(np.full(len(rows), draw))
-        assert self.inputs is not None
-        fixed = self.inputs.fixed_draws(self.pairs, rows, turns.draw, HELD_OUT_SEED)
+        turns = Turns.plain(np.full(len(rows), draw))
+        fixed = self._inputs.fixed_draws(self.pairs, rows, turns.draw, HELD_OUT_SEED)
         known = self.errors.at(rows, turns) if self.errors else None
         found = torch.zeros(len(names), len(rows), device=learner.device)
-        for members, batch in self.inputs.parts(self.pairs, rows, fixed, turns, known):
+        for members, batch in self._inputs.parts(self.pairs, rows, fixed, turns, known):
             measured = learner.evaluate(batch)
             found[:, members] = torch.stack([measured[name] for name in names])
         return found
-
-    @staticmethod
-    def _turns(draws: np.ndarray) -> Turns:
-        view = np.zeros((len(draws), 2), dtype=np.int64)
-        return Turns(draws, view, np.zeros(len(draws), dtype=bool))
 
 
 def held_out_rows(pairs: Pairs) -> np.ndarray:

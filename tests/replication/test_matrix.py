@@ -24,7 +24,8 @@ from replication.matrix import (
 )  # fmt: skip
 from replication.runs import STEPS, Run, Scale, execute, prompts_of
 from replication.world import WORLDS, hold_arena
-from training.pairs import build_pairs, write_pairs
+from training.building import build_pairs
+from training.pairs import write_pairs
 
 TOY = Scale(batch_size=2, sampling_steps=2, pretraining_steps=2, judge_steps=2)
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from training.building import build_pairs
 from training.config import ObjectiveName
-from training.pairs import build_pairs
 
 
 def png(pixels: np.ndarray) -> bytes:

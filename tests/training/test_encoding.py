@@ -30,14 +30,14 @@ def encode(family, images, source, root, resolution=32, view=FIRST, shape=None, 
     """Return the latents of `images`, stacked, and their digests."""
     place = a_source(family, source, root, **changes)
     found = encoding.pictures(place, images)
-    shown = [(image, found[image]) for image in images]
-    rows = encoding.latents(place, shown, shape or (resolution, resolution), view)
-    return torch.stack(rows.take(np.arange(len(images)))), [found[image].digest for image in images]
+    store = encoding.latents(place, found, shape or (resolution, resolution), view)
+    digests = [found[image].digest for image in images]
+    return torch.stack([store[digest] for digest in digests]), digests
 
 
 def embed(family, prompts, root, **changes):
-    (rows,) = encoding.prompt_embeddings(a_source(family, None, root, **changes), prompts)
-    return torch.stack(rows.take(np.arange(len(prompts))))
+    (store,) = encoding.embeddings(a_source(family, None, root, **changes), prompts)
+    return torch.stack([store[encoding.prompt_name(prompt)] for prompt in prompts])
 
 
 @pytest.fixture

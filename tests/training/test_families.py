@@ -70,7 +70,7 @@ def run(study, out, overrides=(), policy="arenapo", **options):
 def image(pipeline):
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(
-        prompt="a bright square 3", num_inference_steps=3, height=32, width=32, output_type="np",
+        prompt="a bright square 3", num_inference_steps=2, height=32, width=32, output_type="np",
         generator=torch.Generator().manual_seed(0),
     ).images[0]  # fmt: skip
 
@@ -100,11 +100,11 @@ def test_it_learns_the_votes_and_diffusers_draws_with_it(name, adaptation, bases
     assert result["held_out_accuracy"] > 0.8
 
     kind = getattr(diffusers, open_family(str(bases[name])).pipeline)
-    before = image(kind.from_pretrained(bases[name]))
+    pipeline = kind.from_pretrained(bases[name])
+    before = image(pipeline)
     if adaptation == "full":
         after = image(kind.from_pretrained(tmp_path / "out" / "policy"))
     else:
-        pipeline = kind.from_pretrained(bases[name])
         pipeline.load_lora_weights(tmp_path / "out" / "policy")
         after = image(pipeline)
         pipeline.unload_lora_weights()
@@ -313,9 +313,9 @@ def test_turns_show_crops_and_xl_is_told_their_corners(bases, toy, tmp_path, mon
     told = []
     predict = StableDiffusionXL.predict
 
-    def noted(self, denoiser, noisy, times, texts, sizes=None):
-        told.append(sizes.clone())
-        return predict(self, denoiser, noisy, times, texts, sizes)
+    def noted(self, denoiser, noisy, times, texts):
+        told.append(texts.sizes.clone())
+        return predict(self, denoiser, noisy, times, texts)
 
     monkeypatch.setattr(StableDiffusionXL, "predict", noted)
     changes = {"crops": 2, "mirror": True, "steps": 28, "batch_size": 6, "reference_draws": 4}

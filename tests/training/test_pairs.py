@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from training.pairs import PairsError, build_pairs, index_pairs, open_pairs, write_pairs
+from training.building import build_pairs
+from training.pairs import PairsError, index_pairs, open_pairs, write_pairs
 
 VOTES = {
     "vote_id": ["1", "2", "3", "4", "5", "6"],

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from training.encoding import Source, prompt_embeddings
+from training.encoding import Source, embeddings, prompt_name
 from training.families import open_family
 from training.inputs import Inputs
 from training.learner import Learner
@@ -57,13 +57,14 @@ def test_known_errors_are_those_of_the_live_reference(adaptation, study, tmp_pat
     given = {"draws": 2, "views": 1, "seed": config.seed}
     errors = ReferenceErrors(data.cache, ["x"], pairs.train, inputs, **given)
     rows, draws = np.array([3, 0, 7, 3]), np.array([0, 1, 1, 1])
-    turns = Turns(draws, np.zeros((4, 2), dtype=int), np.zeros(4, dtype=bool))
+    turns = Turns.plain(draws)
     errors.compute(learner, rows, turns, print)
     assert learner.model._frozen is None
     for step in range(3):  # the policy moves away, the reference does not
         fixed = inputs.fixed_draws(pairs.train, rows, draws, config.seed)
-        ((_, live),) = inputs.parts(pairs.train, rows, fixed)
-        ((_, known),) = inputs.parts(pairs.train, rows, fixed, reference=errors.at(rows, turns))
+        ((_, live),) = inputs.parts(pairs.train, rows, fixed, turns)
+        known_errors = errors.at(rows, turns)
+        ((_, known),) = inputs.parts(pairs.train, rows, fixed, turns, known_errors)
         one, two = learner.evaluate(live), learner.evaluate(known)
         for name in set(two) - {"drift"}:
             torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-5)
@@ -164,7 +165,8 @@ def test_prompts_are_dropped_at_their_share_of_turns_and_never_in_validation(
     run(study, tmp_path / "out", overrides=overrides)
     data, config = data_config(read_study(study)), policy_config(study, "arenapo")
     source = Source(open_family(config.base), data.images, data.cache, ALONE, print)
-    (empty,) = prompt_embeddings(source, [""])[0].take(np.zeros(1, int))
+    (store,) = embeddings(source, [""])
+    empty = store[prompt_name("")]
 
     def share(batches):
         texts = torch.cat(batches)

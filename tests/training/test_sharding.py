@@ -11,9 +11,9 @@ from several import train_in_two
 
 from training.config import ConfigError
 from training.loop import train
+from training.machine import refuse_what_cannot_be_shared
 from training.pairs import open_pairs
 from training.processes import Processes
-from training.sharding import refuse_what_cannot_be_shared
 from training.study_file import data_config, policy_config, read_study
 
 MACHINE = {"pairs_per_second", "seconds_left", "peak_memory_gib"}

@@ -1,10 +1,8 @@
 """What is encoded and who does it: what the steps show, and what each process holds of it."""
 
-import json
-
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 
 from training.checkpoint import RunFolder
 from training.families import open_family
@@ -21,7 +19,7 @@ ALONE = Processes(0, 1, torch.device("cpu"))
 def stored(folder):
     """Count what the stores under a folder hold."""
     files = folder.rglob("*.safetensors")
-    return sum(len(json.loads(safe_open(file, "pt").metadata()["names"])) for file in files)
+    return sum(len(load_file(file)) for file in files)
 
 
 def test_only_what_a_run_shows_is_encoded_and_once(toy, tmp_path):
@@ -44,7 +42,7 @@ def test_only_what_a_run_shows_is_encoded_and_once(toy, tmp_path):
 
 
 def test_validation_shows_the_middle_crop_unmirrored_with_its_prompt(toy):
-    rows, turns = Validation(open_pairs(toy.pairs).held_out).all_turns()
+    rows, turns = Validation(open_pairs(toy.pairs).held_out, None).all_turns()
     assert turns.view.shape == (len(rows), 2)
     assert turns.view.max() == turns.dropped.max() == 0
 

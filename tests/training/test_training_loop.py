@@ -1,6 +1,7 @@
 """A whole run in this process: it learns, stops, resumes to the bit, and diffusers loads it."""
 
 import json
+import math
 import shutil
 import signal
 
@@ -14,7 +15,9 @@ from safetensors.torch import load_file
 from training.checkpoint import CheckpointError
 from training.families import ModelError, open_family
 from training.loop import Interrupted, train
+from training.optimizer import ExactSums
 from training.pairs import open_pairs
+from training.processes import Processes
 from training.study_file import data_config, policy_config, read_study
 from training.watching import Diverged
 
@@ -234,6 +237,40 @@ def test_a_resume_with_another_part_size_elsewhere_gives_the_uninterrupted_run(
     one, two = (load_file(file) for file in files)
     for name in (name for name in one if name.startswith("weights.")):
         torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("adaptation", ["lora", "full"])
+def test_exact_sums_give_the_bits_of_the_uninterrupted_run_by_other_parts(
+    adaptation, toy, tmp_path
+):
+    overrides = [f"train.adaptation={adaptation}", "train.exact_sums=true"]
+    whole = run(toy.study, tmp_path / "whole", overrides=overrides)
+    run(toy.study, tmp_path / "parts", overrides=[*overrides, "train.steps=2"])
+    changes = [*overrides, "train.pairs_at_once=1", "train.gradient_checkpointing=true"]
+    parts = run(toy.study, tmp_path / "parts", overrides=changes, resume=True)
+    assert parts["data_version"] == whole["data_version"]
+    plain = run(toy.study, tmp_path / "plain", overrides=overrides[:1])
+    assert plain["held_out_loss"] == pytest.approx(whole["held_out_loss"], rel=1e-3)
+
+
+def test_a_sum_of_gradients_is_exact_in_any_order_and_keeps_what_is_no_number():
+    random = np.random.default_rng(0)
+    weight = torch.nn.Parameter(torch.zeros(200))
+    sums = ExactSums([weight])
+    parts = torch.from_numpy(random.normal(size=(64, 200)) * 10.0 ** random.uniform(-6, 3, 200))
+    found = []
+    for order in (np.arange(64), random.permutation(64)):
+        for part in parts[order].float():
+            (weight * part).sum().backward()
+        sums.into_gradients(Processes(0, 1, torch.device("cpu")))
+        found.append(weight.grad.clone())
+        weight.grad = None
+    assert torch.equal(*found)
+    exact = [math.fsum(column) for column in parts.float().double().T.tolist()]
+    torch.testing.assert_close(found[0].double(), torch.tensor(exact), rtol=1e-6, atol=1e-12)
+    (weight * torch.full((200,), torch.nan)).sum().backward()
+    sums.into_gradients(Processes(0, 1, torch.device("cpu")))
+    assert weight.grad.isnan().all()
 
 
 def test_a_ruined_run_ends_with_a_sentence_and_not_with_a_policy(toy, tmp_path):

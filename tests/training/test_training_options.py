@@ -3,6 +3,7 @@
 import dataclasses
 import signal
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training import report
+from training.building import build_pairs
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
 from training.encoding import Source
@@ -21,7 +23,8 @@ from training.inputs import Inputs
 from training.learner import Learner
 from training.loop import Interrupted, train
 from training.model import Model
-from training.pairs import COUNTED, Pairs, PairsError, build_pairs, open_pairs
+from training.order import Turns, turns_of
+from training.pairs import COUNTED, PairsError, open_pairs
 from training.processes import Processes
 from training.study_file import data_config, policy_config, read_study
 
@@ -32,7 +35,8 @@ ADAPTER = "policy/pytorch_lora_weights.safetensors"
 def run(study, out, policy="arenapo", overrides=(), **options):
     data = data_config(read_study(study, overrides))
     config = policy_config(study, policy, overrides)
-    return train(config, data, open_pairs(data.pairs), out, **options)
+    with patch("training.watching.HELD_OUT_PAIRS", 1):  # they are not what is tested here
+        return train(config, data, open_pairs(data.pairs), out, **options)
 
 
 def made(toy, overrides=(), policy="arenapo"):
@@ -45,7 +49,7 @@ def made(toy, overrides=(), policy="arenapo"):
     drawn = inputs.new_draws(pairs.train, rows, torch.Generator().manual_seed(0))
     known = 1 + 0.01 * torch.arange(12.0).view(6, 2)
     config = dataclasses.replace(config, pairs_at_once=6)
-    ((_, batch),) = inputs.parts(pairs.train, rows, drawn, reference=known)
+    ((_, batch),) = inputs.parts(pairs.train, rows, drawn, Turns.plain(0 * rows), known)
     return Learner(config, family, ALONE), batch
 
 
@@ -262,11 +266,9 @@ def test_soft_labels_are_the_shares_of_a_votes_own_raters(toy, tmp_path):
 def test_each_image_is_mirrored_by_a_coin_of_its_own():
     config = SimpleNamespace(seed=0, mirror=True, crops=2, reference_draws=0, drop_prompts=0.0)
     votes = np.array([f"v{i}" for i in range(2000)], dtype=object)
-    pairs = Pairs(votes, *[np.zeros(2000)] * 6)
     for mirror in (True, False):
         config.mirror = mirror
-        inputs = SimpleNamespace(_config=config)
-        turns = [Inputs.turns(inputs, pairs, np.arange(2000), np.full(2000, t)) for t in (0, 1, 0)]
+        turns = [turns_of(config, votes, np.full(2000, t)) for t in (0, 1, 0)]
         crop, turned = np.divmod(np.stack([each.view for each in turns]), 1 + mirror)
         assert crop[0].max() == 0
         assert crop[1].min() == 1

@@ -6,7 +6,7 @@ returns, the forward process, and one call of the denoiser. Its parts on disk ar
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
@@ -28,15 +28,19 @@ class Texts:
     """(n, length), true for tokens and false for padding; None where no prompt is padded."""
     lengths: tuple[int, ...] = ()
     """The mask's sums, on the host."""
+    sizes: Tensor | None = None
+    """(n, 6), for a family that is told of the images' sizes: original height and width, the crop's
+    top and left, target height and width, in pixels."""
 
     def repeated(self, n: int) -> "Texts":
         """Return the prompts n times, one after the other."""
         mask = None if self.mask is None else torch.cat([self.mask] * n)
         return Texts(tuple(torch.cat([e] * n) for e in self.embeds), mask, self.lengths * n)
 
-    def to(self, dtype: torch.dtype) -> "Texts":
-        """Return the embeddings in `dtype`."""
-        return Texts(tuple(e.to(dtype) for e in self.embeds), self.mask, self.lengths)
+    def to(self, dtype: torch.dtype, device: torch.device | None = None) -> "Texts":
+        """Return the embeddings in `dtype`, on another device if one is given."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return replace(self, embeds=tuple(e.to(device, dtype) for e in self.embeds), mask=mask)
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,8 @@ class Family(PipelineFolder, ABC):
     # What a family declares --------------------------------------------------------------------
 
     @abstractmethod
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
-        """Return noise or velocity (n, c, h, w) for noisy latents (n, c, h, w) at t (n,).
-
-        `sizes` (n, 6) are original height and width, the crop's top and left, target height and
-        width, in pixels, for a family that is told of them.
-        """
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
+        """Return noise or velocity (n, c, h, w) for noisy latents (n, c, h, w) at t (n,)."""
 
     @abstractmethod
     def text_shapes(self) -> tuple[tuple[int, ...], ...]:

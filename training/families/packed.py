@@ -57,9 +57,7 @@ class Flux(Family):
         hidden = (self.encoding["max_sequence_length"], self.config["joint_attention_dim"])
         return hidden, (self.config["pooled_projection_dim"],)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w), packed and unpacked on the way."""
         hidden, pooled = texts.embeds
         told = noisy.new_full((len(noisy),), self.guidance)
@@ -98,9 +96,7 @@ class Chroma(Family):
         """T5's hidden states, and which of them are tokens."""
         return (512, self.config["joint_attention_dim"]), (512,)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w); the mask goes on over the image's tokens."""
         (hidden, mask), tokens = texts.embeds, packed(noisy)
         output = denoiser(
@@ -147,9 +143,7 @@ class Flux2(Family):
         """Three layers' hidden states side by side, padding included."""
         return ((512, self.config["joint_attention_dim"]),)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w); positions have four axes: time, row, column, token."""
         (hidden,), (n, c, h, w) = texts.embeds, noisy.shape
         words = hidden.new_zeros(hidden.shape[1], 4)
@@ -210,9 +204,7 @@ class QwenImage(Family):
         """Qwen2.5-VL's hidden states, of a long prompt."""
         return ((256, self.config["joint_attention_dim"]),)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w), packed and unpacked on the way."""
         n, _, h, w = noisy.shape
         output = denoiser(

@@ -43,9 +43,7 @@ class StableDiffusion(Family):
         length = config_of(self.folder / "text_encoder")["max_position_embeddings"]
         return ((length, self.config["cross_attention_dim"]),)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return noise or velocity (n, c, h, w)."""
         noisy = noisy.contiguous(memory_format=self.layout(noisy.device))
         return denoiser(noisy, times, texts.embeds[0], return_dict=False)[0]
@@ -66,11 +64,9 @@ class StableDiffusionXL(StableDiffusion):
         both = self.config["projection_class_embeddings_input_dim"]
         return *super().text_shapes(), (both - 6 * self.config["addition_time_embed_dim"],)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
-        """Return noise or velocity; without `sizes` an image is as large as it is asked for."""
-        hidden, pooled = texts.embeds
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
+        """Return noise or velocity; without sizes an image is as large as it is asked for."""
+        (hidden, pooled), sizes = texts.embeds, texts.sizes
         if sizes is None:
             height, width = (side * self.downscale for side in noisy.shape[-2:])
             told = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32)
@@ -101,9 +97,7 @@ class StableDiffusion3(Family):
         hidden = (length + 256, self.config["joint_attention_dim"])
         return hidden, (self.config["pooled_projection_dim"],)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w); the transformer counts time from 0 to 1000."""
         hidden, pooled = texts.embeds
         return denoiser(noisy, hidden, pooled, 1000 * times, return_dict=False)[0]

@@ -38,9 +38,7 @@ class ZImage(Family):
         """Return embeddings as a list of one tensor for each prompt, as the pipeline takes them."""
         return {"prompt_embeds": self._unpadded_prompts(texts)}
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w): the transformer's output is its negative."""
         images = list(noisy.unsqueeze(2).unbind(0))
         output = denoiser(images, 1 - times, self._unpadded_prompts(texts), return_dict=False)[0]
@@ -83,9 +81,7 @@ class Sana(Family):
         """Gemma's hidden states, of a long prompt."""
         return ((256, self.config["caption_channels"]),)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w), without a learned variance beside it."""
         output = denoiser(
             noisy,
@@ -111,8 +107,6 @@ class Lumina2(Family):
         """Gemma's hidden states, of a long prompt."""
         return ((256, self.config["cap_feat_dim"]),)
 
-    def predict(
-        self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts, sizes: Tensor | None = None
-    ) -> Tensor:
+    def predict(self, denoiser: Any, noisy: Tensor, times: Tensor, texts: Texts) -> Tensor:
         """Return the velocity (n, c, h, w): the transformer's output is its negative."""
         return -denoiser(noisy, 1 - times, texts.embeds[0], texts.mask, return_dict=False)[0]
