@@ -176,7 +176,8 @@ def observed(study: Study, settled: float | None = None) -> str:
     parts = []
     for source in sources_of(study, settled):
         if isinstance(source, File):
-            parts.append(f"{source.base} {remembered('votes', source.path, print_of)}")
+            called = source.name.partition("?")[0].rpartition("/")[2]
+            parts.append(f"{called} {remembered('votes', source.path, print_of)}")
         else:
             parts.append(f"{source} {remote_rows(source)}")
     forgotten = list_version(Lake(study.lake))

@@ -164,7 +164,7 @@ rm_head.5.bias 2
 
 def tensors(table: str) -> dict[str, tuple[int, ...]]:
     """Return name -> shape, with every layer by itself."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for line in table.split("\n")[1:-1]:
         name, sizes = line.split()
         shape = () if name == "logit_scale" else tuple(map(int, sizes.split("x")))

@@ -88,8 +88,9 @@ def save_imagereward(folder: Path) -> Path:
 def save_aesthetic(folder: Path) -> Path:
     """Save the MLP's linear layers, numbered as in the published head, and CLIP in clip/."""
     sizes = {0: (32, 48), 2: (24, 32), 4: (16, 24), 6: (8, 16), 7: (1, 8)}
-    shapes = {f"layers.{number}.weight": shape for number, shape in sizes.items()}
-    shapes |= {f"layers.{number}.bias": shape[:1] for number, shape in sizes.items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, shape in sizes.items():
+        shapes |= {f"layers.{number}.weight": shape, f"layers.{number}.bias": shape[:1]}
     torch.save(drawn(shapes, 0.5), folder / "aesthetic-model.pth")
     save_clip(folder / "clip")
     return folder
@@ -106,11 +107,11 @@ def save_hps_v3(folder: Path) -> Path:
     save_file(drawn(shrunk(checkpoints.HPS_V3, sizes), 0.2), folder / "HPSv3.safetensors")
     text = {"vocab_size": len(tokenizer) + 1, "hidden_size": 32, "intermediate_size": 48}
     text |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
-    text |= {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
+    marks = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "patch_size": 28}
     Qwen2VLConfig(
-        text_config=text | {"rope_parameters": rope},
+        text_config=text | marks | {"rope_parameters": rope},
         vision_config=vision,
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
     ).save_pretrained(folder)
