@@ -42,7 +42,7 @@ def check_rankings(records: Sequence[Record]) -> tuple[pl.DataFrame, Broken, Bro
     kinds = {"row": pl.Int64} | RANKINGS | {"created_at": pl.String}
     table = pl.DataFrame(good, schema=kinds, orient="row")
     told = table["created_at"]
-    table = table.with_columns(in_utc(pl.col("created_at"), told.dtype).alias("created_at"))
+    table = table.with_columns(in_utc(told).alias("created_at"))
     lost = table.select("row", value=told).filter(
         table["created_at"].is_null() & told.is_not_null()
     )
