@@ -73,8 +73,8 @@ def check(
         if name in REQUIRED:
             columns[name] = _models(name, held, faults)
         elif name == "created_at":
-            columns[name] = in_utc(given, held)
-            there = _text(name, held) if held == pl.String or held.is_float() else given
+            columns[name] = pl.lit(in_utc(rows[name]))
+            there = pl.lit(_text(rows[name])) if held == pl.String or held.is_float() else given
             doubts.append((name, NO_TIME, columns[name].is_null() & there.is_not_null()))
         elif kind == pl.Boolean:
             text = given.cast(pl.String).str.to_lowercase()
@@ -82,7 +82,7 @@ def check(
             columns[name] = pl.when(yes).then(True).when(no).then(False)
         else:
             lost = faults if name == "vote_id" else doubts
-            columns[name] = _text(name, held, lost if name in IDS else None)
+            columns[name] = pl.lit(_text(rows[name], lost if name in IDS else None))
     columns["outcome"], unclear = outcome_of(rows.schema["outcome"], columns, outcomes or {})
     if unclear is not None:
         faults.append(("outcome", UNCLEAR, unclear))
@@ -133,35 +133,41 @@ def _flat(rows: pl.DataFrame, names: Mapping[str, str], doubts: Faults) -> pl.Da
         held = rows.schema[name]
         if not isinstance(held, pl.Enum):
             # Outcomes and models are trimmed later: a rejection shows them as they are.
-            text = _text(name, held) if held.is_float() else pl.col(name).cast(pl.String)
-            column = rows.select(text.alias(name)).to_series()
-            rows = rows.with_columns(column.cast(pl.Enum(column.drop_nulls().unique().sort())))
+            column = _text(rows[name]) if held.is_float() else rows[name].cast(pl.String)
+            kind = pl.Enum(column.drop_nulls().unique().sort())
+            rows = rows.with_columns(column.cast(kind).alias(name))
     return rows
 
 
-def _text(name: str, held: pl.DataType, lost: Faults | None = None) -> pl.Expr:
+def _text(given: pl.Series, lost: Faults | None = None) -> pl.Series:
     """Return values as trimmed text; what stands for nothing is null, a whole float an integer.
 
     lost: of a column of ids, where it is said that an id has lost digits; there a float that is
     spelled as text is the integer that it was, too.
     """
-    text = pl.col(name).cast(pl.String).str.strip_chars()
-    # The words for nothing are short: most texts are told by their length.
-    short = pl.when(text.str.len_bytes() <= 4).then(text).str.to_lowercase()
-    text = pl.when(~short.is_in(NOTHING).fill_null(False)).then(text)
-    if not held.is_float() and (lost is None or held.is_integer()):
-        return text
-    number = pl.col(name)
+    held, text, number = given.dtype, given, given
     if not held.is_float():
-        number = pl.when(text.str.contains(FLOAT)).then(text).cast(pl.Float64, strict=False)
+        text = given.cast(pl.String).str.strip_chars()
+        # The words for nothing are short: most texts are told by their length.
+        short = (text.str.len_bytes() <= 4).fill_null(False)
+        if short.any():
+            nothing = short & text.str.to_lowercase().is_in(NOTHING).fill_null(False)
+            text = pl.select(pl.when(~nothing).then(text)).to_series()
+        if lost is None or held.is_integer():
+            return text
+        spelled = text.str.contains(FLOAT).fill_null(False)
+        if not spelled.any():
+            return text
+        number = pl.select(pl.when(spelled).then(text)).to_series().cast(pl.Float64, strict=False)
     whole = number.is_finite() & (number == number.round()) & (number.abs() <= EXACT)
     integer = pl.when(whole).then(number.cast(pl.Int64, strict=False).cast(pl.String))
-    spelled = integer.when(number.is_not_nan()).then(number.cast(pl.String))
-    if lost is None:
-        return spelled
-    gone = (number.abs() > EXACT).fill_null(False)
-    lost.append((name, LOST_DIGITS, gone))
-    return pl.when(gone).then(None).when(number.is_not_null()).then(spelled).otherwise(text)
+    spelled_out = integer.when(number.is_not_nan()).then(number.cast(pl.String))
+    gone = (number.abs() > EXACT).fill_null(False) & (lost is not None)
+    if lost is not None:
+        lost.append((given.name, LOST_DIGITS, pl.lit(gone)))
+    is_text = number.is_null() & (not held.is_float())
+    chosen = pl.when(gone).then(None).when(is_text).then(text.cast(pl.String))
+    return pl.select(chosen.otherwise(spelled_out)).to_series()
 
 
 def _models(name: str, held: pl.DataType, faults: Faults) -> pl.Expr:
@@ -199,7 +205,7 @@ def _counts(
     for name in [each for each in (*COUNTS, "count") if each in rows.columns]:
         number = pl.col(name).cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
         good = ((number == number.round()) & number.is_between(0, MOST_VOTES)).fill_null(False)
-        doubts.append((name, NO_COUNT, ~good & _text(name, rows.schema[name]).is_not_null()))
+        doubts.append((name, NO_COUNT, ~good & pl.lit(_text(rows[name])).is_not_null()))
         numbers[name] = pl.when(good).then(number).cast(pl.Int64, strict=False)
     sides: dict[str, pl.Expr] = dict.fromkeys(COUNTS, pl.lit(None, pl.Int64))
     if "count" in numbers:

@@ -23,6 +23,8 @@ from arena.votes.limits import (
 ROWS = 1 << 20  # in one frame
 SHORT = 64  # bytes of a text that may stand in every row
 ARROW_FILE = b"ARROW1"
+STRINGS = (pa.string(), pa.large_string())
+BYTES = (pa.binary(), pa.large_binary(), pa.binary_view())
 
 
 class Columnar:
@@ -48,7 +50,7 @@ class Columnar:
 
     def _read(self, columns: Sequence[str], coded: Sequence[str]) -> Iterator[pa.RecordBatch]:
         there = [name for name in columns if name in self.fields]
-        few = [name for name in coded if _is_string(self.fields.get(name))]
+        few = [name for name in coded if self.fields.get(name) in STRINGS]
         with ThreadPoolExecutor(1) as ahead:
             # The next batch is decoded while this one is checked.
             batches = self._batches(there, few)
@@ -71,7 +73,8 @@ class Columnar:
         for batch in self._read(columns, coded):
             made = {"row": pl.int_range(row, row + len(batch), eager=True)}
             for field, column in zip(batch.schema, batch.columns, strict=True):
-                if _is_image(field.type):
+                if pa.types.is_struct(field.type) and field.type.get_field_index("path") >= 0:
+                    # The hub's struct of an image's bytes and path.
                     made[field.name] = pl.Series(column.field("path"))
                 elif not pa.types.is_dictionary(field.type):
                     made[field.name] = pl.Series(column)
@@ -89,8 +92,7 @@ class Columnar:
         yield from enumerate(rows, start=1)
 
     def add_to(self, digest: "hashlib._Hash") -> None:
-        """Hash the values of the columns without images, however the file has cut and packed them.
-        """
+        """Hash the columns' values without images, however the file has cut and packed them."""
         names = [name for name in self.fields if not is_large(self.fields[name])]
         columns = {name: hashlib.sha256() for name in names}
         for frame in self.frames(names):
@@ -138,7 +140,7 @@ class Parquet(Columnar):
     def _batches(self, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
         # Of an image only what is no bytes is read.
         parts = [part for name in columns for part in _small_parts(name, self.fields[name])]
-        long = [n for n in columns if _is_string(self.fields[n]) and self.worst[n] > UNSUSPECTED]
+        long = [n for n in columns if self.fields[n] in STRINGS and self.worst[n] > UNSUSPECTED]
         nested = tuple(f"{part}." for part in parts)
         worst = max([w for n, w in self.worst.items() if n.startswith(nested)], default=0)
         rows = max(1, min(ROWS, ROWS * self.bound // max(worst, 1)))
@@ -146,7 +148,7 @@ class Parquet(Columnar):
             yield from file.iter_batches(batch_size=rows, columns=parts)
 
     def _is_small(self, name: str) -> bool:
-        return bool(_small_parts(name, self.fields[name])) and not _is_bytes(self.fields[name])
+        return bool(_small_parts(name, self.fields[name])) and self.fields[name] not in BYTES
 
 
 class Arrow(Columnar):
@@ -176,44 +178,26 @@ class Arrow(Columnar):
 
 def _decoded_size(column: pa.Array) -> int:
     """Return how many bytes a column holds once every text is written out."""
-    if not isinstance(column, pa.DictionaryArray):
-        return int(column.nbytes)
-    if not _is_string(column.type.value_type):
-        return int(column.nbytes)
-    longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
-    if longest <= SHORT:
-        return int(column.nbytes)
-    return int(pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0)
+    if isinstance(column, pa.DictionaryArray) and column.type.value_type in STRINGS:
+        sizes = pc.binary_length(column.dictionary)
+        if (pc.max(sizes).as_py() or 0) > SHORT:
+            return int(pc.sum(sizes.take(column.indices)).as_py() or 0)
+    return int(column.nbytes)
 
 
 def is_large(kind: pa.DataType) -> bool:
     """Tell whether a column holds images: bytes, alone or in a struct."""
     if pa.types.is_struct(kind):
         return any(is_large(field.type) for field in kind)
-    return _is_bytes(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-    )
+    return kind in BYTES
 
 
 def _small_parts(name: str, kind: pa.DataType) -> list[str]:
     """Return what to read of a column: all of it, or of a struct with images the rest."""
     if not pa.types.is_struct(kind) or not is_large(kind):
         return [name]
-    small = (field for field in kind if not _is_bytes(field.type))
+    small = (field for field in kind if field.type not in BYTES)
     return [part for field in small for part in _small_parts(f"{name}.{field.name}", field.type)]
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    """Tell whether a column is the hub's struct of an image's bytes and path."""
-    return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
-
-
-def _is_string(kind: pa.DataType | None) -> bool:
-    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _enum(column: pa.DictionaryArray) -> pl.Series:

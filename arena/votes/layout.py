@@ -137,6 +137,15 @@ def plan_of(
     return Plan(layout, found, also, spelled)
 
 
+Where = pl.Expr | pl.Series
+
+
+def decided(a: Where, b: Where, tie: Where, told: pl.Expr | None = None) -> pl.Expr:
+    """Return the outcome where one of three conditions holds, else what is told instead."""
+    outcome = pl.when(tie).then(pl.lit("tie")).when(a).then(pl.lit("a")).when(b).then(pl.lit("b"))
+    return outcome.otherwise(told)
+
+
 def first(values: Iterable[Any]) -> Any:
     """Return the first value, None where there is none."""
     return next(iter(values), None)

@@ -17,7 +17,7 @@ import polars as pl
 from arena.schema import RANKINGS, UNNAMED, VOTES
 from arena.votes.check import CONTROL
 from arena.votes.faults import Broken, shown
-from arena.votes.layout import Record
+from arena.votes.layout import Record, decided
 from arena.votes.limits import LONGEST_NAME, MOST_RANKED
 from arena.votes.spellings import LAST_YEAR, NOTHING, in_utc
 from arena.votes.text_tables import as_text
@@ -42,7 +42,7 @@ def check_rankings(records: Sequence[Record]) -> tuple[pl.DataFrame, Broken, Bro
     kinds = {"row": pl.Int64} | RANKINGS | {"created_at": pl.String}
     table = pl.DataFrame(good, schema=kinds, orient="row")
     told = table["created_at"]
-    table = table.with_columns(in_utc(pl.col("created_at"), told.dtype).alias("created_at"))
+    table = table.with_columns(in_utc(told).alias("created_at"))
     lost = table.select("row", value=told).filter(
         table["created_at"].is_null() & told.is_not_null()
     )
@@ -67,7 +67,6 @@ def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
         for place in (first, second)
     )
     rank_a, rank_b = a["ranks"], b["ranks"]
-    outcome = pl.when(rank_a < rank_b).then(pl.lit("a")).when(rank_a > rank_b).then(pl.lit("b"))
     pairs = rankings.drop(*lists)[which].with_columns(i=pl.Series(first), j=pl.Series(second))
     made: dict[str, Any] = {
         "vote_id": pl.format("{}#{}-{}", "vote_id", "i", "j"),
@@ -75,7 +74,7 @@ def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
         "model_b": b["models"],
         "image_a": a["images"],
         "image_b": b["images"],
-        "outcome": outcome.otherwise(pl.lit("tie")),
+        "outcome": decided(rank_a < rank_b, rank_a > rank_b, rank_a == rank_b),
         "ranking": pl.col("vote_id"),
     }
     absent = {

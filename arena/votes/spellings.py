@@ -109,21 +109,21 @@ def outcome_of(
     return pl.coalesce(by_word, by_name), by_word != by_name
 
 
-def in_utc(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+def in_utc(column: pl.Series) -> pl.Series:
     """Return times in UTC, microseconds; null where a value is none, or outside 1900 to 2100.
 
     Takes a date or a time (without a zone it is UTC), numbers since 1970 in seconds, milli-, micro-
     or nanoseconds, and text: a number, or ISO 8601 with `T` or a blank, with or without seconds,
-    with a zone as `Z`, `UTC`, `+00`, `+0000` or `+00:00`, or without. kind: the column's type.
+    with a zone as `Z`, `UTC`, `+00`, `+0000` or `+00:00`, or without.
     """
-    if kind == pl.Date:
-        kind, column = pl.Datetime("us"), column.cast(pl.Datetime("us"))
-    if isinstance(kind, pl.Datetime):
-        column = column if kind.time_zone else column.dt.replace_time_zone("UTC")
-        found = column.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
+    if column.dtype == pl.Date:
+        column = column.cast(pl.Datetime("us"))
+    if isinstance(column.dtype, pl.Datetime):
+        aware = column if column.dtype.time_zone else column.dt.replace_time_zone("UTC")
+        found = aware.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
     else:
         text = column.cast(pl.String).str.strip_chars()
-        number = (column if kind.is_numeric() else text).cast(pl.Float64, strict=False)
+        number = (column if column.dtype.is_numeric() else text).cast(pl.Float64, strict=False)
         size = number.abs()
         micro = (
             pl.when(size < SECONDS)
@@ -135,14 +135,15 @@ def in_utc(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
             .when(size < 1e20)
             .then(number / 1e3)
         )
-        found = micro.round().cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
-        if not kind.is_numeric():
-            one: pl.Expr = pl.when(number.is_null()).then(text)
+        whole = pl.select(micro).to_series().round().cast(pl.Int64, strict=False)
+        found = whole.cast(pl.Datetime("us", "UTC"))
+        if number.null_count() > text.null_count():
             for pattern, spelling in RESPELLED:
-                one = one.str.replace(pattern, spelling)
+                text = text.str.replace(pattern, spelling)
             parsed = (
-                one.str.to_datetime(each, time_unit="us", strict=False, time_zone="UTC")
+                text.str.to_datetime(each, time_unit="us", strict=False, time_zone="UTC")
                 for each in PATTERNS
             )
-            found = pl.coalesce(*parsed, found)
-    return pl.when((found >= FIRST) & (found < END)).then(found)
+            found = pl.select(pl.coalesce(*parsed, found)).to_series()
+    good = (found >= FIRST) & (found < END)
+    return found if good.all() else pl.select(pl.when(good).then(found)).to_series()

@@ -13,15 +13,14 @@ from typing import Any
 import polars as pl
 
 from arena.schema import UNNAMED
-from arena.votes.layout import Format, Found, Record
+from arena.votes.layout import Format, Found, Record, decided
 
 
-def _v3(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+def _v3(rows: pl.DataFrame, _: str | None) -> pl.DataFrame:
     """Read the two counts; image_a is the preferred one where there are none.
 
     Pairs from Pick-a-Pic and ImageReward name no model, and those from HPD v2 call it hpdv2.
     """
-    del dimension
     for name in ("model_a", "model_b"):
         told = pl.col(name) if name in rows.columns else pl.lit(None, pl.String)
         rows = rows.with_columns(told.fill_null(UNNAMED).replace("hpdv2", UNNAMED).alias(name))
@@ -33,8 +32,8 @@ def _v3(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
         numbers = counts.str.extract_all(r"\d+").cast(pl.List(pl.Int64))
         counts = pl.when(counts.str.contains(r"^\[\s*\d+\s*,\s*\d+\s*\]$")).then(numbers)
     one, two = (counts.list.get(k, null_on_oob=True) for k in (0, 1))
-    outcome = pl.when(one < two).then(pl.lit("b")).when(one == two).then(pl.lit("tie"))
-    return rows.with_columns(votes_a=one, votes_b=two, outcome=outcome.otherwise(pl.lit("a")))
+    outcome = decided(one > two, one < two, one == two, pl.lit("a"))
+    return rows.with_columns(votes_a=one, votes_b=two, outcome=outcome)
 
 
 HPD_V3 = Format(
@@ -98,17 +97,12 @@ HPD_V2 = Format(
 )
 
 
-def _pairs(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+def _pairs(rows: pl.DataFrame, _: str | None) -> pl.DataFrame:
     """Turn `pref`, 1 for the left image and -1 for the right one, into an outcome."""
-    del dimension
     side = pl.col("outcome").cast(pl.Float64, strict=False)
-    outcome = pl.when(side == 1).then(pl.lit("a")).when(side == -1).then(pl.lit("b"))
-    outcome = outcome.when(side == 0).then(pl.lit("tie"))
-    return rows.with_columns(
-        model_a=pl.lit(UNNAMED),
-        model_b=pl.lit(UNNAMED),
-        outcome=outcome.otherwise(pl.col("outcome").cast(pl.String)),
-    )
+    outcome = decided(side == 1, side == -1, side == 0, pl.col("outcome").cast(pl.String))
+    unnamed = pl.lit(UNNAMED)
+    return rows.with_columns(model_a=unnamed, model_b=unnamed, outcome=outcome)
 
 
 HPD_V2_PAIRS = Format(

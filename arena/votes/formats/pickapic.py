@@ -7,7 +7,7 @@ uid, and `images` finds its bytes when a training set needs them.
 
 import polars as pl
 
-from arena.votes.layout import Format
+from arena.votes.layout import Format, decided
 
 LABELS = ("label_0", "label_1")
 NAMES = {
@@ -23,9 +23,8 @@ NAMES = {
 }
 
 
-def _outcome(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+def _outcome(rows: pl.DataFrame, _: str | None) -> pl.DataFrame:
     """Turn the two labels into an outcome; a row without a label keeps what it says."""
-    del dimension
     one, two = (pl.col(name).cast(pl.Float64, strict=False) for name in ("outcome", "label_1"))
     told = pl.format(
         "{} and {}", *(pl.col(n).cast(pl.String).fill_null("none") for n in ("outcome", "label_1"))
@@ -33,18 +32,10 @@ def _outcome(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
     unlabelled = pl.lit(False)
     if "has_label" in rows.columns:
         unlabelled = pl.col("has_label").cast(pl.String).str.to_lowercase().is_in(["false", "0"])
-    outcome = (
-        pl.when(unlabelled.fill_null(False))
-        .then(pl.lit("no label"))
-        .when((one == 1) & (two == 0))
-        .then(pl.lit("a"))
-        .when((one == 0) & (two == 1))
-        .then(pl.lit("b"))
-        .when((one == 0.5) & (two == 0.5))
-        .then(pl.lit("tie"))
-        .otherwise(told)
-    )
-    return rows.with_columns(outcome=outcome)
+    tie = (one == 0.5) & (two == 0.5)
+    outcome = decided((one == 1) & (two == 0), (one == 0) & (two == 1), tie, told)
+    no_label = pl.when(unlabelled.fill_null(False)).then(pl.lit("no label"))
+    return rows.with_columns(outcome=no_label.otherwise(outcome))
 
 
 PICKAPIC = Format(

@@ -16,7 +16,7 @@ import polars as pl
 
 from arena.votes.faults import VotesError
 from arena.votes.formats.tables import majority
-from arena.votes.layout import Format, Found, Record, first
+from arena.votes.layout import Format, Found, Record, decided, first
 
 SIDES = {
     "model_a": ("model1",),
@@ -54,8 +54,7 @@ def _of_one_dimension(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame
         raise VotesError(f"no dimension is called {asked}; there are {known}")
     of_side = sides[asked]
     one, two = (pl.col(of_side[side]).cast(pl.Float64, strict=False) for side in "12")
-    outcome = pl.when(one > two).then(pl.lit("a")).when(one < two).then(pl.lit("b"))
-    outcome = outcome.when(one == two).then(pl.lit("tie"))
+    outcome = decided(one > two, one < two, one == two)
     return rows.with_columns(outcome=outcome, dimension=pl.lit(asked))
 
 

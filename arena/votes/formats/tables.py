@@ -6,7 +6,7 @@ A team's own csv is the commonest case: any of the names below is known, and `--
 
 import polars as pl
 
-from arena.votes.layout import Format
+from arena.votes.layout import Format, decided
 from arena.votes.spellings import NOTHING
 
 MODELS = {
@@ -62,9 +62,8 @@ TABLE = Format(
 )
 
 
-def majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+def majority(rows: pl.DataFrame, _: str | None) -> pl.DataFrame:
     """Return rows of counts with the outcome that they make: who got more votes."""
-    del dimension
     sides = ("votes_a", "votes_b", "votes_tie")
     counts = (
         pl.col(name).cast(pl.Float64, strict=False) if name in rows.columns else pl.lit(None)
@@ -72,8 +71,7 @@ def majority(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
     )
     one, two, tied = counts
     tie = ((tied > one) & (tied > two)) | (one == two)
-    outcome = pl.when(tie).then(pl.lit("tie")).when(one > two).then(pl.lit("a"))
-    return rows.with_columns(outcome=outcome.when(one < two).then(pl.lit("b")))
+    return rows.with_columns(outcome=decided(one > two, one < two, tie))
 
 
 COUNTED = Format(
@@ -99,14 +97,12 @@ BATTLES = Format(
 ONE_HOT = ("winner_model_a", "winner_model_b", "winner_tie")
 
 
-def _one_hot(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+def _one_hot(rows: pl.DataFrame, _: str | None) -> pl.DataFrame:
     """Turn the three columns, of which one is 1, into an outcome."""
-    del dimension
     a, b, tie = (pl.col(name).cast(pl.Float64, strict=False) == 1 for name in ONE_HOT)
-    outcome = pl.when(a & ~b & ~tie).then(pl.lit("a")).when(b & ~a & ~tie).then(pl.lit("b"))
-    outcome = outcome.when(tie & ~a & ~b).then(pl.lit("tie"))
     told = pl.format("{}, {}, {}", *(pl.col(n).cast(pl.String).fill_null("none") for n in ONE_HOT))
-    return rows.with_columns(outcome=outcome.otherwise(told))
+    outcome = decided(a & ~b & ~tie, b & ~a & ~tie, tie & ~a & ~b, told)
+    return rows.with_columns(outcome=outcome)
 
 
 BATTLES_ONE_HOT = Format(
@@ -128,9 +124,8 @@ GENAI_BENCH = Format(
 )
 
 
-def _imgsys(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame:
+def _imgsys(rows: pl.DataFrame, _: str | None) -> pl.DataFrame:
     """Turn the preference into an outcome: 0 is a, 1 is b, another number or nothing a tie."""
-    del dimension
     told = pl.col("outcome").cast(pl.String).str.strip_chars()
     side = told.cast(pl.Float64, strict=False)
     nothing = told.is_null() | told.str.to_lowercase().is_in(NOTHING)
