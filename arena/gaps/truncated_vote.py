@@ -41,13 +41,13 @@ STEP = 1.2
 class Factor(NamedTuple):
     """The votes on one difference, and what all others say of it.
 
-    mean, variance: of d by all others. count: (3,) int64, the votes for d > 0, d < 0 and a tie.
-    epsilon: the draw margin. noise: the variance of each vote's own noise.
+    mean, variance: of d by all others. votes: (3,) int64, how many there are for d > 0, for d < 0
+    and for a tie. epsilon: the draw margin. noise: the variance of each vote's own noise.
     """
 
     mean: float
     variance: float
-    count: np.ndarray
+    votes: np.ndarray
     epsilon: float
     noise: float
 
@@ -74,7 +74,7 @@ def _log_phi(x: float) -> float:
 @compiled
 def tilted(f: Factor) -> tuple[float, float]:
     """Return mean and variance of d after the votes."""
-    if f.count.sum() != 1:
+    if f.votes.sum() != 1:
         d, weight, _ = _density(f)
         first = second = 0.0
         for k in range(len(d)):
@@ -84,10 +84,10 @@ def tilted(f: Factor) -> tuple[float, float]:
         return first, second
     s = math.sqrt(f.variance + f.noise)
     share = f.variance / (f.variance + f.noise)
-    if f.count[TIED]:
+    if f.votes[TIED]:
         v, w = v_w_draw(f.mean / s, f.epsilon / s)
         return f.mean + f.variance / s * v, f.variance * (1.0 - share * w)
-    sign = 1.0 if f.count[WIN] else -1.0
+    sign = 1.0 if f.votes[WIN] else -1.0
     z = (sign * f.mean - f.epsilon) / s
     m, r = above(z)
     return f.mean + sign * share * s * (m - z), f.variance * (1.0 - share + share * r)
@@ -105,11 +105,11 @@ def log_outcome(mean: float, variance: float, kind: int, epsilon: float) -> floa
 @compiled
 def _log_votes(f: Factor) -> float:
     """Log p(the votes)."""
-    if f.count.sum() == 0:
+    if f.votes.sum() == 0:
         return 0.0
-    if f.count.sum() > 1:
+    if f.votes.sum() > 1:
         return _density(f)[2]
-    return log_outcome(f.mean, f.variance + f.noise, _only(f.count), f.epsilon)
+    return log_outcome(f.mean, f.variance + f.noise, _only(f.votes), f.epsilon)
 
 
 @compiled
@@ -118,16 +118,16 @@ def log_one_of_them(f: Factor, kind: int, log_all: float) -> float:
 
     log_all: log p(all of its votes). Where it has no vote of the kind: of one vote more.
     """
-    count = f.count.copy()
-    count[kind] += -1 if f.count[kind] else 1
+    count = f.votes.copy()
+    count[kind] += -1 if f.votes[kind] else 1
     other = _log_votes(Factor(f.mean, f.variance, count, f.epsilon, f.noise))
-    return log_all - other if f.count[kind] else other - log_all
+    return log_all - other if f.votes[kind] else other - log_all
 
 
 @compiled
 def log_votes_and_slopes(f: Factor) -> tuple[float, float, float]:
     """Return log p(the votes) and its slopes in the noise and in epsilon."""
-    if f.count.sum() != 1:
+    if f.votes.sum() != 1:
         d, weight, total = _density(f)
         in_noise = in_epsilon = 0.0
         for k in range(len(d)):
@@ -135,7 +135,7 @@ def log_votes_and_slopes(f: Factor) -> tuple[float, float, float]:
             in_noise += weight[k] * slope_noise
             in_epsilon += weight[k] * slope_epsilon
         return total, in_noise, in_epsilon
-    kind, s = _only(f.count), math.sqrt(f.variance + f.noise)
+    kind, s = _only(f.votes), math.sqrt(f.variance + f.noise)
     total = log_outcome(f.mean, f.variance + f.noise, kind, f.epsilon)
     # In the noise by the heat equation, d/ds^2 = (d^2/dm^2 + (d/dm)^2) / 2 of the log evidence:
     # both are known from the tilted moments.
@@ -177,12 +177,12 @@ def _log_tie(t: float, e: float) -> float:
 def _log_density(d: float, f: Factor) -> float:
     """Log of N(d; mean, variance) without its constant, times every vote's probability at d."""
     value, n = -0.5 * (d - f.mean) ** 2 / f.variance, math.sqrt(f.noise)
-    if f.count[WIN]:
-        value += f.count[WIN] * _log_phi((d - f.epsilon) / n)
-    if f.count[LOSS]:
-        value += f.count[LOSS] * _log_phi((-d - f.epsilon) / n)
-    if f.count[TIED]:
-        value += f.count[TIED] * _log_tie(d / n, f.epsilon / n)
+    if f.votes[WIN]:
+        value += f.votes[WIN] * _log_phi((d - f.epsilon) / n)
+    if f.votes[LOSS]:
+        value += f.votes[LOSS] * _log_phi((-d - f.epsilon) / n)
+    if f.votes[TIED]:
+        value += f.votes[TIED] * _log_tie(d / n, f.epsilon / n)
     return value
 
 
@@ -191,14 +191,14 @@ def _derivatives(d: float, f: Factor) -> tuple[float, float]:
     """Slope of the log density at d, and minus its second derivative (positive)."""
     slope, curvature, n = (f.mean - d) / f.variance, 1.0 / f.variance, math.sqrt(f.noise)
     for kind, sign in ((WIN, 1.0), (LOSS, -1.0)):
-        if f.count[kind]:
+        if f.votes[kind]:
             v, w = v_w_strict((sign * d - f.epsilon) / n)
-            slope += sign * f.count[kind] * v / n
-            curvature += f.count[kind] * w / f.noise
-    if f.count[TIED]:
+            slope += sign * f.votes[kind] * v / n
+            curvature += f.votes[kind] * w / f.noise
+    if f.votes[TIED]:
         v, w = v_w_draw(d / n, f.epsilon / n)
-        slope += f.count[TIED] * v / n
-        curvature += f.count[TIED] * w / f.noise
+        slope += f.votes[TIED] * v / n
+        curvature += f.votes[TIED] * w / f.noise
     return slope, curvature
 
 
@@ -276,16 +276,16 @@ def _slopes(d: float, f: Factor) -> tuple[float, float]:
     """Slopes in the noise and in epsilon of the votes' log probability at d."""
     in_noise, in_epsilon, n = 0.0, 0.0, math.sqrt(f.noise)
     for kind, sign in ((WIN, 1.0), (LOSS, -1.0)):
-        if f.count[kind]:
+        if f.votes[kind]:
             x = (sign * d - f.epsilon) / n
             v = v_w_strict(x)[0]
-            in_noise -= f.count[kind] * v * x / (2.0 * f.noise)
-            in_epsilon -= f.count[kind] * v / n
-    if f.count[TIED]:
+            in_noise -= f.votes[kind] * v * x / (2.0 * f.noise)
+            in_epsilon -= f.votes[kind] * v / n
+    if f.votes[TIED]:
         t, e = d / n, f.epsilon / n
         log_p = _log_tie(t, e)
         upper = INVERSE_SQRT_2PI * math.exp(-0.5 * (e - t) ** 2 - log_p)
         lower = INVERSE_SQRT_2PI * math.exp(-0.5 * (e + t) ** 2 - log_p)
-        in_noise -= f.count[TIED] * ((e - t) * upper + (e + t) * lower) / (2.0 * f.noise)
-        in_epsilon += f.count[TIED] * (upper + lower) / n
+        in_noise -= f.votes[TIED] * ((e - t) * upper + (e + t) * lower) / (2.0 * f.noise)
+        in_epsilon += f.votes[TIED] * (upper + lower) / n
     return in_noise, in_epsilon

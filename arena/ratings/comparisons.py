@@ -193,12 +193,11 @@ def _coded(a: pl.Series, b: pl.Series) -> tuple[list[str], np.ndarray, np.ndarra
     Columns of one Enum are codes already: to find a hundred million names again takes seconds.
     """
     kind = a.dtype
-    known = isinstance(kind, pl.Enum) and b.dtype == kind
-    if not known:
+    if not isinstance(kind, pl.Enum) or b.dtype != kind:
         kind = pl.Enum(pl.concat([x.unique().cast(pl.String) for x in (a, b)]).unique().sort())
     codes = [x.cast(kind).to_physical().cast(pl.Int32).to_numpy() for x in (a, b)]
     names = kind.categories.to_list()
-    if not known:
+    if a.dtype != kind:
         return names, codes[0], codes[1]
     used = sorted(name for name, met in zip(names, _used(len(names), *codes), strict=True) if met)
     if used != names:
