@@ -176,6 +176,11 @@ def postgres() -> Iterator[tuple[Server, str]]:
     shutil.rmtree(folder)
 
 
+def driven(url: str) -> str:
+    """Return a database's URL with the driver named, as SQLAlchemy needs it."""
+    return url.replace("postgresql:", "postgresql+psycopg2:")
+
+
 @pytest.fixture(scope="module")
 def mlflow_server(postgres, tmp_path_factory) -> Iterator[tuple[Server, int]]:
     """MLflow's server over that Postgres, which asks for a password and serves the artifacts."""
@@ -188,7 +193,7 @@ def mlflow_server(postgres, tmp_path_factory) -> Iterator[tuple[Server, int]]:
     )
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth"),
-        *("--backend-store-uri", f"{postgres[1]}/mlflow", "--host", "127.0.0.1"),
+        *("--backend-store-uri", f"{driven(postgres[1])}/mlflow", "--host", "127.0.0.1"),
         *("--artifacts-destination", str(folder / "artifacts"), "--port", str(port)),
         *("--workers", "1"),
     ]
@@ -248,7 +253,7 @@ def remote(s3_server, postgres, mlflow_server, write_chain, tmp_path, monkeypatc
     make_home(tmp_path / "home")
     yaml = (tmp_path / "home" / "dagster.yaml").read_text()
     start, end = yaml.index("storage:"), yaml.index("local_artifact_storage:")
-    storage = f"storage:\n  postgres:\n    postgres_url: {postgres[1]}/{history}\n"
+    storage = f"storage:\n  postgres:\n    postgres_url: {driven(postgres[1])}/{history}\n"
     (tmp_path / "home" / "dagster.yaml").write_text(yaml[:start] + storage + yaml[end:])
     return study
 
