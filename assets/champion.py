@@ -1,17 +1,21 @@
 """Which policy serves: the rule that makes one the champion.
 
-The rule is `assets.verdict`'s: a challenger that is better than the champion, by its newest
-version's own scores, follows it; until there is a champion the baseline's images stand for it.
-Scores are compared only where the same scorer, by its weights, gave both on the same prompts. What
-a person pinned stays. What serves loads `models:/STUDY@champion` and never asks who that is.
+The rule is `assets.verdict`'s: a challenger that is better than the champion follows it, by its
+newest version's own scores, or by people's votes about that version (champion.by); until there is
+a champion the baseline's images stand for it. Scores are compared only where the same scorer, by
+its weights, gave both on the same prompts. What a person pinned stays. What serves loads
+`models:/STUDY@champion` and never asks who that is.
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
+from arena.ratings.table import Ratings
 from assets import inputs
 from assets.evidence import evidence
 from assets.lake import Lake
@@ -29,10 +33,11 @@ from assets.scorecard import CONDITIONS
 from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import Tracking, tracked
-from assets.verdict import BETTER, RULE, compared, verdict
+from assets.verdict import BETTER, RULES, by_votes, compared, verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 STANDING = "champion or baseline"
 COLUMNS = {
@@ -43,6 +48,16 @@ COLUMNS = {
     "win_rate_high": pl.Float64,
     "p_holm": pl.Float64,
     "better": pl.Boolean,
+}
+VOTED = {
+    "policy": pl.String,
+    "version": pl.String,
+    "votes": pl.Int64,
+    "difference": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "p_holm": pl.Float64,
+    "verdict": pl.String,
 }
 
 
@@ -66,17 +81,19 @@ def champion_stage(study: Study, chain: Chain) -> list[Any]:
         description="The policy that serves: models:/STUDY@champion, by the stated rule.",
     )
     def champion(context: dg.AssetExecutionContext) -> "dg.MaterializeResult[Any]":
-        rule = {"headline": study.scorecard.headline, "rule": RULE}
+        rule = {"headline": study.scorecard.headline, "rule": RULES[study.champion.by]}
         with tracked(study, chain, context, rule) as run:
             decision = decide_now(study, chain, run.client, context.instance)
             if decision.version is not None:
                 crown(run.client, study.name, decision.version)
             standing = champion_of(run.client, study.name)
+            keep_standing(Lake(study.lake), standing)
             run.metrics(
                 {
-                    f"{row['policy']}.{key}": row[key]
+                    f"{row['policy']}.{key}": value
                     for row in decision.table.iter_rows(named=True)
-                    for key in ("win_rate", "win_rate_low", "win_rate_high", "p_holm")
+                    for key, value in row.items()
+                    if isinstance(value, float) and math.isfinite(value)
                 }
             )
             return run.result(
@@ -85,7 +102,7 @@ def champion_stage(study: Study, chain: Chain) -> list[Any]:
                     "decision": decision.said,
                     "champion": f"version {standing.version}" if standing else "none",
                     "challengers": dg.MetadataValue.md(markdown(decision.table)),
-                    "rule": RULE,
+                    "rule": RULES[study.champion.by],
                     "load": f"models:/{study.name}@champion",
                 },
             )
@@ -106,6 +123,17 @@ def champion_stage(study: Study, chain: Chain) -> list[Any]:
     return [champion, champion_can_be_loaded]
 
 
+def keep_standing(lake: Lake, standing: "ModelVersion | None") -> None:
+    """Write into the lake what votes call the champion: the voting page asks about it first."""
+    names = [name_of(standing)] if standing else []
+    lake.write("champion", pl.DataFrame({"model": names}, schema={"model": pl.String}))
+
+
+def name_of(version: "ModelVersion") -> str:
+    """Return what votes call a version: `arenapo@3` (`generations.weights_of`)."""
+    return f"{version.tags['policy']}@{version.version}"
+
+
 def decide_now(
     study: Study, chain: Chain, client: "MlflowClient", instance: dg.DagsterInstance
 ) -> Decision:
@@ -124,10 +152,18 @@ def decide_now(
         return Decision(
             None, f"a person pinned {what}; `promote --unpin` lets the rule decide", none
         )
-    challengers = usable.filter("trained", pl.col("weights") != content_of(standing))
+    voted = study.champion.by == "votes"
+    able = table.filter(pl.col("problem").is_null()) if voted else usable
+    challengers = able.filter("trained", pl.col("weights") != content_of(standing))
     if challengers.is_empty():
         left = [f"{row[0]}: {row[1]}" for row in table.select("policy", "problem").rows() if row[1]]
         return Decision(None, "; ".join(["nobody challenges the champion", *left]), none)
+    if voted:
+        (base,) = table.filter(policy=study.baseline)["voted_as"]
+        called = name_of(standing) if standing else str(base)
+        return decide_by_votes(
+            challengers, Ratings.read(lake.table("ratings")), called, study.champion.votes
+        )
     if standing is not None and standing.tags.get(CONDITIONS) != now:
         said = f"version {standing.version} was scored on other prompts, by another scorer or never"
         return Decision(None, f"{said}: promote by hand what should follow it", none)
@@ -180,6 +216,36 @@ def decide(
     said = (
         f"{row['policy']} is champion: it wins {row['win_rate']:.1%} of the prompts over the "
         f"{over}, interval from {row['win_rate_low']:.1%} to {row['win_rate_high']:.1%}"
+    )
+    return Decision(row["version"], said, table)
+
+
+def decide_by_votes(
+    challengers: pl.DataFrame, ratings: Ratings, standing: str, least: int
+) -> Decision:
+    """Return which challenger follows the champion by people's votes, and why; of frames alone.
+
+    challengers: policy, version, and voted_as, the version's name among the ratings. standing: the
+    champion's name there, or the baseline's. least: the votes that each needs (`verdict.by_votes`).
+    """
+    named = list(challengers.select("policy", "version", "voted_as").iter_rows())
+    found = by_votes(ratings, standing, [name for *_, name in named], least)
+    rows = [
+        {"policy": policy, "version": version, **dataclasses.asdict(found[name])}
+        for policy, version, name in named
+    ]
+    table = pl.DataFrame(rows, schema=VOTED).fill_nan(None)
+    table = table.sort("difference", "policy", descending=[True, False], nulls_last=True)
+    best = table.filter(verdict=BETTER)
+    if best.is_empty():
+        about = ", ".join(f"{row['policy']} {row['verdict']}" for row in table.to_dicts())
+        said = f"by people's votes no policy is shown to be better than {standing}: {about}"
+        return Decision(None, f"{said} (of at least {least} about each)", table)
+    row = best.row(0, named=True)
+    said = (
+        f"{row['policy']} is champion: by {row['votes']} votes people rate it "
+        f"{row['difference']:.2f} above {standing}, interval from {row['low']:.2f} to "
+        f"{row['high']:.2f}"
     )
     return Decision(row["version"], said, table)
 

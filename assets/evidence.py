@@ -7,7 +7,7 @@ champion, the report and the metrics on a model rest on this and on nothing else
 import dagster as dg
 import polars as pl
 
-from assets.generations import WEIGHTS
+from assets.generations import VOTED_AS, WEIGHTS
 from assets.lineage import DATA_VERSION, RUN_ID, findings, latest, plain
 from assets.scorecard import CONDITIONS, IMAGES
 from assets.stage import Chain
@@ -17,6 +17,7 @@ SCHEMA = {
     "policy": pl.String,
     "trained": pl.Boolean,
     "version": pl.String,
+    "voted_as": pl.String,
     "weights": pl.String,
     "conditions": pl.String,
     "scorecard_run": pl.String,
@@ -41,7 +42,8 @@ def evidence(instance: dg.DagsterInstance, study: Study, chain: Chain) -> pl.Dat
             {
                 "policy": name,
                 "trained": config is not None,
-                "version": said["policy"].get("mlflow_model_version"),
+                "version": said["generations"].get("mlflow_model_version"),
+                "voted_as": said["generations"].get(VOTED_AS),
                 "weights": versions["policy"],
                 "conditions": said["scorecard"].get(CONDITIONS),
                 "scorecard_run": said["scorecard"].get(RUN_ID),
@@ -70,6 +72,6 @@ def _problem(
         return "its images are of weights before the newest"
     if said["scorecard"].get(IMAGES) != versions["generations"]:
         return "its scores are of images before the newest"
-    if study.policies[name] is not None and "mlflow_model_version" not in said["policy"]:
+    if study.policies[name] is not None and "mlflow_model_version" not in said["generations"]:
         return "its weights were not registered"
     return None

@@ -8,6 +8,7 @@ votes are made from: where it grows, the votes and everything after them are sta
 import hashlib
 import json
 import secrets
+from collections.abc import Collection
 from typing import Any
 
 import polars as pl
@@ -15,7 +16,6 @@ import polars as pl
 from arena.votes.faults import VotesError
 from arena.votes.placing import hashed_raters
 from assets.lake import Lake, table_name
-from assets.study import Study
 
 TABLES = ("votes", "rankings")
 LIST = "forgotten.json"
@@ -36,15 +36,18 @@ def list_version(lake: Lake) -> str:
     return hashlib.sha256("\n".join(told["raters"]).encode()).hexdigest() if told else ""
 
 
-def leave_out(lake: Lake) -> int:
+def leave_out(lake: Lake, without: Collection[str] = ()) -> int:
     """Take the votes of forgotten raters out of the tables; return how many rows these were.
 
-    The number is kept in the lake, so that no vote is unaccounted for. Raises VotesError where no
-    vote is left.
+    without: further raters whose votes go, as the tables call them. The number is kept in the lake,
+    so that no vote is unaccounted for. Raises VotesError where no vote is left.
     """
-    told, gone, rows = _list(lake), list[str](), 0
-    if told:
-        gone = [name for name in raters(lake) if _mark(told["key"], name) in told["raters"]]
+    told, rows = _list(lake) or {"key": "", "raters": []}, 0
+    gone = [
+        name
+        for name in (raters(lake) if told["raters"] or without else ())
+        if name in without or _mark(told["key"], name) in told["raters"]
+    ]
     if gone:
         rows = rows_of(lake, gone)
         for name in TABLES:
@@ -52,7 +55,7 @@ def leave_out(lake: Lake) -> int:
             with lake.writing(table_name(name)) as aside:
                 kept.sink_parquet(aside, compression="zstd")
         if not pl.scan_parquet(lake.table("votes")).select(pl.len()).collect().item():
-            raise VotesError("no vote is left: every rater is forgotten")
+            raise VotesError("no vote is left: every rater is forgotten or in votes.without")
     lake.write("forgotten", pl.DataFrame({"rows": [rows]}))
     return rows
 
@@ -77,7 +80,7 @@ def rows_of(lake: Lake, names: list[str]) -> int:
     return int(own.select(pl.len()).collect().item()) + int(ranked.collect().item() or 0)
 
 
-def as_stored(study: Study, salt: str | None, name: str) -> list[str]:
+def as_stored(salt: str | None, name: str) -> list[str]:
     """Return what a rater may be called in the lake: their name, or its hash under the salt."""
     if salt is None:
         return [name]

@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 from PIL import Image
 
+from arena.atomic import replacing
 from assets import inputs
 from assets.content import combined_hash, content_hash
 from assets.jobs import POOL, numbers, run_job
@@ -17,9 +18,13 @@ from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import tracked
 
-# In the metadata: which weights drew the images, and under what they can be compared with others.
+# In the metadata: which weights drew the images, what votes about them call the model, and under
+# what they can be compared with others.
 WEIGHTS = "weights_version"
+VOTED_AS = "voted_as"
 DRAWN_UNDER = "drawn_under"
+# Beside the images, for the voting page: the name that stands in the metadata.
+MODEL_FILE = "model.txt"
 
 
 def generations_stage(study: Study, chain: Chain) -> list[Any]:
@@ -57,6 +62,8 @@ def generations_stage(study: Study, chain: Chain) -> list[Any]:
                         *(("--resolution", str(settings.size)) if settings.size else ()),
                     ],
                 )
+                with replacing(folder / MODEL_FILE) as aside:
+                    aside.write_text(drawn_by[VOTED_AS])
             prompts = run.inputs["evaluation_prompts"] or ""
             run.metrics(numbers(reported), dataset=("evaluation_prompts", prompts))
             images = lake.publish("generations", name, made_by)
@@ -87,14 +94,20 @@ def generations_stage(study: Study, chain: Chain) -> list[Any]:
 
 
 def weights_of(instance: dg.DagsterInstance, study: Study, name: str) -> dict[str, str]:
-    """Return which weights a policy has now: their version, LoggedModel, and model version."""
+    """Return which weights a policy has now: version, LoggedModel, model version, name in votes.
+
+    That name is `arenapo@3` by the version in MLflow; a model that was not trained has none there,
+    so the first digits of its content's hash stand for it.
+    """
     made = latest(instance, study.key("policy"), name)
     if made is None:
         raise RuntimeError(f"policy[{name}] was never made; materialise it first")
     said = plain(made.metadata)
     kept = ("mlflow_model_id", "mlflow_model_version", "training_set")
     version = (made.tags or {}).get(DATA_VERSION, "")
-    return {WEIGHTS: version} | {key: str(said[key]) for key in kept if key in said}
+    found = {key: str(said[key]) for key in kept if key in said}
+    number = found.get("mlflow_model_version", version[:8])
+    return {WEIGHTS: version, VOTED_AS: f"{name}@{number}", **found}
 
 
 def folder_name(study: Study, lake: Lake, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -14,11 +14,15 @@ from assets.anomalies import raters_agree, ratings_moved_as_explained
 from assets.content import combined_hash
 from assets.lake import Lake, table_name
 from assets.lineage import DATA_VERSION, latest
+from assets.model_registry import model_id_of, versions
 from assets.pictures import markdown, small
 from assets.stage import Chain
 from assets.study import Study
 from assets.tables import described
 from assets.tracking import tracked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 # The arena is asked to predict the last fifth of the votes from the rest.
 HELD_OUT_SHARE = 0.2
@@ -52,6 +56,8 @@ def ratings_stage(study: Study, chain: Chain) -> list[Any]:
             measured = {f"mu.{row['model']}": row["mu"] for row in table.iter_rows(named=True)}
             measured |= {f"fitted.{key}": value for key, value in fitted.parameters.items()}
             run.metrics(measured, dataset=on_votes)
+            for model_id, about in of_versions(run.client, study, table).items():
+                run.metrics(about, model_id, on_votes)
             from arena.report import figures  # matplotlib, which nobody waits for at import
 
             leaderboard = figures.leaderboard(fitted)
@@ -134,6 +140,26 @@ def ratings_stage(study: Study, chain: Chain) -> list[Any]:
         raters_agree_with_the_arena,
         ratings_did_not_jump,
     ]
+
+
+def of_versions(
+    client: "MlflowClient", study: Study, table: pl.DataFrame
+) -> dict[str, dict[str, float]]:
+    """Return LoggedModel -> the metrics of its rating, for each version that was voted about.
+
+    table: of the ratings. Its models that are called `arenapo@3` are versions of policies.
+    """
+    rated = {row["model"]: row for row in table.iter_rows(named=True)}
+    ours = [name for name in rated if name.rpartition("@")[0] in study.policies]
+    found = versions(client, study.name) if ours else []
+    return {
+        model_id_of(each): {
+            f"votes.{key}": row[column]
+            for key, column in (("mu", "mu"), ("sigma", "sigma"), ("count", "votes"))
+        }
+        for each in found
+        if (row := rated.get(f"{each.tags.get('policy')}@{each.version}")) is not None
+    }
 
 
 def keep_before(study: Study, lake: Lake, instance: dg.DagsterInstance) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from arena.ratings.table import Ratings
 from assets.content import frame_version
 from assets.evidence import evidence
 from assets.lake import Lake
@@ -16,7 +17,7 @@ from assets.stage import Chain
 from assets.study import Study
 from assets.tables import described
 from assets.tracking import tracked
-from assets.verdict import BETTER, compared, verdict
+from assets.verdict import BETTER, ITSELF, by_votes, compared, verdict
 from evaluation.prompts import training_prompts
 
 COLUMNS = {
@@ -28,6 +29,9 @@ COLUMNS = {
     "win_rate_high": pl.Float64,
     "p_holm": pl.Float64,
     "verdict": pl.String,
+    "votes": pl.Int64,
+    "votes_mu": pl.Float64,
+    "votes_sigma": pl.Float64,
     "ksort_mu": pl.Float64,
     "ksort_sigma": pl.Float64,
     "ksort_score": pl.Float64,
@@ -47,8 +51,10 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
     )
     def report(context: dg.AssetExecutionContext) -> "dg.MaterializeResult[Any]":
         with tracked(study, chain, context, {"headline": study.scorecard.headline}) as run:
-            shown, left_out = comparable(evidence(context.instance, study, chain), study.baseline)
-            table = standings(study, lake, shown)
+            found = evidence(context.instance, study, chain)
+            shown, left_out = comparable(found, study.baseline)
+            called = dict(found.select("policy", "voted_as").iter_rows())
+            table = standings(study, lake, {name: called[name] for name in shown})
             version = lake.write("report", table)
             came_from = lineage(context.instance, study, chain)
             lake.write("lineage", came_from)
@@ -80,7 +86,7 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
             for path in written:
                 run.artifact(path, texts=shows_texts(path))
             rows = table.iter_rows(named=True)
-            keys = ("mean_score", "win_rate", "ksort_score")
+            keys = ("mean_score", "win_rate", "votes_mu", "votes_sigma", "ksort_score")
             run.metrics(
                 {"prompts_in_training": known}
                 | {
@@ -124,7 +130,7 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
 
     @stage.check(study, "some_policy_beats_the_baseline")
     def some_policy_beats_the_baseline() -> dg.AssetCheckResult:
-        """Some policy is better than the baseline by the headline scorer."""
+        """Some policy is better than the baseline, by the study's rule."""
         return check_better(lake.read("report"))
 
     return [report, every_policy_is_reported, some_policy_beats_the_baseline]
@@ -148,15 +154,22 @@ def comparable(table: pl.DataFrame, baseline: str) -> tuple[list[str], pl.DataFr
     return marked.filter(pl.col("problem").is_null())["policy"].to_list(), left_out
 
 
-def standings(study: Study, lake: Lake, shown: list[str]) -> pl.DataFrame:
-    """Return one row for each policy shown, best mean score of the headline scorer first."""
+def standings(study: Study, lake: Lake, shown: dict[str, str]) -> pl.DataFrame:
+    """Return one row for each policy shown, best mean score of the headline scorer first.
+
+    shown: policy -> what votes call the version whose images were scored.
+    """
     headline = study.scorecard.headline
-    found = compared(all_scores(lake, shown), study.baseline, headline, study.scorer_names)
+    found = compared(all_scores(lake, list(shown)), study.baseline, headline, study.scorer_names)
+    ratings = Ratings.read(lake.table("ratings"))
+    rated = {row["model"]: row for row in ratings.table.iter_rows(named=True)}
+    by_people = by_votes(ratings, shown[study.baseline], list(shown.values()), study.champion.votes)
     rows = []
     for name in shown:
         config, one = study.policies[name], found[name]
         ksort = json.loads(lake.ksort(name).read_text()) if study.ksort else {}
-        itself = name == study.baseline
+        itself, people = name == study.baseline, rated.get(shown[name], {})
+        word = ITSELF if itself else by_people[shown[name]].verdict
         rates = ("win_rate", "win_rate_low", "win_rate_high", "p_holm")
         rows.append(
             {
@@ -164,7 +177,10 @@ def standings(study: Study, lake: Lake, shown: list[str]) -> pl.DataFrame:
                 "objective": config.objective if config else "none",
                 "mean_score": one.mean,
                 **{key: None if itself else getattr(one, key) for key in rates},
-                "verdict": verdict(one),
+                "verdict": word if study.champion.by == "votes" else verdict(one),
+                "votes": people.get("votes", 0),
+                "votes_mu": people.get("mu"),
+                "votes_sigma": people.get("sigma"),
                 **{f"ksort_{key}": ksort.get(key) for key in ("mu", "sigma", "score")},
             }
         )

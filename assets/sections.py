@@ -72,7 +72,8 @@ class Votes(Section):
     path that leads elsewhere is no image, because strangers write the votes. replaces: the name of
     a corrected file to that of the file it stands for. most_rejected: the share of a file's rows
     above which the stage stops. rater_salt: the environment variable that holds the secret under
-    which raters are hashed as they come in; None keeps their names.
+    which raters are hashed as they come in; None keeps their names. without: raters whose votes are
+    left out, as the files call them.
     """
 
     sources: list[Source] = Field(min_length=1)
@@ -85,6 +86,7 @@ class Votes(Section):
     replaces: dict[str, str] = Field(default_factory=dict)
     most_rejected: float = Field(MOST_REJECTED, ge=0, le=1)
     rater_salt: str | None = None
+    without: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _readable(self) -> "Votes":
@@ -182,6 +184,17 @@ class Scorecard(Section):
         except EvaluationError as error:
             raise ValueError(str(error)) from None
         return scorers
+
+
+class Champion(Section):
+    """By what a policy is called better, in the report's table as by the rule of the champion.
+
+    by: "scores", the headline scorer's, or "votes", people's about the images of each version.
+    votes: how many of them a version needs before it is called anything.
+    """
+
+    by: Literal["scores", "votes"] = "scores"
+    votes: int = Field(50, ge=1)
 
 
 class KSort(Section):

@@ -19,6 +19,7 @@ from assets.sections import (
     Alerts,
     Arena,
     Automation,
+    Champion,
     Gap,
     Generation,
     Jobs,
@@ -57,6 +58,7 @@ class Study(Section):
     training_set: TrainingSet
     generation: Generation
     scorecard: Scorecard
+    champion: Champion
     ksort: KSort | None
     tracking: Tracking
     jobs: Jobs
@@ -230,7 +232,7 @@ def in_words(error: ValidationError) -> str:
 
 SECTIONS = (
     *("votes", "arena", "gap", "training_set", "generation", "scorecard"),
-    *("ksort", "jobs", "automation", "alerts", "retention"),
+    *("champion", "ksort", "jobs", "automation", "alerts", "retention"),
 )
 # A mistake in these is said without their value.
 SECRETS = ("alerts.webhook", "tracking.uri", "lake")

@@ -14,7 +14,7 @@ from assets.report import all_scores
 from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import tracked
-from assets.verdict import RULE, compared, verdict
+from assets.verdict import RULES, compared, verdict
 from evaluation.statistics import Comparison
 
 LEADERS = 10
@@ -62,8 +62,10 @@ def written(study: Study, lake: Lake, decision: str) -> str:
     table, headline = lake.read("report"), study.scorecard.headline
     ties = votes.filter(pl.col("outcome") == "tie").height
     leaders = ratings.sort("mu", descending=True).head(LEADERS)
-    shown = table.select("policy", "objective", "mean_score", "win_rate", "win_rate_low",
-                         "win_rate_high", "verdict")  # fmt: skip
+    shown = table.select(
+        *("policy", "objective", "mean_score", "win_rate", "win_rate_low", "win_rate_high"),
+        *("votes", "votes_mu", "votes_sigma", "verdict"),
+    )
     lines = [
         f"# {study.name}",
         "",
@@ -73,7 +75,7 @@ def written(study: Study, lake: Lake, decision: str) -> str:
         markdown(leaders.select("model", "mu", "sigma", "votes")),
         "",
         f"Policies by `{headline}`, against {study.baseline} on the same prompts and noise "
-        f"({RULE}, corrected by Holm):",
+        f"(better: {RULES[study.champion.by]}, corrected by Holm):",
         "",
         markdown(shown),
         "",

@@ -5,8 +5,11 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from assets.evaluation_prompts import as_table
 from assets.lake import Lake, table_name
 from assets.lineage import SUCH_AS
 from assets.movement import moved_since_training
@@ -15,6 +18,7 @@ from assets.stage import Chain
 from assets.study import Study
 from assets.tables import described
 from assets.tracking import tracked
+from evaluation.prompts import HELD_OUT
 from training.building import build_pairs
 
 
@@ -40,6 +44,9 @@ def training_set_stage(study: Study, chain: Chain) -> list[Any]:
                 seed=study.seed,
                 broken=broken["image"].to_list(),
             )
+            if study.generation.prompts is not None:
+                drawn = as_table(study.generation.prompts)["prompt"]
+                pairs = hold_out(pairs, drawn.to_list())
             with lake.writing(table_name("training_set")) as aside:
                 pq.write_table(pairs, aside)
             frame = lake.read("training_set")
@@ -85,6 +92,17 @@ def training_set_stage(study: Study, chain: Chain) -> list[Any]:
         )
 
     return [training_set, splits_share_no_prompt]
+
+
+def hold_out(pairs: pa.Table, prompts: list[str]) -> pa.Table:
+    """Return the pairs with those about these prompts held out.
+
+    People vote about what the policies drew of the evaluation prompts: that rates the policies, and
+    must not train the next ones, which are compared on these prompts.
+    """
+    drawn = pc.is_in(pairs["prompt"], value_set=pa.array(prompts, pa.string()))
+    split = pc.if_else(drawn, HELD_OUT, pairs["split"])
+    return pairs.set_column(pairs.schema.get_field_index("split"), "split", split)
 
 
 def lineage_of(study: Study) -> dict[str, list[tuple[dg.AssetKey, str]]]:

@@ -20,7 +20,7 @@ from arena.votes.sources import File, as_url, present, remote_rows, without_quer
 from assets.anomalies import ties_are_steady
 from assets.brought import brought, is_object
 from assets.content import remembered
-from assets.forgotten import leave_out, left_out, list_version
+from assets.forgotten import as_stored, leave_out, left_out, list_version
 from assets.lake import Lake
 from assets.lineage import DATA_VERSION, SUCH_AS
 from assets.pictures import markdown
@@ -80,7 +80,9 @@ def votes_stage(study: Study, chain: Chain) -> list[Any]:
             context.instance.report_runless_asset_event(observation(study, seen))
             run.inputs["vote_files"] = seen
             files, quarantined = taken_in(study, lake, sources_of(study, settled), before)
-            forgotten = leave_out(lake)
+            salt = options(study).salt
+            without = {n for name in study.votes.without for n in as_stored(salt, name)}
+            forgotten = leave_out(lake, without)
             arrived = arrivals(files, before)
             lake.write("intake", files)
             lake.write("quarantined", quarantined)

@@ -84,19 +84,23 @@ def find_file(scorer: str, source: str, name: str) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's tensors from .safetensors, or with weights_only=True."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    """Read a checkpoint's tensors from .safetensors, or with weights_only=True.
 
-        return load_file(path)
+    Raises EvaluationError for a file that is none.
+    """
     import torch
 
     try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler and zip reader raise
-        reason = str(error).strip().splitlines()[0]
+        state: dict[str, Any] = content.get("state_dict", content)
+    except Exception as error:  # both raise whatever their readers of zip, JSON and pickle raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EvaluationError(f"{path}: not a checkpoint of tensors: {reason}") from error
-    return content.get("state_dict", content)
+    return state
 
 
 def explained(name: str, error: Exception) -> str | None:

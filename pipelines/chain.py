@@ -7,6 +7,7 @@ of what a stage computes is a change of its `version` here.
 from dataclasses import replace
 
 from assets import inputs
+from assets.generations import MODEL_FILE
 from assets.lake import WAREHOUSE, table_name
 from assets.stage import Chain, Stage
 from assets.study import Study
@@ -27,6 +28,7 @@ STAGES = (
         reads=(
             *("votes.format", "votes.columns", "votes.outcomes", "votes.dimension"),
             *("votes.image_roots", "votes.replaces", "votes.most_rejected", "votes.rater_salt"),
+            "votes.without",
         ),
         leaves=tuple(map(table_name, ("votes", "rankings", "rejected", "intake", "quarantined"))),
         blocking=("no_vote_lost",),
@@ -68,8 +70,8 @@ STAGES = (
     Stage(
         "training_set",
         RATE,
-        version=2,
-        inputs=("votes", "gaps", "images"),
+        version=3,
+        inputs=("votes", "gaps", "images", "prompt_files"),
         reads=("training_set.held_out", "study.seed"),
         leaves=(table_name("training_set"),),
         blocking=("splits_share_no_prompt",),
@@ -95,10 +97,10 @@ STAGES = (
     Stage(
         "generations",
         TRAIN,
-        version=2,
+        version=3,
         inputs=("policy[policy]", "evaluation_prompts"),
         reads=inputs.DRAWING,
-        leaves=("generations/{policy}/current/images.parquet",),
+        leaves=tuple(f"generations/{{policy}}/current/{x}" for x in ("images.parquet", MODEL_FILE)),
         blocking=("every_image_is_there",),
     ),
     Stage(
@@ -122,26 +124,30 @@ STAGES = (
     Stage(
         "champion",
         REPORT,
-        version=3,
-        inputs=("scorecard[each]",),
-        reads=("scorecard.headline", "study.baseline"),
+        version=4,
+        inputs=("scorecard[each]", "generations[each]", "ratings"),
+        reads=("scorecard.headline", "study.baseline", "champion"),
+        leaves=(table_name("champion"),),
         checks=("champion_can_be_loaded",),
     ),
     Stage(
         "report",
         REPORT,
-        version=3,
-        inputs=("scorecard[each]", "ksort_rating[each]", "champion"),
-        reads=("scorecard.headline", "study.baseline"),
+        version=4,
+        inputs=(
+            *("scorecard[each]", "ksort_rating[each]", "generations[each]"),
+            *("champion", "ratings"),
+        ),
+        reads=("scorecard.headline", "study.baseline", "champion"),
         leaves=tuple(map(table_name, ("report", "lineage"))),
         checks=("every_policy_is_reported", "some_policy_beats_the_baseline"),
     ),
     Stage(
         "summary",
         REPORT,
-        version=1,
+        version=2,
         inputs=("votes", "ratings", "report", "champion"),
-        reads=("arena.estimator", "scorecard.headline"),
+        reads=("arena.estimator", "scorecard.headline", "champion.by"),
         leaves=(PAGE,),
         checks=("summary_names_every_policy",),
     ),
@@ -158,11 +164,24 @@ RECIPE = "recipe"
 
 
 def chain_of(study: Study) -> Chain:
-    """Return a study's stages by name, in order; one without [ksort] has no K-Sort rating."""
+    """Return a study's stages by name, in order.
+
+    One without [ksort] has no K-Sort rating. Where scores decide about the champion, neither the
+    ratings nor the images themselves do.
+    """
     stages = [stage for stage in STAGES if study.ksort or stage.name != "ksort_rating"]
     known = {stage.name for stage in stages} | {*SOURCES, RECIPE}
+    by_scores = study.champion.by == "scores"
+    unread = {("champion", each) for each in ("generations[each]", "ratings") if by_scores}
     kept = (
-        replace(s, inputs=tuple(each for each in s.inputs if each.partition("[")[0] in known))
+        replace(
+            s,
+            inputs=tuple(
+                each
+                for each in s.inputs
+                if each.partition("[")[0] in known and (s.name, each) not in unread
+            ),
+        )
         for s in stages
     )
     return {stage.name: stage for stage in kept}

@@ -36,7 +36,7 @@ def forget_rater(
                 raise ValueError(
                     f"run {run.run_id} of {run.job_name} is going on; forget when it has ended"
                 )
-        called = as_stored(study, options(study).salt, name.strip())
+        called = as_stored(options(study).salt, name.strip())
         found = [each for each in called if each in set(raters(lake))]
         if not found:
             raise ValueError(

@@ -9,7 +9,7 @@ from assets.lake import Lake
 from assets.lineage import told
 from assets.study import Study
 from assets.summary import against, head_to_head
-from assets.verdict import ITSELF
+from assets.verdict import ITSELF, NOT_TOLD_APART, TOO_FEW
 
 
 def outcome(study: Study, instance: dg.DagsterInstance) -> str:
@@ -24,7 +24,7 @@ def outcome(study: Study, instance: dg.DagsterInstance) -> str:
         "",
         *table(rows, study),
         "",
-        verdicts(rows, study.baseline),
+        verdicts(rows, study),
         *(against(row) for row in head_to_head(study, lake, [row["policy"] for row in rows])),
         f"champion: {champion.get('champion', 'none')} "
         f"({champion.get('decision', 'never decided')})",
@@ -52,10 +52,12 @@ def outcome(study: Study, instance: dg.DagsterInstance) -> str:
 
 def table(rows: list[dict[str, object]], study: Study) -> list[str]:
     """Return the policies, best first, as lines of a table."""
-    ksort = study.ksort is not None
+    ksort, voted = study.ksort is not None, any(row["votes"] for row in rows)
     lines = [
         f"{'policy':<16} {'mean score':>10} {'win rate over ' + study.baseline:>22} "
-        f"{'95% interval':>16}" + (f" {'K-Sort mu':>10} {'sigma':>6} {'score':>7}" if ksort else "")
+        f"{'95% interval':>16}"
+        + (f" {'votes':>6} {'their mu':>8} {'sigma':>6}" if voted else "")
+        + (f" {'K-Sort mu':>10} {'sigma':>6} {'score':>7}" if ksort else "")
     ]
     for row in rows:
         rate, interval = "-", ITSELF
@@ -63,6 +65,10 @@ def table(rows: list[dict[str, object]], study: Study) -> list[str]:
             rate = f"{row['win_rate']:.1%}"
             interval = f"{row['win_rate_low']:.1%} - {row['win_rate_high']:.1%}"
         line = f"{row['policy']:<16} {row['mean_score']:>10.4f} {rate:>22} {interval:>16}"
+        if row["votes"]:
+            line += f" {row['votes']:>6} {row['votes_mu']:>8.2f} {row['votes_sigma']:>6.2f}"
+        elif voted:
+            line += f" {0:>6} {'-':>8} {'-':>6}"
         if ksort:
             line += (
                 f" {row['ksort_mu']:>10.2f} {row['ksort_sigma']:>6.2f} {row['ksort_score']:>7.2f}"
@@ -71,18 +77,20 @@ def table(rows: list[dict[str, object]], study: Study) -> list[str]:
     return lines
 
 
-def verdicts(rows: list[dict[str, object]], baseline: str) -> str:
+def verdicts(rows: list[dict[str, object]], study: Study) -> str:
     """Return in words how each policy stands to the baseline, as the report's table says it."""
     said: dict[str, list[str]] = {}
     for row in rows:
         if row["verdict"] != ITSELF:
             said.setdefault(str(row["verdict"]), []).append(str(row["policy"]))
-    words = {"not told apart": f"not told apart from {baseline}"}
+    words = {NOT_TOLD_APART: f"not told apart from {study.baseline}", TOO_FEW: TOO_FEW}
     parts = [
-        f"{', '.join(names)}: {words.get(each, f'{each} than {baseline}')}"
+        f"{', '.join(names)}: {words.get(each, f'{each} than {study.baseline}')}"
         for each, names in said.items()
     ]
-    return "; ".join(parts) + " (Holm-corrected p below 0.05)." if parts else "nothing to compare."
+    by = "" if study.champion.by == "scores" else "by people's votes, "
+    found = f"{'; '.join(parts)} ({by}Holm-corrected p below 0.05)."
+    return found if parts else "nothing to compare."
 
 
 def where(lake: Lake, name: str) -> str:

@@ -26,8 +26,8 @@ from assets.lake import private_folder
 from assets.study import Study
 from assets.tracking import PAGES, Tracking
 from assets.votes import VOTING
-from pipelines.gate import LOOPBACK, LOOPBACK_NAMES
 from pipelines.homes import STUDIES, apart, complete
+from voting.gate import LOOPBACK, LOOPBACK_NAMES
 from voting.study import open_study
 
 PATIENCE_SECONDS = 180
@@ -176,9 +176,7 @@ def watch(servers: Sequence[Server], folder: Path, mlflow: str) -> int:
 
 
 @contextmanager
-def served(
-    home: Path, studies: Sequence[Study], ports: Ports
-) -> Iterator[Path]:
+def served(home: Path, studies: Sequence[Study], ports: Ports) -> Iterator[Path]:
     """Hold the home's pages while they are served, and say to others where they are."""
     folder = home / ".dagster"
     private_folder(folder)

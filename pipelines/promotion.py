@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets import model_registry as registry
+from assets.champion import keep_standing
 from assets.lake import Lake
 from assets.lineage import (
     CODE_VERSION,
@@ -43,6 +44,7 @@ def promote(study: Study, chain: Chain, instance: dg.DagsterInstance, who: str) 
             if doubt := _doubt(study, chain, instance, str(chosen.tags.get("policy"))):
                 said += f", although {doubt}"
         standing = registry.champion_of(client, study.name)
+        keep_standing(Lake(study.lake), standing)
         made = latest(instance, study.key("champion"), None)
         # What it was made from stays as it was: a person's word makes nothing stale.
         as_before = {

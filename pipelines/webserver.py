@@ -9,7 +9,7 @@ import uvicorn
 
 from assets.dagster_internals import web_app
 from pipelines import homes
-from pipelines.gate import LOOPBACK, Gate
+from voting.gate import LOOPBACK, Gate
 
 
 def main() -> None:

@@ -2,19 +2,19 @@
 
     python -m voting experiments/miniature.toml
     python -m voting study.toml --url https://vote.example.org --invite 20    (behind a proxy)
-    python -m voting study.toml --host 0.0.0.0 --invite 20
+    python -m voting study.toml --host 0.0.0.0 --invite anna,ben
 
-On loopback anybody may vote. Elsewhere only those who have a link: --invite N makes N links.
+On loopback anybody may vote. Elsewhere only those who have a link: --invite makes these.
 """
 
 import argparse
 import contextlib
-import ipaddress
 import socket
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from voting.gate import LOOPBACK_NAMES, is_loopback
 from voting.study import open_study
 
 
@@ -41,9 +41,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--url", help="where raters reach the page, if a proxy stands before it")
     made.add_argument(
         "--invite",
-        type=int,
-        metavar="N",
-        help="only raters with a link may vote; print N new links (0: those of before go on)",
+        metavar="N|NAME,NAME...",
+        help="only raters with a link may vote; print N new links, or one for each name "
+        "(0: those of before go on)",
     )
     return made
 
@@ -54,7 +54,8 @@ def serve(told: argparse.Namespace) -> int:
     if told.invite is None and not (here and told.url is None):
         raise ValueError(
             f"{told.url or told.host} can be reached by others, so raters need invitations: "
-            "add --invite N, which prints N links (--invite 0 keeps those of before)"
+            "add --invite N, which prints N links, or --invite NAME,NAME (--invite 0 keeps those "
+            "of before)"
         )
     study = open_study(told.study)
     import uvicorn
@@ -62,7 +63,7 @@ def serve(told: argparse.Namespace) -> int:
     from voting.asking import Asking
     from voting.ballots import Ballots
     from voting.guard import secret_of
-    from voting.server import Doors, build_app, links
+    from voting.server import build_app, links, new_rater
 
     listener = socket.create_server(
         (told.host, told.port), family=socket.AF_INET6 if ":" in told.host else socket.AF_INET
@@ -71,10 +72,14 @@ def serve(told: argparse.Namespace) -> int:
     ballots = Ballots(study.landing)
     asking = Asking(study, secret_of(study.state), ballots)
     url = (told.url or f"http://{shown(told.host)}:{port}").rstrip("/")
-    owner, invited = links(asking, url, told.invite or 0)
+    asked = told.invite or "0"
+    names = [each.strip() for each in asked.split(",") if each.strip()]
+    if asked.isdecimal():
+        names = [new_rater() for _ in range(int(asked))]
+    owner, invited = links(asking, url, names)
     print(f"{study.name}: vote at {url}, raters at {owner}", flush=True)
-    for link in invited:
-        print(link, flush=True)
+    for name, link in invited.items():
+        print(f"{name}: {link}", flush=True)
     print(f"votes are written to {study.landing}", file=sys.stderr)
     if not study.listed:
         print(
@@ -82,19 +87,11 @@ def serve(told: argparse.Namespace) -> int:
             "for the pipeline to take these votes in",
             file=sys.stderr,
         )
-    app = build_app(asking, Doors(hosts_of(told.host, port, url), told.invite is not None))
+    app = build_app(asking, hosts_of(told.host, url), told.invite is not None)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
     return 0
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches a host's address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def shown(host: str) -> str:
@@ -104,13 +101,12 @@ def shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def hosts_of(host: str, port: int, url: str) -> frozenset[str] | None:
+def hosts_of(host: str, url: str) -> list[str] | None:
     """Return the names that a browser may call the page by; None where they cannot be known."""
     if host in ("0.0.0.0", "::"):
         return None
-    names = {shown(host)} | ({"127.0.0.1", "localhost", "[::1]"} if is_loopback(host) else set())
-    own = {f"{name}:{port}" for name in names} | (names if port == 80 else set())
-    return frozenset({each.lower() for each in own} | {urlsplit(url).netloc.lower()})
+    own = LOOPBACK_NAMES if is_loopback(host) else (host.lower(),)
+    return [*own, urlsplit(url).hostname or ""]
 
 
 if __name__ == "__main__":

@@ -53,21 +53,22 @@ class Asking:
         self._looked = self._weighed = 0.0
         self._load(open_catalogue(study, secret))
 
-    def pair(self, rater: str) -> dict[str, Any]:
-        """Return a token, a prompt and the addresses of two images.
+    def ask(self, rater: str, size: int) -> dict[str, Any]:
+        """Return a token, a prompt and the addresses of two images, or of four of four models.
 
         Raises NothingLeft.
         """
-        return self._shown(rater, self._next_pair)
-
-    def four(self, rater: str) -> dict[str, Any]:
-        """Return a token, a prompt and the addresses of four images of four models.
-
-        Raises NothingLeft.
-        """
-        if not self.ranks:
+        if size == 4 and not self.ranks:
             raise NothingLeft("the study's [votes] reads no rankings; vote about pairs")
-        return self._shown(rater, self._next_four)
+        self.look()
+        while True:
+            with self._lock:
+                items = self._next_pair(rater) if size == 2 else self._next_four(rater)
+                self.seen[rater] |= _pairs([item.id for item in items])
+            broken = {item.id for item in items if not self._good(item)}
+            if not broken:
+                return self._answer(rater, items)
+            self.chooser.broken |= broken
 
     def vote(self, rater: str, token: str, size: int, said: dict[str, Any]) -> dict[str, Any]:
         """Count a vote about a pair (size 2) or four; return the rater's votes and who was who.
@@ -133,6 +134,7 @@ class Asking:
 
     def ratings(self) -> Ratings:
         """Return the lake's ratings after every vote of this page."""
+        self.look()
         with self._lock:
             if self._rated != self.ballots.changes:
                 self._rate()
@@ -148,11 +150,6 @@ class Asking:
                     self._load(open_catalogue(self.study, self.secret))
             if self._rated != self.ballots.changes and now - self._weighed > REFRESH_SECONDS:
                 self._rate()
-
-    def item(self, name: str) -> Item | None:
-        """Return an image of the catalogue by its opaque id."""
-        with self._lock:
-            return self.catalogue.items.get(name)
 
     def _load(self, catalogue: Catalogue) -> None:
         self.catalogue = catalogue
@@ -171,9 +168,17 @@ class Asking:
         self._weighed = time.monotonic()
 
     def _new(self) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-        """Return the page's votes and rankings that the lake's ratings do not know."""
+        """Return the page's votes and rankings that are newer than the lake's ratings.
+
+        An older one that the lake does not hold is of a rater whom it forgets or leaves out.
+        """
+        own = list(self.ballots.rows.values())
+        known = {"ranks" in v: v["created_at"] for v in own if v["vote_id"] in self.catalogue.rated}
         rows = [
-            v for v in list(self.ballots.rows.values()) if v["vote_id"] not in self.catalogue.rated
+            vote
+            for vote in own
+            if vote["created_at"] > known.get("ranks" in vote, "")
+            if vote["rater"] not in self.study.without
         ]
         outcomes = {"both_bad": "tie"}
         votes = [
@@ -192,20 +197,9 @@ class Asking:
     def _state(self) -> list[object]:
         """Return what changes when the pipeline has made votes, ratings or images anew."""
         lake = self.study.lake
-        paths = [lake / "votes" / "votes.parquet", lake / "ratings" / "ratings.parquet"]
+        paths = [lake / name / f"{name}.parquet" for name in ("votes", "ratings", "champion")]
         paths += [images_of(self.study, policy) for policy in self.study.policies]
         return [(p, p.stat().st_mtime_ns) if p.exists() else None for p in paths]
-
-    def _shown(self, rater: str, choose: Any) -> dict[str, Any]:
-        self.look()
-        while True:
-            with self._lock:
-                items = choose(rater)
-                self.seen[rater] |= _pairs([item.id for item in items])
-            broken = {item.id for item in items if not self._good(item)}
-            if not broken:
-                return self._answer(rater, items)
-            self.chooser.broken |= broken
 
     def _good(self, item: Item) -> bool:
         """Tell whether an image can be shown; it is ready to be sent then."""

@@ -1,21 +1,20 @@
 """What can be voted about: images of the arena's votes and of the policies, under opaque ids.
 
-The newest version of each policy is a model of its own, `arenapo@3`: the third weights of that name
-whose images came here. A generated image is copied beside the votes before it is shown, because the
-pipeline deletes the images of a version when the next one has drawn its own.
+The newest version of each policy is a model of its own, and so is the champion's: `arenapo@3`, by
+the version in MLflow, as the pipeline wrote it beside the images. A generated image is copied
+beside the votes before it is shown, because the pipeline deletes the images of a version when the
+next one has drawn its own.
 """
 
 import hashlib
 import hmac
 import io
-import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from arena.atomic import replacing
 from arena.ratings.table import Ratings
@@ -48,14 +47,15 @@ class Item:
 class Catalogue:
     """All that can be voted about now.
 
-    items: by opaque id. policies: the names of the policies' newest versions. baseline: that of
-    the study's baseline, if it has drawn. ratings: of the models, as the lake has them. counts: how
-    many votes there are about a prompt. rated: ids of the votes that these numbers know.
+    items: by opaque id. policies: the names of the policies' newest versions, and the champion's.
+    standing: the champion's, else that of the study's baseline, if it has drawn. ratings: of the
+    models, as the lake has them. counts: how many votes there are about a prompt. rated: ids of the
+    votes that these numbers know.
     """
 
     items: dict[str, Item]
     policies: set[str]
-    baseline: str | None
+    standing: str | None
     ratings: Ratings
     counts: dict[str, int]
     rated: set[str] = field(default_factory=set)
@@ -71,9 +71,10 @@ def open_catalogue(study: Study, secret: bytes) -> Catalogue:
         name = hmac.new(secret, told, hashlib.sha256).hexdigest()[:32]
         items[name] = Item(name, prompt, prompt_id, model, image, generated)
 
-    newest = generations(study)
-    policy = pl.col("model").str.extract(r"^(.+)@\d+$")
-    of_arena = ~policy.is_in(study.policies).fill_null(False) & (pl.col("model") != UNNAMED)
+    newest, champion = generations(study), champion_of(study)
+    policy = pl.col("model").str.extract(r"^(.+)@[0-9a-f]+$")
+    old = policy.is_in(study.policies).fill_null(False) & pl.col("model").ne_missing(champion)
+    of_arena = ~old & (pl.col("model") != UNNAMED)
     sides = (
         votes.select("prompt", "prompt_id", model=f"model_{side}", image=f"image_{side}")
         for side in "ab"
@@ -92,11 +93,16 @@ def open_catalogue(study: Study, secret: bytes) -> Catalogue:
             f"{study.name}: there is no image to vote about: no vote names a prompt and images, "
             "and no policy has drawn; run `python -m pipelines run STUDY.toml` first"
         )
+    policies = {str(table["model"][0]) for table in newest.values()}
     base = newest.get(study.baseline or "")
+    standing = None if base is None else base["model"][0]
+    if champion is not None and any(item.model == champion for item in items.values()):
+        standing = champion
+        policies.add(champion)
     return Catalogue(
         items=items,
-        policies={table["model"][0] for table in newest.values()},
-        baseline=None if base is None else base["model"][0],
+        policies=policies,
+        standing=standing,
         ratings=ratings_of(study, votes),
         counts=dict(votes["prompt"].drop_nulls().value_counts().iter_rows()),
         rated={*votes["vote_id"].drop_nulls(), *votes["ranking"].drop_nulls()},
@@ -108,14 +114,21 @@ def arena_votes(study: Study) -> pl.DataFrame:
     table = study.lake / "votes" / "votes.parquet"
     if table.exists():
         return pl.read_parquet(table)
-    sources = present(study.sources)
-    return read_votes(sources, study.options).votes
+    votes = read_votes(present(study.sources), study.options).votes
+    return votes.filter(~pl.col("rater").is_in([*study.without]).fill_null(False))
 
 
 def ratings_of(study: Study, votes: pl.DataFrame) -> Ratings:
     """Return the lake's ratings, or TrueSkill's of these votes where none were made yet."""
     path = study.lake / "ratings" / "ratings.parquet"
     return Ratings.read(path) if path.exists() else TrueSkill().fit(votes)
+
+
+def champion_of(study: Study) -> str | None:
+    """Return what votes call the champion, None where there is none."""
+    table = study.lake / "champion" / "champion.parquet"
+    names = pl.read_parquet(table)["model"].to_list() if table.exists() else []
+    return names[0] if names else None
 
 
 def images_of(study: Study, policy: str) -> Path:
@@ -127,31 +140,18 @@ def images_of(study: Study, policy: str) -> Path:
 
 
 def generations(study: Study) -> dict[str, pl.DataFrame]:
-    """Return (prompt, prompt_id, model, image) of every policy that has drawn, by policy.
-
-    Weights that were not seen before get the policy's next number, which is kept for ever.
-    """
-    book = study.state / "versions.json"
-    versions: dict[str, list[str]] = json.loads(book.read_text()) if book.exists() else {}
-    before, found = json.dumps(versions), {}
+    """Return (prompt, prompt_id, model, image) of every policy that has drawn, by policy."""
+    found = {}
     for policy in study.policies:
         table = images_of(study, policy)
-        if not table.exists():
-            continue
-        told = json.loads((pq.read_schema(table).metadata or {}).get(b"made_by", b"{}"))
-        weights = str(told.get("weights", {}).get(policy))
-        known = versions.setdefault(policy, [])
-        if weights not in known:
-            known.append(weights)
-        found[policy] = pl.read_parquet(table).select(
-            "prompt",
-            "prompt_id",
-            model=pl.lit(f"{policy}@{known.index(weights) + 1}"),
-            image=pl.lit(f"{table.parent}/") + pl.col("image"),
-        )
-    if json.dumps(versions) != before:
-        with replacing(book) as aside:
-            aside.write_text(json.dumps(versions))
+        called = table.with_name("model.txt")
+        if called.exists():
+            found[policy] = pl.read_parquet(table).select(
+                "prompt",
+                "prompt_id",
+                model=pl.lit(called.read_text()),
+                image=pl.lit(f"{table.parent}/") + pl.col("image"),
+            )
     return found
 
 

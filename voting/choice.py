@@ -28,8 +28,8 @@ from arena.schema import RATINGS
 from voting.catalogue import Catalogue, Item
 
 # How much more than any other a pair is asked about: a policy's newest version against the
-# baseline, and two policies.
-AGAINST_BASELINE, AMONG_POLICIES = 3.0, 2.0
+# champion (until there is one, the baseline), and two policies.
+AGAINST_STANDING, AMONG_POLICIES = 3.0, 2.0
 CLEAR = 0.95  # a pair with a favourite this likely measures raters, and no model
 AT_ONCE_SECONDS = 20.0  # pairs shown within are taken to be under way
 LOOKED_AT = 64  # prompts of which the one with fewest votes is taken
@@ -184,16 +184,14 @@ class Chooser:
 
             def value(one: Item, two: Item) -> float:
                 if frozenset((one.id, two.id)) in seen:
-                    return -1.0
+                    return 0.0
                 i, j = sorted((self.place[one.model], self.place[two.model]))
                 return float(worth.get((i, j), 0.0))
 
             if len(items) < 4:
                 continue
-            chosen = list(max(combinations(items, 2), key=lambda pair: value(*pair)))
-            while len(chosen) < 4:
-                left = [item for item in items if item not in chosen]
-                chosen.append(max(left, key=lambda item: sum(value(item, c) for c in chosen)))
+            together = {one.id: sum(value(one, two) for two in items) for one in items}
+            chosen = sorted(items, key=lambda item: -together[item.id])[:4]
             if any(frozenset((a.id, b.id)) not in seen for a, b in combinations(chosen, 2)):
                 self.random.shuffle(chosen)
                 return chosen
@@ -205,8 +203,8 @@ class Chooser:
 
 
 def asked(catalogue: Catalogue, one: str, two: str) -> float:
-    """Return how much the study asks about two models: policies against the baseline first."""
+    """Return how much the study asks about two models: policies against the champion first."""
     policies = len({one, two} & catalogue.policies)
     if policies < 2:
         return 1.0
-    return AGAINST_BASELINE if catalogue.baseline in (one, two) else AMONG_POLICIES
+    return AGAINST_STANDING if catalogue.standing in (one, two) else AMONG_POLICIES

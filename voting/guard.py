@@ -1,4 +1,4 @@
-"""What stands between strangers and the page: origins, rates, and what the server signed."""
+"""What stands between strangers and the votes: rates, and what the server signed."""
 
 import hashlib
 import os
@@ -7,62 +7,11 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from itsdangerous import BadSignature, SignatureExpired, URLSafeTimedSerializer
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MOST_BYTES = 16_384  # of a request
 TOKEN_SECONDS, INVITATION_SECONDS, COOKIE_SECONDS = 3600, 90 * 86400, 365 * 86400
 SIGNED = {"digest_method": hashlib.sha256}
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-
-
-class Guard:
-    """Middleware: refuses foreign hosts, origins and large bodies; adds HEADERS to every answer.
-
-    hosts: the names under which the page is reached, with their port; None takes any. A body of no
-    stated length is counted by FastAPI's `max_body_size`.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None):
-        self.app, self.hosts = app, hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        refused = self._refused(scope) if scope["type"] == "http" else None
-        await (refused or self.app)(scope, receive, send_with_headers)
-
-    def _refused(self, scope: Scope) -> JSONResponse | None:
-        headers = Headers(scope=scope)
-        host, origin = headers.get("host", "").lower(), headers.get("origin")
-        if self.hosts is not None and host not in self.hosts:
-            said = "this page is not served under that name; see --url"
-            return JSONResponse({"detail": said}, 421)
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:20]) > MOST_BYTES:
-            return JSONResponse({"detail": f"a request has at most {MOST_BYTES:,} bytes"}, 413)
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host
-        foreign |= headers.get("sec-fetch-site") in ("cross-site", "same-site")
-        if foreign and scope["method"] not in ("GET", "HEAD"):
-            return JSONResponse({"detail": "a vote has to come from this page itself"}, 403)
-        return None
 
 
 class Rates:

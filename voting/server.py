@@ -12,10 +12,8 @@ A refusal is {"detail": "a sentence"} with 400 (not as agreed), 401 (nobody), 40
 409 (the vote does not count), 413 (too large), 429 (too fast), 507 (the disk).
 """
 
-import ipaddress
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,12 +25,23 @@ from pydantic import BaseModel, ConfigDict, Field
 from arena.votes.images import ImageFault
 from voting.asking import Asking, NothingLeft
 from voting.ballots import Refused
-from voting.guard import COOKIE_SECONDS, MOST_BYTES, Guard, Rates
+from voting.gate import Gate, is_loopback
+from voting.guard import COOKIE_SECONDS, Rates
 from voting.raters import agreements
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 FILES |= {"/raters": "raters.html", "/raters.js": "raters.js"}
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+MOST_BYTES = 16_384  # of a request
 RATER, OWNER = "arenapo_rater", "arenapo_owner"
 # No person votes faster for long. An address may be a whole office's.
 EACH_RATER, EACH_ADDRESS = (10.0, 300.0), (50.0, 1500.0)
@@ -65,30 +74,25 @@ class Undo(Body):
     token: Token
 
 
-@dataclass(frozen=True)
-class Doors:
-    """Who may vote. hosts: see `Guard`. invited: only those with a link (`links`)."""
+def build_app(asking: Asking, hosts: Collection[str] | None, invited: bool = False) -> Gate:
+    """Return the application over one study.
 
-    hosts: frozenset[str] | None
-    invited: bool
-
-
-def build_app(asking: Asking, doors: Doors) -> Guard:
-    """Return the application over one study."""
+    hosts: see `Gate`. invited: only those with a link may vote (`links`).
+    """
     app = FastAPI(max_body_size=MOST_BYTES, docs_url=None, redoc_url=None, openapi_url=None)
     by_rater, by_address = Rates(*EACH_RATER), Rates(*EACH_ADDRESS)
 
     def rater(request: Request, response: Response) -> str:
         """Return who asks, by the signed cookie; without invitations anybody gets one."""
         address = request.client.host if request.client else ""
-        if not _is_loopback(address) and not by_address.allows(address):
+        if not is_loopback(address) and not by_address.allows(address):
             raise HTTPException(429, "too many requests from your address; wait a moment")
         try:
             (name,) = asking.seals.opened("cookie", request.cookies.get(RATER, ""))
         except ValueError:
-            if doors.invited:
+            if invited:
                 raise HTTPException(401, "open the link of your invitation first") from None
-            name = f"rater-{secrets.token_hex(6)}"
+            name = new_rater()
             _keep(request, response, RATER, asking.seals.seal("cookie", [name]))
         if not by_rater.allows(name):
             raise HTTPException(429, "nobody looks at images that fast; wait a moment")
@@ -106,11 +110,11 @@ def build_app(asking: Asking, doors: Doors) -> Guard:
 
     @app.get("/api/pair")
     def pair(name: Rater) -> dict[str, object]:
-        return asking.pair(name)
+        return asking.ask(name, 2)
 
     @app.get("/api/ranking")
     def ranking(name: Rater) -> dict[str, object]:
-        return asking.four(name)
+        return asking.ask(name, 4)
 
     @app.post("/api/vote")
     def vote(said: Vote, name: Rater) -> dict[str, object]:
@@ -135,7 +139,7 @@ def build_app(asking: Asking, doors: Doors) -> Guard:
 
     @app.get("/images/{name}")
     def image(name: str, _: Rater) -> Response:
-        item = asking.item(name)
+        item = asking.catalogue.items.get(name)
         if item is None:
             raise HTTPException(404, "there is no such image")
         try:
@@ -159,17 +163,21 @@ def build_app(asking: Asking, doors: Doors) -> Guard:
         app.get(path)(_page(PAGE / file))
 
     _refusals(app)
-    return Guard(app, doors.hosts)
+    return Gate(app, hosts, HEADERS, MOST_BYTES)
 
 
-def links(asking: Asking, url: str, count: int) -> tuple[str, list[str]]:
-    """Return the owner's link and `count` new invitations, each for a rater of its own."""
+def links(asking: Asking, url: str, names: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Return the owner's link and the invitation of each name, which votes under it."""
 
     def link(kind: str, name: str) -> str:
         return f"{url}/invitation/{asking.seals.seal('invitation', [kind, name])}"
 
-    invited = [link(RATER, f"rater-{secrets.token_hex(6)}") for _ in range(count)]
-    return link(OWNER, OWNER), invited
+    return link(OWNER, OWNER), {name: link(RATER, name) for name in names}
+
+
+def new_rater() -> str:
+    """Return a name that nobody has."""
+    return f"rater-{secrets.token_hex(6)}"
 
 
 def _page(path: Path) -> Callable[[], FileResponse]:
@@ -189,13 +197,6 @@ def _keep(request: Request, response: Response, name: str, value: str) -> None:
         samesite="lax",
         secure=request.url.scheme == "https",
     )
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _refusals(app: FastAPI) -> None:

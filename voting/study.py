@@ -29,7 +29,8 @@ class Study:
     """One study as the page sees it.
 
     folder: the TOML's own, which relative image paths start from. landing: the folder that votes
-    are written to; listed: whether votes.sources names it. policies: names in the TOML's order.
+    are written to; listed: whether votes.sources names it. without: raters whose votes count for
+    nothing. policies: names in the TOML's order.
     """
 
     name: str
@@ -41,12 +42,13 @@ class Study:
     images: Path | None
     network: bool
     options: Options
+    without: frozenset[str]
     policies: list[str]
     baseline: str | None
 
     @property
     def state(self) -> Path:
-        """The page's own folder in the lake: its secret and the numbers of the versions."""
+        """The page's own folder in the lake, with its secret."""
         return self.lake / "voting"
 
     def reader(self) -> Images:
@@ -117,6 +119,7 @@ def open_study(path: Path) -> Study:
             images_from=path.resolve().parent,
             image_roots=[Path(folder) for folder in votes.get("image_roots", [])],
         ),
+        without=frozenset(votes.get("without", ())),
         policies=[str(policy.get("name")) for policy in toml.get("policy", [])],
         baseline=toml.get("study", {}).get("baseline"),
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arena.escape import printable
@@ -77,7 +78,9 @@ def read_table(path: Path) -> tuple[pl.DataFrame, dict[str, Any] | None]:
         if suffix == ".json":
             return pl.read_json(path), None
         return (pl.read_ndjson if suffix in (".jsonl", ".ndjson") else pl.read_csv)(path), None
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the system's: the file is not there, or not to be opened
         said = str(error).partition("\n")[0]
         raise ValueError(f"no table of ratings (parquet, csv, json or jsonl): {said}") from error
 
@@ -90,8 +93,12 @@ def leaderboard_table(table: Any) -> pl.DataFrame:
     and a sigma that is not above 0.
     """
     frame = as_frame(table)
-    if set(PUBLISHED) <= set(frame.columns) and "mu" not in frame.columns:
-        frame = of_published(frame)
+    try:
+        if set(PUBLISHED) <= set(frame.columns) and "mu" not in frame.columns:
+            frame = of_published(frame)
+    except pl.exceptions.PolarsError as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"not a leaderboard, a column is of another type: {said}") from error
     missing = [name for name in ("model", "mu", "sigma") if name not in frame.columns]
     if missing:
         raise ValueError(
@@ -135,7 +142,8 @@ def of_published(frame: pl.DataFrame) -> pl.DataFrame:
     scale = mu_per_theta(BETA) / ELO
     sigma = pl.lit(SIGMA)
     if {"rating_lower", "rating_upper"} <= set(frame.columns):
-        width = pl.col("rating_upper").cast(pl.Float64) - pl.col("rating_lower")
+        upper, lower = (pl.col(f"rating_{end}").cast(pl.Float64) for end in ("upper", "lower"))
+        width = upper - lower
         sigma = (width * (scale / (2.0 * HALF))).fill_nan(None).fill_null(SIGMA)
     votes = pl.col("vote_count") if "vote_count" in frame.columns else pl.lit(0)
     return frame.select(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from arena.votes.arrow_sizes import stated_size
 from arena.votes.faults import Broken, VotesError
 from arena.votes.limits import (
     MOST_EXPANSION,
@@ -39,6 +40,10 @@ class Columnar:
         # What the columns may hold, and how many values a column may have.
         self.bound = max(UNSUSPECTED_COLUMNS, MOST_EXPANSION * size)
         self.most_values = max(UNSUSPECTED_ROWS, MOST_ROWS_PER_BYTE * size)
+        self.too_much = (
+            f"unpacks to more than {self.bound:,} bytes, {MOST_EXPANSION} times its size; write it "
+            "anew if you trust it"
+        )
         self.fields = {field.name: field.type for field in self._schema()}
         self.columns = list(self.fields)
 
@@ -61,10 +66,7 @@ class Columnar:
                 batch.validate(full=True)
                 left -= sum(map(_decoded_size, batch.columns))
                 if left < 0:
-                    raise VotesError(
-                        f"unpacks to more than {self.bound:,} bytes, {MOST_EXPANSION} times its "
-                        "size; write it anew if you trust it"
-                    )
+                    raise VotesError(self.too_much)
                 yield batch
 
     def frames(self, columns: Sequence[str], coded: Sequence[str] = ()) -> Iterator[pl.DataFrame]:
@@ -128,6 +130,8 @@ class Parquet(Columnar):
                     f"says that it holds {max(about.num_rows, most):,} rows, more than "
                     f"{self.most_values:,} in a file of its size"
                 )
+            if sum(max(chunk.total_uncompressed_size, 0) for chunk in chunks) > self.bound:
+                raise VotesError(self.too_much)
             # A dictionary of one long text makes a small file of many long texts.
             self.worst: dict[str, int] = {}
             for chunk in chunks:
@@ -158,13 +162,17 @@ class Arrow(Columnar):
 
     def _open(self) -> Any:
         stream = pa.memory_map(str(self.path))
-        whole = stream.read(len(ARROW_FILE)) == ARROW_FILE
+        self.whole = stream.read(len(ARROW_FILE)) == ARROW_FILE
         stream.seek(0)
-        return (pa.ipc.open_file if whole else pa.ipc.open_stream)(stream)
+        return (pa.ipc.open_file if self.whole else pa.ipc.open_stream)(stream)
 
     def _schema(self) -> pa.Schema:
         with self._open() as reader:
-            return reader.schema
+            schema = reader.schema
+        with pa.memory_map(str(self.path)) as stream:
+            if stated_size(stream, self.whole) > self.bound:
+                raise VotesError(self.too_much)
+        return schema
 
     def _batches(self, columns: list[str], coded: list[str]) -> Iterator[pa.RecordBatch]:
         del coded

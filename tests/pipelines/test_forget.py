@@ -93,6 +93,11 @@ def test_a_ranking_leaves_with_its_pairs_and_another_rater_is_left_alone(tmp_pat
     lake.write("rankings", pl.DataFrame({"rater": ["a", "b"], "rows": [2, 3]}))
     assert leave_out(lake) == 0
     assert list_version(lake) == ""
+    assert leave_out(lake, {"nobody"}) == 0
+    assert leave_out(lake, {"b"}) == left_out(lake) == 4  # whom the study's TOML leaves out
+    assert lake.read("votes")["rater"].to_list() == ["a", "a", None, "a"]
+    lake.write("votes", votes)
+    lake.write("rankings", pl.DataFrame({"rater": ["a", "b"], "rows": [2, 3]}))
     forget(lake, "a")
     assert leave_out(lake) == left_out(lake) == 3  # one pair, and the two rows of a ranking
     assert lake.read("votes")["rater"].to_list() == ["b", None]
@@ -110,5 +115,5 @@ def test_a_rater_is_found_by_name_where_the_lake_holds_hashes():
     from arena.votes.placing import hashed_raters
 
     stored = hashed_raters(pl.DataFrame({"rater": ["Anna"]}), "salt")["rater"][0]
-    assert as_stored(None, "salt", "Anna") == ["Anna", stored]
-    assert as_stored(None, None, "Anna") == ["Anna"]
+    assert as_stored("salt", "Anna") == ["Anna", stored]
+    assert as_stored(None, "Anna") == ["Anna"]

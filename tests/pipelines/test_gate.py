@@ -10,8 +10,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from assets.dagster_internals import web_app
 from pipelines.definitions import build_definitions
-from pipelines.gate import Gate
 from pipelines.pages import mlflow_command
+from voting.gate import Gate
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -91,8 +91,9 @@ def test_a_websocket_of_another_page_is_refused_and_the_pages_own_is_not(servers
         socket.send_json({"type": "connection_init"})
         assert socket.receive_json()["type"] == "connection_ack"
     for headers in (foreign, {"Origin": "null"}, {"Host": "attacker.example"}):
-        with pytest.raises(WebSocketDisconnect), guarded.websocket_connect(
-            "/graphql", ["graphql-ws"], headers=headers
+        with (
+            pytest.raises(WebSocketDisconnect),
+            guarded.websocket_connect("/graphql", ["graphql-ws"], headers=headers),
         ):
             pass
     own = {"Origin": OWN, "Host": "127.0.0.1:3000"}

@@ -13,7 +13,7 @@ from assets.lineage import DATA_VERSION, latest, told
 from assets.model_registry import champion_of, kept_scores, pinned, versions, weight_files
 from assets.study import read_study
 from assets.tracking import Tracking
-from assets.verdict import RULE
+from assets.verdict import RULES
 from pipelines.chain import chain_of
 from pipelines.launch import Launcher, StageFailed
 from pipelines.promotion import promote
@@ -45,7 +45,7 @@ def test_the_best_policy_is_champion_by_the_rule_and_what_it_rests_on_is_recorde
     client = Tracking.of(study).client()
     said = told(instance, study, "champion", None)
     assert said["decision"].startswith("arenapo is champion")
-    assert said["rule"] == RULE
+    assert said["rule"] == RULES["scores"]
     assert "| arenapo |" in said["challengers"]
     standing = champion_of(client, study.name)
     assert standing.tags["policy"] == "arenapo"

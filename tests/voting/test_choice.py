@@ -93,7 +93,7 @@ def test_the_least_known_and_the_closest_are_asked_first():
     assert first in known.table["model"]
 
 
-def test_a_policy_against_the_baseline_goes_first():
+def test_a_policy_against_the_one_that_stands_goes_first():
     models = ["a", "b", "base@1", "dpo@1", "arenapo@2"]
     equal = ratings(**dict.fromkeys(models, (25.0, 3.0)))
     own = catalogue(models, 30, {"base@1", "dpo@1", "arenapo@2"}, "base@1")

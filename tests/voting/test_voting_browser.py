@@ -15,7 +15,7 @@ from voting_world import make_study, written
 from voting.asking import Asking
 from voting.ballots import Ballots
 from voting.guard import secret_of
-from voting.server import Doors, build_app
+from voting.server import build_app
 from voting.study import open_study
 
 CHROMIUM = shutil.which("chromium")
@@ -41,7 +41,7 @@ def served(tmp_path_factory):
 def serving(study):
     opened = open_study(study)
     asking = Asking(opened, secret_of(opened.state), Ballots(opened.landing))
-    app = build_app(asking, Doors(None, False))
+    app = build_app(asking, None)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -171,7 +171,7 @@ def test_repeats_measure_a_rater(served, monkeypatch):
             said = {"token": token, "outcome": "a" if left else "b"}
             assert browser.post("/api/vote", json=said).status_code == 200
     head = client(app)
-    head.get(links(asking, HERE, 0)[0].removeprefix(HERE))
+    head.get(links(asking, HERE, [])[0].removeprefix(HERE))
     found = {one["rater"]: one for one in head.get("/api/raters").json()["raters"]}
     careful, random = (found[names[who]] for who in ("careful", "random"))
     assert careful["votes"] == random["votes"] == 50
@@ -272,20 +272,40 @@ def test_votes_that_the_lake_has_rated_are_not_rated_again(served, study, tmp_pa
     assert sum(r["votes"] for r in told) == sum(r["votes"] for r in before) + 2
 
 
+def test_votes_of_a_rater_whom_the_lake_forgets_count_for_nothing_here_either(
+    served, study, tmp_path
+):
+    asking, app = served
+    before = client(app).get("/api/leaderboard").json()["leaderboard"]
+    forgotten, browser = client(app), client(app)
+    for _ in range(3):
+        vote(forgotten)
+        vote(browser)
+    (tmp_path / "lake" / "votes").mkdir()
+    votes = read_votes(tmp_path / "landing", open_study(study).options).votes
+    gone = written(tmp_path)[0]["rater"]
+    kept = votes.filter(pl.col("rater").ne_missing(gone))
+    assert votes.height - kept.height == 3
+    kept.write_parquet(tmp_path / "lake" / "votes" / "votes.parquet")
+    asking._looked -= 60
+    told = client(app).get("/api/leaderboard").json()["leaderboard"]
+    assert sum(row["votes"] for row in told) == sum(row["votes"] for row in before) + 2 * 3
+
+
 def test_each_version_of_a_policy_is_a_model_of_its_own(study, tmp_path):
-    draw(tmp_path, "base", "weights-0", 100)
-    draw(tmp_path, "arenapo", "weights-1", 200)
+    draw(tmp_path, "base@3fa9c2d1", 100)
+    first = draw(tmp_path, "arenapo@2", 200)
     asking, app = page(study)
     browser = client(app)
     # New policies against the baseline come first.
-    assert set(vote(browser)[1]["models"]) == {"base@1", "arenapo@1"}
+    assert set(vote(browser)[1]["models"]) == {"base@3fa9c2d1", "arenapo@2"}
     on_screen, late = (browser.get("/api/pair").json()["token"] for _ in range(2))
-    draw(tmp_path, "arenapo", "weights-2", 300)
-    shutil.rmtree(tmp_path / "lake" / "generations" / "arenapo" / "weights-1")
+    draw(tmp_path, "arenapo@5", 300)
+    shutil.rmtree(first)
     answer = browser.post("/api/vote", json={"token": on_screen, "outcome": "a"})
-    assert set(answer.json()["models"]) == {"base@1", "arenapo@1"}
+    assert set(answer.json()["models"]) == {"base@3fa9c2d1", "arenapo@2"}
     asking._looked -= 60
-    assert set(vote(browser)[1]["models"]) == {"base@1", "arenapo@2"}
+    assert set(vote(browser)[1]["models"]) == {"base@3fa9c2d1", "arenapo@5"}
     answer = browser.post("/api/vote", json={"token": late, "outcome": "a"})
     assert answer.json()["detail"].startswith("these images are no longer asked about")
     # The images of the first version were deleted by the pipeline, not the ones voted about.
@@ -295,7 +315,33 @@ def test_each_version_of_a_policy_is_a_model_of_its_own(study, tmp_path):
     for row in about_policies.to_dicts():
         assert (tmp_path / row["image_a"]).is_file()
         assert row["image_a"].startswith("landing/images/")
+    # The champion is asked about first, as long as it is one: from the copies that were kept.
+    champion = tmp_path / "lake" / "champion" / "champion.parquet"
+    champion.parent.mkdir()
+    pl.DataFrame({"model": ["arenapo@2"]}).write_parquet(champion)
+    asking._looked -= 60
+    browser.cookies.clear()
+    assert all("arenapo@2" in vote(browser)[1]["models"] for _ in range(2))
     asking.ballots.close()
+
+
+def test_the_votes_of_a_rater_whom_the_study_leaves_out_count_for_nothing(study, tmp_path):
+    asking, app = page(study)
+    _, invited = links(asking, HERE, ["anna", "ben"])
+    before = client(app).get("/api/leaderboard").json()
+    for name, link in invited.items():
+        guest = client(app)
+        guest.get(link.removeprefix(HERE))
+        for _ in range(3):
+            vote(guest)
+        assert {row["rater"] for row in written(tmp_path)} >= {name}
+    asking.ballots.close()
+    own = 'sources = ["landing"]\nwithout = ["anna", "ben"]'
+    study.write_text(study.read_text().replace('sources = ["landing"]', own))
+    again, app = page(study)
+    # The lake has taken nothing in yet, so the page reads the sources; without the two.
+    assert client(app).get("/api/leaderboard").json() == before
+    again.ballots.close()
 
 
 def test_a_salted_study_hashes_a_rater_once(tmp_path, monkeypatch):
@@ -376,10 +422,10 @@ def test_a_study_without_votes_asks_about_its_policies(tmp_path):
     (tmp_path / "landing").mkdir()
     with pytest.raises(ValueError, match="there is no image to vote about"):
         page(study)
-    draw(tmp_path, "base", "weights-0", 100)
-    draw(tmp_path, "arenapo", "weights-1", 200)
+    draw(tmp_path, "base@3fa9c2d1", 100)
+    draw(tmp_path, "arenapo@2", 200)
     asking, app = page(study)
-    assert set(vote(client(app))[1]["models"]) == {"base@1", "arenapo@1"}
+    assert set(vote(client(app))[1]["models"]) == {"base@3fa9c2d1", "arenapo@2"}
     asking.ballots.close()
 
 

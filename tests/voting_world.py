@@ -8,33 +8,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
+import small_study
 from fastapi.testclient import TestClient
 from PIL import Image, PngImagePlugin
 
 from voting.asking import Asking
 from voting.ballots import Ballots
+from voting.gate import LOOPBACK_NAMES
 from voting.guard import secret_of
-from voting.server import Doors, build_app
+from voting.server import build_app
 from voting.study import open_study
 
 HERE = "http://127.0.0.1:8000"
-HOSTS = frozenset({"127.0.0.1:8000"})
 MODELS = ["flux", "sdxl", "sd3", "kolors", "pixart"]  # best first
-STUDY = """
-[study]
-name = "small"
-baseline = "base"
-[lake]
-root = "lake"
-[votes]
-sources = ["landing"]
-[[policy]]
-name = "base"
-[[policy]]
-name = "arenapo"
-objective = "arenapo"
-"""
+STUDY = small_study.STUDY.replace('["votes.parquet"]', '["landing"]')
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (64, 48)) -> None:
@@ -74,29 +61,30 @@ def make_study(folder: Path, prompts: int = 8, change: Callable[[str], str] = st
     return folder / "small.toml"
 
 
-def draw(folder: Path, policy: str, weights: str, seed: int, prompts: int = 4) -> None:
-    """Write a policy's generations as the pipeline leaves them, under a folder of their own."""
-    made = folder / "lake" / "generations" / policy / weights
+def draw(folder: Path, model: str, seed: int, prompts: int = 4) -> Path:
+    """Write the generations of a version, such as arenapo@3, as the pipeline leaves them."""
+    policy = model.partition("@")[0]
+    made = folder / "lake" / "generations" / policy / model
     for p in range(prompts):
         picture(made / "images" / f"{p}.png", seed + p)
-    table = pl.DataFrame(
+    pl.DataFrame(
         {
             "policy": [policy] * prompts,
             "prompt_id": [str(p) for p in range(prompts)],
             "prompt": [f"evaluation {p}" for p in range(prompts)],
             "image": [f"images/{p}.png" for p in range(prompts)],
         }
-    ).to_arrow()
-    note = {"made_by": json.dumps({"weights": {policy: weights}})}
-    pq.write_table(table.replace_schema_metadata(note), made / "images.parquet")
-    (made.parent / "current").write_text(weights)
+    ).write_parquet(made / "images.parquet")
+    (made / "model.txt").write_text(model)
+    (made.parent / "current").write_text(model)
+    return made
 
 
 def page(study: Path, invited: bool = False) -> tuple[Asking, Any]:
     """Return the questions of a study and the application over them."""
     opened = open_study(study)
     asking = Asking(opened, secret_of(opened.state), Ballots(opened.landing))
-    return asking, build_app(asking, Doors(HOSTS, invited))
+    return asking, build_app(asking, LOOPBACK_NAMES, invited)
 
 
 def client(app: Any) -> TestClient:
