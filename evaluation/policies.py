@@ -45,11 +45,15 @@ RELEASES: dict[str, Release] = {
     "spo-sd1.5": Release(f"{SPO}/SPO-SD-v1-5_4k-p_10ep", SD15, "pipeline"),
     "spo-sdxl": Release(f"{SPO}/SPO-SDXL_4k-p_10ep", SDXL, "pipeline"),
     "spo-sd1.5-lora": Release(
-        *(f"{SPO}/SPO-SD-v1-5_4k-p_10ep_LoRA", SD15, "lora"),
+        f"{SPO}/SPO-SD-v1-5_4k-p_10ep_LoRA",
+        SD15,
+        "lora",
         "spo-sd-v1-5_4k-p_10ep_lora_diffusers.safetensors",
     ),
     "spo-sdxl-lora": Release(
-        *(f"{SPO}/SPO-SDXL_4k-p_10ep_LoRA", SDXL, "lora"),
+        f"{SPO}/SPO-SDXL_4k-p_10ep_LoRA",
+        SDXL,
+        "lora",
         "spo_sdxl_10ep_4k-data_lora_diffusers.safetensors",
     ),
     # MaPO, arXiv 2406.06424

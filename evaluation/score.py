@@ -48,12 +48,12 @@ class Task:
     embeds: bool = False
 
 
-def each_image(measure: Callable[[Image.Image], np.ndarray]) -> Scorer:
+def each_image(measure: Callable[[Image.Image], np.ndarray]) -> Any:
     """A measure of an image alone as scorer."""
     return SimpleNamespace(score=lambda _, images: np.array([*READERS.map(measure, images)]))
 
 
-def embedder(named: naming.Named) -> Scorer:
+def embedder(named: naming.Named) -> Any:
     """The unit embeddings by a CLIP scorer's image tower, float64 (n, d), in place of scores."""
     towers = getattr(naming.load(named), "towers", None)
     if towers is None:

@@ -89,7 +89,8 @@ def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     corrected = dict(zip(map(id, tested), holm([one.p_value for one in tested]), strict=True))
     found = []
     for one in comparisons:
-        p_holm, verdict = corrected.get(id(one), one.p_holm), "open"
+        p_holm = corrected.get(id(one), one.p_holm)
+        verdict: Verdict = "open"
         if p_holm < ALPHA:
             verdict = "better" if one.win_rate > 0.5 else "worse"
         found.append(replace(one, p_holm=p_holm, verdict=verdict))
