@@ -138,13 +138,13 @@ class Costs:
             seed=0,
         )
         if alike not in self.estimates:
-            from training.plan import estimate  # loads torch
-
             sections = read_study(self.study.path)
             pairs = str(Lake(self.study.lake).table("training_set"))
             sections["training_set"] = {**sections.get("training_set", {}), "pairs": pairs}
             try:
+                from training.plan import estimate  # loads torch, which a job's image has
+
                 self.estimates[alike] = estimate(alike, data_config(sections))
-            except (TrainingError, OSError) as error:
+            except (TrainingError, OSError, ImportError) as error:
                 self.estimates[alike] = error
         return self.estimates[alike]
