@@ -11,6 +11,7 @@ it does not matter what a prefix (ssh, srun, ray job submit) keeps of the enviro
     ended-RANK   how each process ended, unless a signal ended it
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -34,7 +35,10 @@ REPORT = '{"__dagster_pipes'
 
 
 class Heard:
-    """A stream that remembers the last line that was written to it for people."""
+    """A stream that remembers its last line for people, and outlives whoever reads it.
+
+    Where a connection broke, nobody reads what the job prints; the job goes on.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.last = stream, ""
@@ -43,7 +47,14 @@ class Heard:
         """Write and remember."""
         lines = [line for line in text.splitlines() if line.strip()]
         self.last = next((line for line in lines[::-1] if not line.startswith(REPORT)), self.last)
-        return self.stream.write(text)
+        with contextlib.suppress(BrokenPipeError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -60,8 +71,9 @@ def main() -> None:
     os.chdir(told["folder"])
     # What a shell's script puts in the background is deaf to interrupts, and so are its children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    beat(folder)
     threading.Thread(target=watch, args=(folder,), daemon=True).start()
-    sys.stderr = heard = Heard(sys.stderr)
+    sys.stdout, sys.stderr = Heard(sys.stdout), (heard := Heard(sys.stderr))
     sys.argv = sys.argv[2:]
     status, traced = 0, False
     try:
@@ -82,14 +94,18 @@ def main() -> None:
     sys.exit(status)
 
 
+def beat(folder: Path) -> None:
+    """Show that the job lives; of several processes the first does."""
+    if os.environ.get("RANK", "0") == "0":
+        (folder / "alive").write_text(str(time.monotonic()))
+
+
 def watch(folder: Path) -> None:
     """Show that this process lives, and end it when it is asked to stop or its folder is gone."""
-    first = os.environ.get("RANK", "0") == "0"
     while True:
         time.sleep(BEAT_SECONDS)
         try:
-            if first:
-                (folder / "alive").write_text(str(time.monotonic()))
+            beat(folder)
             grace = float((folder / "stop").read_text())
         except FileNotFoundError:
             if folder.exists():

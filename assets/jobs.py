@@ -134,7 +134,8 @@ def run_process(
                 raise JobFailed(f"jobs.launch: {whole[0]}: {error.strerror}") from None
         status = job.follow()
     results = session.get_results()
-    if status == 0 or (status is None and results):
+    # A prefix that was cut off says nothing about a job that came to its end.
+    if status == 0 or (results and any(each["status"] == 0 for each in job.ended())):
         return results, ""
     said = job.words[-1].strip() if job.words else "it said nothing"
     number = BY_A_SIGNAL.get(status or 0, -(status or 0))

@@ -7,6 +7,7 @@ pinned: the rule leaves it alone until it is unpinned.
 
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,15 @@ def log_weights(
     """Keep a policy's weights as a LoggedModel and return its id.
 
     A LoRA is kept as `mlflow.diffusers` does, with its base, so that
-    `mlflow.diffusers.load_model` gives a pipeline; other weights as the files they are.
+    `mlflow.diffusers.load_model` gives a pipeline; other weights as the files they are. So is a
+    LoRA where peft is not installed, which needs torch: on a machine that only orchestrates.
     """
     plain = {key: str(value) for key, value in parameters.items() if value is not None}
     model = client.create_logged_model(
         experiment, name, source_run_id=run_id, params=plain, model_type="diffusion"
     )
     loras = sorted(folder.glob("*lora*.safetensors"))
-    if loras:
+    if loras and find_spec("peft"):
         from mlflow.diffusers import save_model
 
         with tempfile.TemporaryDirectory() as aside:

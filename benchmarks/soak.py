@@ -97,7 +97,7 @@ def main() -> None:
     home = folder / "home"
     home.mkdir()
     shutil.copy(HOUSE / "dagster.yaml", home)
-    told = {**os.environ, "DAGSTER_HOME": str(home), "PYTHONPATH": str(HOUSE)}
+    told = {**os.environ, "DAGSTER_HOME": str(home)}
     python, study = [sys.executable, "-m"], make_study(folder)
     ports = [f"--{name}-port={port}" for name, port in
              (("dagster", 3911), ("mlflow", 3912), ("voting", 3913))]  # fmt: skip

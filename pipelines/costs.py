@@ -134,15 +134,15 @@ class Costs:
             seed=0,
         )
         if alike not in self.estimates:
-            from training.plan import estimate  # loads torch
-
             sections = read_study(self.study.path)
             lake = Lake(self.study.lake)
             pairs = str(lake.table("training_set"))
             sections["training_set"] = {**sections.get("training_set", {}), "pairs": pairs}
             sections["cache"] = {"root": str(lake.cache)}
             try:
+                from training.plan import estimate  # loads torch, which a job's image has
+
                 self.estimates[alike] = estimate(alike, data_config(sections))
-            except (TrainingError, OSError) as error:
+            except (TrainingError, OSError, ImportError) as error:
                 self.estimates[alike] = error
         return self.estimates[alike]

@@ -22,7 +22,6 @@ from evaluation.ksort_dataset import read_dataset
 from evaluation.prompts import overlap, read_prompts
 from evaluation.scorers.naming import parse
 from training import TrainingError
-from training.families import open_family
 
 Found = tuple[str, bool, str]
 
@@ -74,6 +73,11 @@ def sizes(study: Study) -> Iterator[Found]:
     wanted = {("model.resolution", side) for side in trained}
     if study.generation.size:
         wanted.add(("generation.size", study.generation.size))
+    if find_spec("torch") is None:
+        yield "model.resolution", True, "not looked at: torch is not installed here"
+        return
+    from training.families import open_family
+
     try:
         family = open_family(study.base, weights=False)
     except TrainingError as error:

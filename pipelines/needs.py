@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from arena.votes.faults import VotesError
@@ -214,7 +215,9 @@ def resources(study: Study) -> Iterator[Need]:
 
 
 def memory_of_machine() -> int | None:
-    """Return the bytes of the largest GPU, else of the machine; None where nothing tells."""
+    """Return the bytes of the largest GPU, else of the machine; None where torch is not there."""
+    if find_spec("torch") is None:
+        return None
     import psutil
     import torch
 

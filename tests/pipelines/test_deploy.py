@@ -94,7 +94,7 @@ def test_what_is_locked_is_hashed_and_within_the_projects_bounds(image):
         if each.name != "torch":
             assert each.specifier.contains(versions[canonicalize_name(each.name)]), each
     if image == "orchestration":
-        assert not {"torch", "diffusers", "transformers"} & versions.keys()
+        assert not {"torch", "transformers"} & versions.keys()
 
 
 @pytest.mark.parametrize("name", ["kubernetes", "slurm"])

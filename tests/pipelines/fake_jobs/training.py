@@ -51,6 +51,7 @@ with open_dagster_pipes() as context:
         time.sleep(fake["pause"])
         state = hashlib.sha256(f"{state} {done}".encode()).hexdigest()
         done += 1
+        print("step", done, flush=True)
         aside = checkpoint.with_suffix(".partial")
         aside.write_text(json.dumps([done, state]))
         aside.replace(checkpoint)
