@@ -39,7 +39,7 @@ def test_everything_that_is_missing_is_named_with_what_to_do(write_study, monkey
         assert set(found) <= {what, "ksort.judge"}, found
         assert said in found[what]
         with pytest.raises(ValueError, match=re.escape(what)):
-            require(study, print)
+            require(study)
     write_study()
     (tmp_path / "judge").mkdir()
     local = write_study(lambda text: text.replace('"scorer:miniature"', '"local:judge"'))
