@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--dagster", default="http://127.0.0.1:3000")
     parser.add_argument("--mlflow", default="http://127.0.0.1:5000")
     parser.add_argument("--study", default="miniature", help="whose assets are pictured")
-    parser.add_argument("--policy", default="arenapo_joint", help="whose images are pictured")
+    parser.add_argument("--policy", default="arenapo", help="whose images are pictured")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

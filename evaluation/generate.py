@@ -97,12 +97,19 @@ class Artist:
         """Whether an image is still to be made."""
         return not is_current(target.path, target.prompt, self.made_by)
 
-    def draw(self, targets: Sequence[Target], on_batch: Callable[[int], None]) -> None:
-        """Write an image for each target; on_batch hears how many each batch made."""
+    def side(self) -> int:
+        """Side of its images in pixels; the weights are loaded."""
         if self.pipeline is None:
             self.pipeline = load_pipeline(self.policy, devices.device())
-        side = self.settings.resolution or native_side(self.pipeline)
-        size = self.batch_size or max(1, min(64, 4 * 512 * 512 // (side * side)))
+        return self.settings.resolution or native_side(self.pipeline)
+
+    def at_once(self) -> int:
+        """How many images a batch has: the area of four of 512 px, at most 64, where none says."""
+        return self.batch_size or max(1, min(64, 4 * 512 * 512 // self.side() ** 2))
+
+    def draw(self, targets: Sequence[Target], on_batch: Callable[[int], None]) -> None:
+        """Write an image for each target; on_batch hears how many each batch made."""
+        side, size = self.side(), self.at_once()
         for start in range(0, len(targets), size):
             batch = targets[start : start + size]
             images = draw(self.pipeline, batch, self.settings, side)

@@ -14,9 +14,9 @@ and ends in what was found; `ui` serves Dagster and MLflow on loopback until it 
 """
 
 import argparse
+import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 from assets.lake import Lake
@@ -41,6 +41,7 @@ def main() -> int:
     """Run one command and return the exit code: 0, or 1 after one sentence on stderr."""
     options = parse()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when it is imported
     try:
         studies = [read_study(path) for path in options.study]
         home = homes.enter()
@@ -183,23 +184,23 @@ def ui(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
 
 def run(options: argparse.Namespace, studies: list[Study], home: Path) -> int:
     """Bring the chain up to date and print what it found."""
+    from pipelines.chain import chain_of
     from pipelines.launch import Launcher
     from pipelines.needs import require
     from pipelines.outcome import outcome
     from pipelines.pages import point_to_served_pages
+    from pipelines.terminal import shown
 
-    study, begun = studies[0], time.monotonic()
-
-    def say(line: str) -> None:
-        stamp = f"[{time.monotonic() - begun:6.1f} s]"
-        print(stamp, in_plain_text(line), file=sys.stderr, flush=True)
-
-    require(study, say)
-    point_to_served_pages(home)
+    study = studies[0]
     asked = {"evaluation_prompts": "a person asked for new prompts"} if options.new_prompts else {}
+    stages = sum(len(stage.partitions(study)) for stage in chain_of(study).values())
+    require(study)
+    point_to_served_pages(home)
     with homes.opened(home) as instance:
-        ran = Launcher(study, instance, say, asked).chain()
-        say(f"{len(ran)} stages ran" if ran else "nothing had changed; nothing was recomputed")
+        with shown(stages, home / ".dagster" / "run.log") as terminal:
+            ran = Launcher(study, instance, terminal.say, asked, terminal.done).chain()
+        done = f"{len(ran)} stages ran" if ran else "nothing had changed; nothing was recomputed"
+        print(done, file=sys.stderr)
         print(outcome(study, instance))
     return 0
 

@@ -38,13 +38,15 @@ class Launcher:
     """The study's chain over one Dagster instance.
 
     say: called with one line whenever a stage starts, ends or is up to date. asked: stage -> why a
-    person wants it made again, and the run's tag that says so to the stage.
+    person wants it made again, and the run's tag that says so to the stage. done: called with how
+    many stages are up to date now that were not before, or not known to be.
     """
 
     study: Study
     instance: dg.DagsterInstance
     say: Callable[[str], object]
     asked: Mapping[str, str] = field(default_factory=dict)
+    done: Callable[[int], object] = lambda count: None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,6 +144,7 @@ class Launcher:
             self.say(f"{label}: done in {self.seconds[label]:.0f} s")
         elif not forbidden:
             self.say(f"{label}: up to date")
+        self.done(len(stages) - len(forbidden))
         for name, why_not in forbidden.items():
             raise StageFailed(f"{named(name, policy)} does not run: {why_not}")
         return [named(name, policy) for name in allowed]

@@ -6,7 +6,7 @@ Every file, column, weight, judge, disk and memory is a line: what, what was fou
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,14 +40,13 @@ class Need:
     said: str
 
 
-def require(study: Study, say: Callable[[str], object]) -> None:
+def require(study: Study) -> None:
     """Raise ValueError naming everything that is missing, as far as it is quickly seen."""
     missing = [each for each in quick(study) if not each.met]
     if missing:
         raise ValueError(
             f"{study.path}: {'; '.join(f'{each.what}: {each.said}' for each in missing)}"
         )
-    say("check: everything that the study names is there")
 
 
 def needs(study: Study) -> list[Need]:

@@ -7,19 +7,20 @@ examples:
   OPENAI_API_KEY=... python -m evaluation ksort --dataset K-Sort-Eval --images new \\
       --judge openai:gpt-4o --question published --max-requests 100 --out result.json
 
-With --base or --policy the images of the instances that are met are drawn into --images; without,
-they have to be there. judges: recorded:FILE.jsonl, scorer:NAME[=SOURCE], local:FOLDER (a
-vision-language model in transformers' layout, or its hub name), openai:MODEL (any OpenAI-compatible
-endpoint, OPENAI_BASE_URL and OPENAI_API_KEY). Answers that cost something are kept beside --out, in
-judgments/, so a repeat or an interrupted evaluation asks only what is new. An instance that the
-judge refuses is left out and noted.
+With --base or --policy the images of the instances that are met are drawn into --images, a batch
+ahead; without, they have to be there. judges: recorded:FILE.jsonl, scorer:NAME[=SOURCE],
+local:FOLDER (a vision-language model in transformers' layout, or its hub name), openai:MODEL (any
+OpenAI-compatible endpoint, OPENAI_BASE_URL and OPENAI_API_KEY). Answers that cost something are
+kept beside --out, in judgments/, so a repeat or an interrupted evaluation asks only what is new. An
+instance that the judge refuses is left out and noted.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,11 @@ def run(args: argparse.Namespace) -> Done:
     return report | {"rounds": len(result.rounds), "skipped": len(result.skipped)}, [args.out]
 
 
-def artist(args: argparse.Namespace) -> Callable[[Any], None] | None:
-    """A function that draws an instance's image where it is not there yet; None: it has to be."""
+def artist(args: argparse.Namespace) -> Callable[[Iterator[Any]], None] | None:
+    """A function that draws an instance's image where it is not there yet; None: it has to be.
+
+    The images of the instances that are expected next fill its batch.
+    """
     if args.base is None and args.policy is None:
         return None
     from evaluation.generate import Artist, Settings, ksort_target
@@ -125,10 +129,14 @@ def artist(args: argparse.Namespace) -> Callable[[Any], None] | None:
     settings = Settings(args.steps, args.guidance, args.seed, args.resolution)
     drawing = Artist(find_policy(args.base, args.policy), settings, args.batch_size)
 
-    def draw(instance: Any) -> None:
-        target = ksort_target(instance.name, instance.prompt, args.seed, args.images)
-        if drawing.wants(target):
-            drawing.draw([target], lambda made: None)
+    def draw(instances: Iterator[Any]) -> None:
+        targets = (
+            ksort_target(each.name, each.prompt, args.seed, args.images) for each in instances
+        )
+        first = next(targets)
+        if drawing.wants(first):
+            ahead = filter(drawing.wants, targets)
+            drawing.draw([first, *islice(ahead, drawing.at_once() - 1)], lambda made: None)
 
     return draw
 

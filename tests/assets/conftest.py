@@ -2,6 +2,7 @@
 
 from object_store import s3, s3_server  # noqa: F401
 from small_study import (  # noqa: F401
+    empty_home,
     finished,
     instance,
     migrated_store,

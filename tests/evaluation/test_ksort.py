@@ -105,6 +105,24 @@ def blank(tmp_path_factory) -> Path:
     return folder
 
 
+def test_what_is_drawn_is_what_is_met_and_then_what_would_be_met_next(blank):
+    rng = np.random.default_rng(6)
+    world, drawn = make_world(rng, blank / "0.png", instances=9), []
+
+    def draw(instances):
+        drawn.append([one.name for one in instances])
+
+    result = evaluate(world, blank, RandomJudge(rng), draw=draw)
+    met = [one.instance for one in result.rounds]
+    assert [names[0] for names in drawn] == met
+    for number, names in enumerate(drawn):
+        assert sorted(names) == sorted(set(world.names) - set(met[:number]))  # each once
+        mu = result.rounds[number - 1].mu if number else 25.0
+        used = [world.names.index(name) for name in [*met[:number], names[0]]]
+        if len(names) > 1:
+            assert names[1] == world.names[next_instance(world, mu, used)]
+
+
 @pytest.mark.slow
 def test_a_perfect_judge_recovers_the_planted_ability_95_times_in_100(blank):
     rng = np.random.default_rng(3)

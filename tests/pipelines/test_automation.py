@@ -211,9 +211,8 @@ def asked_for(result):
     ]
 
 
-def test_scores_champion_and_report_follow_their_inputs_by_content(write_chain, instance):
-    launcher = Launcher(write_chain(), instance, lambda line: None)
-    launcher.chain()
+def test_scores_champion_and_report_follow_their_inputs_by_content(finished, instance):
+    launcher = Launcher(finished, instance, lambda line: None)
     folder = launcher.study.path.parent
     settled = look_at_scores(launcher)
     assert settled.skip_reason.skip_message == "everything is up to date"

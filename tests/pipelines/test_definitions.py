@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from assets.lake import Lake
 from pipelines.chain import chain_of
 from pipelines.definitions import build_definitions
-from pipelines.launch import Launcher
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,14 +44,12 @@ def test_the_table_of_stages_and_the_definitions_say_the_same(write_study):
             assert spec.blocking == (spec.name in chain[spec.asset_key.path[-1]].blocking)
 
 
-def test_what_a_stage_leaves_is_what_lies_in_the_lake(write_chain, instance):
-    launcher = Launcher(write_chain(), instance, lambda line: None)
-    launcher.chain()
-    for stage in chain_of(launcher.study).values():
-        for policy in stage.partitions(launcher.study):
+def test_what_a_stage_leaves_is_what_lies_in_the_lake(finished):
+    for stage in chain_of(finished).values():
+        for policy in stage.partitions(finished):
             for path in stage.left(policy):
                 if (stage.name, policy) != ("policy", "base"):
-                    assert launcher.lake.exists(path), path
+                    assert Lake(finished.lake).exists(path), path
 
 
 def test_the_gpu_stages_share_one_pool_over_all_studies(write_study):

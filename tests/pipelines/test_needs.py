@@ -39,7 +39,7 @@ def test_everything_that_is_missing_is_named_with_what_to_do(write_study, monkey
         assert set(found) <= {what, "ksort.judge"}, found
         assert said in found[what]
         with pytest.raises(ValueError, match=re.escape(what)):
-            require(study, print)
+            require(study)
     write_study()
     (tmp_path / "judge").mkdir()
     local = write_study(lambda text: text.replace('"scorer:miniature"', '"local:judge"'))
@@ -60,14 +60,15 @@ def test_the_table_reads_the_votes_and_ends_in_exit_1(write_study, votes_table, 
 @pytest.mark.slow
 def test_a_study_without_ksort_and_with_a_size_runs_to_the_report(write_chain, instance):
     def pairwise_only(text):
-        return text[: text.index("[ksort]")].replace("steps = 2", "steps = 2\nsize = 64")
+        text = text[: text.index("[ksort]")].replace("steps = 2", "steps = 2\nsize = 64")
+        return text.replace('[[policy]]\nname = "dpo"\nobjective = "dpo"\n\n', "")
 
     launcher = Launcher(write_chain(pairwise_only), instance, lambda line: None)
     assert "ksort_rating" not in chain_of(launcher.study)
     launcher.chain()
     report = launcher.lake.read("report")
-    assert report.height == 3
-    assert report["ksort_mu"].null_count() == 3
+    assert report.height == 2
+    assert report["ksort_mu"].null_count() == 2
     drawn = json.loads((launcher.study.path.parent / "drawn.json").read_text())
     assert drawn["resolution"] == "64"
     assert drawn["ksort"] is None
