@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from arena.escape import printable
 
 if TYPE_CHECKING:
+    from arena.ratings.comparisons import Comparisons
     from arena.votes.options import Options
     from arena.votes.read import Reading
 
@@ -189,22 +190,36 @@ def _options(options: argparse.Namespace) -> "Options":
     )
 
 
-def _say(reading: "Reading") -> None:
-    """Say on stderr what was left out or counted once. Raises ValueError where no vote is left."""
+def _votes(options: argparse.Namespace) -> "Reading":
+    """Read the votes; say on stderr what was left out. Raises ValueError where no vote is left."""
+    from arena.votes.read import read_votes
+
+    return _said(read_votes(options.votes, _options(options)))
+
+
+def _comparisons(options: argparse.Namespace) -> "Comparisons":
+    """Read what an estimator needs of the votes, as `_votes` does."""
+    from arena.ratings.comparisons import Comparisons
+    from arena.votes.read import read_ballots
+
+    ballots, reading = read_ballots(options.votes, _options(options))
+    return Comparisons.of(ballots, _said(reading).rankings)
+
+
+def _said(reading: "Reading") -> "Reading":
     from arena.votes.summary import notes
 
     reading.require()
     for note in notes(reading):
         print(f"arena: {note}", file=sys.stderr)
+    return reading
 
 
 def run_fit(options: argparse.Namespace) -> None:
     """Fit, write the ratings and print the leaderboard."""
-    from arena.ratings.comparisons import Comparisons
     from arena.ratings.table import Ratings, estimator
     from arena.ratings.trueskill import order_note
     from arena.report.tables import leaderboard
-    from arena.votes.read import read_ballots
 
     given = {name: getattr(options, name) for name in PARAMETERS}
     given = {name: value for name, value in given.items() if value is not None}
@@ -216,9 +231,7 @@ def run_fit(options: argparse.Namespace) -> None:
         if more["prior"].estimator == "trueskill":  # others are refused, or a leaderboard
             given = {**more["prior"].estimate_as().__dict__, **given}
     chosen = estimator(options.estimator, **given)
-    ballots, reading = read_ballots(options.votes, _options(options))
-    _say(reading)
-    comparisons = Comparisons.of(ballots, reading.rankings)
+    comparisons = _comparisons(options)
     ratings = chosen.fit(comparisons, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
@@ -231,13 +244,11 @@ def run_gaps(options: argparse.Namespace) -> None:
     """Write the gaps and print their summary."""
     from arena.gaps.table import write_gaps
     from arena.ratings.table import Ratings
-    from arena.votes.read import read_votes
 
     ratings = Ratings.read(options.ratings)
     if options.estimator == "joint" and options.spread:
         raise ValueError("--spread is not for the joint gap, which infers its own")
-    reading = read_votes(options.votes, _options(options))
-    _say(reading)
+    reading = _votes(options)
     how = {"spread": options.spread or "posterior", "signed": options.signed}
     summary, report = write_gaps(reading.votes, ratings, options.out, options.estimator, **how)
     if report is not None:
@@ -252,10 +263,8 @@ def run_export(options: argparse.Namespace) -> None:
     from arena.gaps.table import gaps_by
     from arena.ratings.table import Ratings
     from arena.votes.images import Images
-    from arena.votes.read import read_votes
 
-    reading = read_votes(options.votes, _options(options))
-    _say(reading)
+    reading = _votes(options)
     gaps, _ = gaps_by([options.estimator], reading.votes, Ratings.read(options.ratings))
     sources = [*options.images, *files_with_images(reading)]
     images = Images(sources, reading.folder, network=options.network)
@@ -276,23 +285,17 @@ def run_report(options: argparse.Namespace) -> None:
     """Write the report and print its path."""
     from arena.ratings.table import Ratings
     from arena.report.page import write_report
-    from arena.votes.read import read_votes
 
-    reading = read_votes(options.votes, _options(options))
-    _say(reading)
+    reading = _votes(options)
     print(write_report(reading.votes, Ratings.read(options.ratings), options.out))
 
 
 def run_tune(options: argparse.Namespace) -> None:
     """Print the parameters that the evidence prefers, and how later votes agree."""
     from arena.prediction.tune import later_votes, tune
-    from arena.ratings.comparisons import Comparisons
     from arena.report.tables import held_out
-    from arena.votes.read import read_ballots
 
-    ballots, reading = read_ballots(options.votes, _options(options))
-    _say(reading)
-    comparisons = Comparisons.of(ballots, reading.rankings)
+    comparisons = _comparisons(options)
     found = tune(comparisons, options.estimator)
     print(found)
     print(f"\n{held_out(later_votes(comparisons, options.estimator))}")

@@ -179,6 +179,8 @@ class Gathering:
                 for rows, kept in ((part.rejected, self.rejected), (part.doubts, self.doubts)):
                     kept += [(said.name, rows)] if rows.height else []
                 votes = part.votes
+                if votes.is_empty():
+                    continue
                 if only is None:
                     votes = votes.cast(TEXTS).with_columns(of_file)
                 elif several or "vote_id" in votes.columns:
@@ -186,7 +188,7 @@ class Gathering:
                     votes = votes.select("row", *(n for n in only if n in votes.columns))
                 else:
                     votes = votes.select(n for n in only if n in votes.columns)
-                found += [votes] if votes.height else []
+                found.append(votes)
         parents = [source.path.parent.absolute() for source in self.sources]
         folder = Path(os.path.commonpath(parents)) if parents else Path()
         rankings = self._finished(pl.concat(ranked, how="diagonal"), folder)

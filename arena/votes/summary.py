@@ -25,10 +25,7 @@ def notes(reading: Reading) -> list[str]:
     """Return what every command says of its votes: what was left out, and what counts once."""
     said = []
     for file in reading.files:
-        if file.fault is not None:
-            said.append(f"{file.name}: left out: {file.fault}")
-        if file.repeats is not None:
-            said.append(f"{file.name}: the same content as {file.repeats}; its votes count once")
+        said += _file(file) if file.fault is not None or file.repeats is not None else ()
     within = reading.duplicates - sum(f.duplicates for f in reading.files if f.repeats is not None)
     if within:
         said.append(f"{_count(within, 'row')} equal to an earlier one: counted once")

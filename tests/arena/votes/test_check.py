@@ -245,6 +245,14 @@ def test_ten_thousand_models_are_no_trouble(read_text):
     assert reading.votes["model_a"].n_unique() == 9_999
 
 
+def test_ballots_of_a_file_with_a_broken_line_are_its_other_rows(tmp_path):
+    path = tmp_path / "votes.csv"
+    path.write_text(f"{HEADER}\nx,y,a\ny,z\nx,z,b\n")
+    ballots, reading = read_ballots([path])
+    assert ballots["model_b"].to_list() == ["y", "z"]
+    assert (reading.accepted, reading.rejected["row"].to_list()) == (2, [2])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_ballots_are_the_votes_without_what_no_estimator_needs(kind, votes_of, write_votes):
     votes = votes_of(9).with_columns(
