@@ -211,8 +211,13 @@ class Folders(Store):
             if path.is_file() and path.stat().st_size == size and file_hash(path) == digest:
                 continue
             head = self.head(f"{folder}/{name}")
-            if head is not None and self.fetch(f"{folder}/{name}", head) == digest:
-                continue
+            if head is not None:
+                seen = self.seen(f"{folder}/{name}").startswith(f"{head.mark} ")
+                # A job of this machine may have gone on with what was seen.
+                if not strict and seen and path.is_file():
+                    continue
+                if self.fetch(f"{folder}/{name}", head) == digest:
+                    continue
             path.unlink(missing_ok=True)
             if strict:
                 raise StoreError(

@@ -199,7 +199,7 @@ class Store:
             head = self.head(name)
             if head is None:
                 path.unlink(missing_ok=True)
-            elif self._seen(name) != _as_seen(head, path):
+            elif self.seen(name) != _as_seen(head, path):
                 self.fetch(name, head)
         return path
 
@@ -319,7 +319,7 @@ class Store:
                 return [size, digest.hexdigest()]
         raise StoreError(f"{self.name}/{name} could not be put whole; run again")
 
-    def _seen(self, name: str) -> str:
+    def seen(self, name: str) -> str:
         """Return which object a file here is, and the size and time that it had then."""
         note = self.path(".seen", name)
         return note.read_text() if note.is_file() else ""

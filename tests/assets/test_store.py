@@ -152,6 +152,23 @@ def test_a_killed_jobs_checkpoint_goes_on_on_another_machine(lake, there):
     }
 
 
+def test_work_that_went_on_here_since_it_was_kept_is_not_taken_back(
+    lake, tmp_path, monkeypatch, there
+):
+    folder = lake.folder("policies", "dpo", "one")
+    (folder / "checkpoint").write_text("after 3 steps")
+    lake.keep("policies", "dpo", "one")
+    (folder / "checkpoint").write_text("after 4 steps")  # then the orchestrator was killed
+    assert (lake.folder("policies", "dpo", "one") / "checkpoint").read_text() == "after 4 steps"
+    there()
+    folder = lake.folder("policies", "dpo", "one")
+    assert (folder / "checkpoint").read_text() == "after 3 steps"
+    (folder / "checkpoint").write_text("after 9 steps")
+    lake.keep("policies", "dpo", "one")
+    machine(monkeypatch, tmp_path / "machine")
+    assert (lake.folder("policies", "dpo", "one") / "checkpoint").read_text() == "after 9 steps"
+
+
 def test_what_a_job_leaves_is_kept_while_it_works(lake, monkeypatch, there):
     monkeypatch.setattr(folders, "KEEP_SECONDS", 0.05)
     with lake.working("policies", "dpo", "one") as folder:
