@@ -14,7 +14,24 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
+# How a reader comes to them; pages that are not named here follow by name.
+FIRST = ("guide/first_real_study.md", "guide/votes.md", "guide/training.md", "guide/evaluation.md")
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List every page of guide/ and evidence/, each called by its own heading."""
+    sections = {"How to do it": "guide", "What was measured": "evidence"}
+    listed = [{name: pages(ROOT / "docs", folder)} for name, folder in sections.items()]
+    ends = [{"The library": "api.md"}, {"Contributing": "contributing.md"}]
+    config.nav = [{"Home": "index.md"}, *listed, *ends]
+    return config
+
+
+def pages(docs: Path, folder: str) -> list[str]:
+    """Return the pages below a folder of docs, in the order of the site."""
+    found = {path.relative_to(docs).as_posix() for path in (docs / folder).rglob("*.md")}
+    return [*(each for each in FIRST if each in found), *sorted(found - set(FIRST))]
 
 
 def place(linked: str) -> str:

@@ -40,7 +40,9 @@ def site(tmp_path_factory):
 
 def test_every_page_has_its_own_and_every_link_and_image_is_there(site):
     pages = {path.resolve(): Links(path) for path in site.rglob("index.html")}
-    assert len(pages) >= 1 + 1 + 1 + 8 + 5
+    docs = ROOT / "docs"
+    written = [*docs.glob("guide/**/*.md"), *docs.glob("evidence/**/*.md")]
+    assert len(pages) >= len(written) + len(["index", "api", "contributing"])
     broken = []
     for page, links in pages.items():
         for target in links.targets:
