@@ -23,7 +23,7 @@ LOOKED_FOR = 500
 
 def notes(reading: Reading) -> list[str]:
     """Return what every command says of its votes: what was left out, and what counts once."""
-    said = []
+    said: list[str] = []
     for file in reading.files:
         said += _file(file) if file.fault is not None or file.repeats is not None else ()
     within = reading.duplicates - sum(f.duplicates for f in reading.files if f.repeats is not None)

@@ -149,7 +149,10 @@ def load(named: Named, **more: Any) -> Scorer:
             return own_object(loader)(*named.sources, **fixed, **more)
         entry = offered().get(named.kind)
         found: Any = entry.load() if entry is not None else own_object(named.kind)
-        return found(*named.sources) if inspect.isclass(found) else SimpleNamespace(score=found)
+        scorer: Any = (
+            found(*named.sources) if inspect.isclass(found) else SimpleNamespace(score=found)
+        )
+        return scorer
     except ImportError as error:
         raise EvaluationError(
             f"{named.label}: needs the package {error.name}, which is not installed here"
