@@ -117,10 +117,10 @@ def test_the_policy_that_people_prefer_becomes_champion_by_their_votes(finished,
 SMALLER = {
     "../examples": f"{HOUSE}/examples",
     "../lake/miniature": "lake",
-    "steps = 300": "steps = 40",
+    "steps = 120": "steps = 40",
     "warmup_steps = 20": "warmup_steps = 5",
-    "checkpoint_every = 100": "checkpoint_every = 40",
-    "images_per_prompt = 2\nsteps = 20": "images_per_prompt = 1\nsteps = 6",
+    "checkpoint_every = 60": "checkpoint_every = 40",
+    "images_per_prompt = 2\nsteps = 10": "images_per_prompt = 1\nsteps = 6",
     f"{HOUSE}/examples/miniature/world/evaluation_prompts.parquet": "prompts.parquet",
 }
 
@@ -132,10 +132,10 @@ def small_miniature(folder: Path) -> Path:
         assert old in text
         text = text.replace(old, new)
     policies = (
-        '[[policy]]\nname = "base"\n\n[[policy]]\nname = "arenapo"\nobjective = "arenapo"\n\n'
+        '\n[[policy]]\nname = "base"\n\n[[policy]]\nname = "arenapo"\nobjective = "arenapo"\n\n'
     )
-    first, last = text.index("[[policy]]"), text.index("[generation]")
-    ksort, after = text.index("[ksort]"), text.index("[automation]")
+    first, last = text.index("\n[[policy]]\n"), text.index("\n[generation]\n")
+    ksort, after = text.index("\n[ksort]\n"), text.index("\n[automation]")
     text = text[:first] + policies + text[last:ksort] + text[after:]
     (folder / "loop.toml").write_text(text.replace('"miniature"', '"loop"', 1) + BY_VOTES)
     world = HOUSE / "examples" / "miniature" / "world"
