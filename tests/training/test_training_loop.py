@@ -255,7 +255,8 @@ def test_a_sum_of_gradients_is_exact_in_any_order_and_keeps_what_is_no_number():
         weight.grad = None
     assert torch.equal(*found)
     exact = [math.fsum(column) for column in parts.float().double().T.tolist()]
-    torch.testing.assert_close(found[0].double(), torch.tensor(exact), rtol=1e-6, atol=1e-12)
+    exact = torch.tensor(exact, dtype=torch.float64)
+    torch.testing.assert_close(found[0].double(), exact, rtol=1e-6, atol=1e-12)
     (weight * torch.full((200,), torch.nan)).sum().backward()
     sums.into_gradients(Processes(0, 1, torch.device("cpu")))
     assert weight.grad.isnan().all()
