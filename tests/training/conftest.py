@@ -63,6 +63,7 @@ class Toy:
             [train]
             """
             + "\n".join([*lines, "[[policy]]", 'name = "base"', *policies])
+            + "\n[generation]\nsteps = 2\n"
         )
         return path
 

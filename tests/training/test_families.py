@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_pipelines
 import torch
+from in_process import run
 from slow_trainer import (
     SlowChroma,
     SlowFlux,
@@ -28,13 +29,10 @@ from training.config import PolicyConfig
 from training.families import ModelError, StableDiffusionXL, Texts, open_family
 from training.families.adapter import ADAPTER_FILE, fuse_adapter, refuse_missing
 from training.learner import Learner
-from training.loop import train
 from training.model import Model
-from training.pairs import open_pairs
 from training.processes import Processes
-from training.study_file import data_config, policy_config, read_study
 
-CPU = torch.device("cpu")
+CPU, ALL = torch.device("cpu"), 512
 SLOW = {
     "xl": SlowXL, "sd3": SlowSD3, "flux": SlowFlux, "chroma": SlowChroma, "flux2": SlowFlux2,
     "klein": SlowKlein, "qwen": SlowQwen, "zimage": SlowZImage, "sana": SlowSana,
@@ -59,12 +57,6 @@ TARGETS = {
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("families")
     return {name: getattr(tiny_pipelines, f"save_{name}")(folder / name) for name in SLOW}
-
-
-def run(study, out, overrides=(), policy="arenapo", **options):
-    data = data_config(read_study(study, overrides))
-    config = policy_config(study, policy, overrides)
-    return train(config, data, open_pairs(data.pairs), out, **options)
 
 
 def image(pipeline):
@@ -96,7 +88,7 @@ def test_it_learns_the_votes_and_diffusers_draws_with_it(name, adaptation, bases
     if adaptation == "lora":
         changes |= {"targets": TARGETS[name], "learning_rate": 0.003}
     study = toy.write_study(tmp_path / "study.toml", bases[name], **changes)
-    result = run(study, tmp_path / "out")
+    result = run(study, tmp_path / "out", judges=ALL)
     assert result["held_out_accuracy"] > 0.8
 
     kind = getattr(diffusers, open_family(str(bases[name])).pipeline)
@@ -321,7 +313,12 @@ def test_turns_show_crops_and_xl_is_told_their_corners(bases, toy, tmp_path, mon
     changes = {"crops": 2, "mirror": True, "steps": 28, "batch_size": 6, "reference_draws": 4}
     study = toy.write_study(tmp_path / "study.toml", bases["xl"], **changes)
     said: list[str] = []
-    run(study, tmp_path / "out", [f"votes.images={tmp_path / 'wide.parquet'}"], say=said.append)
+    run(
+        study,
+        tmp_path / "out",
+        overrides=[f"votes.images={tmp_path / 'wide.parquet'}"],
+        say=said.append,
+    )
     assert any("squares: 50% of their area is cut off" in text for text in said)
     ids = torch.cat(told)
     assert (ids[:, [0, 4, 5]] == 32).all()
@@ -356,7 +353,7 @@ def test_buckets_keep_shapes_and_their_pairs_apart(name, bases, toy, tmp_path, m
     study = toy.write_study(tmp_path / "study.toml", bases[name], pairs_at_once=3, batch_size=8)
     bucketed = study.read_text().replace("resolution = 32", "resolution = 64\nbuckets = true")
     study.write_text(bucketed)
-    result = run(study, tmp_path / "out", [f"votes.images={tmp_path / 'mixed.parquet'}"])
+    result = run(study, tmp_path / "out", overrides=[f"votes.images={tmp_path / 'mixed.parquet'}"])
     assert result["steps"] == 4
     family = open_family(str(bases[name]))
     ratios = {shape[3] / shape[2] for shape, _, _ in seen}

@@ -9,25 +9,13 @@ import json
 import pytest
 import tiny_pipelines
 import torch
+from in_process import lines, run
 from several import train_in_two
 
 from training import TrainingError
 from training.families import open_family
-from training.loop import train
-from training.pairs import open_pairs
-from training.study_file import data_config, policy_config, read_study
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-def run(study, out, policy="arenapo", overrides=(), **options):
-    data = data_config(read_study(study, overrides))
-    config = policy_config(study, policy, overrides)
-    return train(config, data, open_pairs(data.pairs), out, **options)
-
-
-def lines(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("adaptation", ["lora", "full"])

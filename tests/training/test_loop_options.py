@@ -1,6 +1,5 @@
 """What the loop offers beside the plain step: each changes what it says it does, and no more."""
 
-import json
 import math
 import re
 import shutil
@@ -11,30 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers.training_utils import EMAModel
+from in_process import lines, run
 from safetensors.torch import load_file
 from several import train_in_two, train_on_two_nodes
 
 from training import TrainingError
 from training.config import ConfigError
 from training.learner import Learner
-from training.loop import train
 from training.machine import compile_errors
 from training.optimizer import learning_rate, make_optimizer
-from training.pairs import open_pairs
 from training.processes import Processes
-from training.study_file import data_config, policy_config, read_study
+from training.study_file import policy_config
 
 ADAPTER = "policy/pytorch_lora_weights.safetensors"
-
-
-def run(study, out, policy="arenapo", overrides=(), **options):
-    data = data_config(read_study(study, overrides))
-    config = policy_config(study, policy, overrides)
-    return train(config, data, open_pairs(data.pairs), out, **options)
-
-
-def lines(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_equal_weights(one, two, tolerance=1e-5):
@@ -49,7 +37,7 @@ def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path
     # weight whose gradient is rounding by the learning rate.
     options = {"log_every": 1, "validate_every": 2, "beta_dpo": 8.0, "learning_rate": 1e-4}
     study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
-    run(study, tmp_path / "one")
+    run(study, tmp_path / "one", judges=512)
     # A cache of its own: the two must also have shared the encoding.
     said = train_in_two(study, tmp_path / "two", "--set", f"cache.root={tmp_path / 'cache'}")
     assert "2 x cpu" in said

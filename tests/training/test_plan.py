@@ -65,7 +65,9 @@ def test_what_is_counted_is_what_the_model_has_and_does(adaptation, toy, tiny_pi
     assert output.shape == (1, 4, 8, 8)
 
 
-def test_a_plan_needs_configurations_alone_and_knows_stable_diffusions_size(toy, tmp_path):
+def test_a_plan_needs_configurations_alone_and_knows_stable_diffusions_size(
+    toy, tmp_path, monkeypatch
+):
     base = tmp_path / "sd15"
     configs = {
         "model_index.json": {
@@ -91,6 +93,17 @@ def test_a_plan_needs_configurations_alone_and_knows_stable_diffusions_size(toy,
     for name, config in configs.items():
         (base / name).parent.mkdir(parents=True, exist_ok=True)
         (base / name).write_text(json.dumps(config))
+
+    # An image's cost depends on no number of processes: it is counted once for each adaptation.
+    costs = {}
+
+    def counted(family, config):
+        key = (config.adaptation, config.gradient_checkpointing)
+        if key not in costs:
+            costs[key] = cost_of_an_image(family, config)
+        return costs[key]
+
+    monkeypatch.setattr("training.plan.cost_of_an_image", counted)
 
     def page(processes=1, **changes):
         keys = {"precision": "bf16", "steps": 100, "batch_size": 64, "pairs_at_once": 8, **changes}

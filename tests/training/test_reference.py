@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import in_process
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,6 @@ from training.encoding import Source, embeddings, prompt_name
 from training.families import open_family
 from training.inputs import Inputs
 from training.learner import Learner
-from training.loop import train
 from training.model import Model
 from training.order import Turns, rows_of_step
 from training.pairs import open_pairs
@@ -26,10 +26,7 @@ DRAWS = ["train.reference_draws=2"]
 
 
 def run(study, out, policy="arenapo", overrides=(), **options):
-    overrides = [*DRAWS, *overrides]
-    data = data_config(read_study(study, overrides))
-    config = policy_config(study, policy, overrides)
-    return train(config, data, open_pairs(data.pairs), out, **options)
+    return in_process.run(study, out, policy, [*DRAWS, *overrides], **options)
 
 
 @pytest.fixture
@@ -84,7 +81,7 @@ def test_the_policies_of_a_study_pay_for_the_reference_once(study, tmp_path, mon
         return reference_errors(self, batch)
 
     monkeypatch.setattr(Learner, "reference_errors", counting)
-    held_out = HELD_OUT_DRAWS * len(open_pairs(data_config(read_study(study)).pairs).held_out)
+    held_out = HELD_OUT_DRAWS  # of the one pair that judges
     run(study, tmp_path / "arenapo")
     assert sum(computed) == held_out + 16  # four steps of four pairs, all different
     run(study, tmp_path / "dpo", "dpo")
@@ -133,12 +130,12 @@ def test_an_image_that_changed_has_its_errors_computed_again(study, tmp_path, mo
 def test_it_learns_and_resumes_to_the_bit(study, tmp_path):
     overrides = ["train.adaptation=full", "train.learning_rate=0.0015", "train.steps=20"]
     overrides += ["train.batch_size=8"]
-    whole = run(study, tmp_path / "whole", overrides=overrides)
+    whole = run(study, tmp_path / "whole", overrides=overrides, judges=512)
     assert whole["held_out_accuracy"] > 0.8
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")  # as it was two steps before its end
     (tmp_path / "parts/checkpoints/step-00000020.safetensors").unlink()
     (tmp_path / "parts/result.json").unlink()
-    parts = run(study, tmp_path / "parts", overrides=overrides, resume=True)
+    parts = run(study, tmp_path / "parts", overrides=overrides, judges=512, resume=True)
     assert parts["data_version"] == whole["data_version"]
     logged = [json.loads(x) for x in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     assert logged[-1]["winner_error"] < logged[-1]["loser_error"]
@@ -159,7 +156,7 @@ def test_prompts_are_dropped_at_their_share_of_turns_and_never_in_validation(
             return whole(self, *given)
 
         monkeypatch.setattr(Learner, name, noting)
-    overrides = ["train.drop_prompts=0.25", "train.steps=40", f"train.reference_draws={draws}"]
+    overrides = ["train.drop_prompts=0.25", "train.steps=20", f"train.reference_draws={draws}"]
     # Nothing is learnt, so that known and live errors can be compared.
     overrides += ["train.learning_rate=1e-9", "train.batch_size=8"]
     run(study, tmp_path / "out", overrides=overrides)
@@ -175,8 +172,7 @@ def test_prompts_are_dropped_at_their_share_of_turns_and_never_in_validation(
     assert share(shown["step"]) == pytest.approx(0.25, abs=0.08)
     assert share(shown["evaluate"]) == 0
     if draws:
-        held_out = HELD_OUT_DRAWS * len(open_pairs(data.pairs).held_out)  # come last, all prompted
-        asked = torch.cat(shown["reference_errors"])[:-held_out]
+        asked = torch.cat(shown["reference_errors"])[:-HELD_OUT_DRAWS]  # these are all prompted
         assert 0.2 < share([asked]) < 0.5  # of the states met, not of the turns
         lines = (tmp_path / "out/metrics.jsonl").read_text().splitlines()
         # The reference was shown the same prompts as the policy, or these would differ.

@@ -6,28 +6,17 @@ import re
 import pytest
 import tiny_pipelines
 import torch
+from in_process import lines, run
 from safetensors.torch import load_file
 from several import train_in_two
 
 from training.config import ConfigError
-from training.loop import train
 from training.machine import refuse_what_cannot_be_shared
-from training.pairs import open_pairs
 from training.processes import Processes
-from training.study_file import data_config, policy_config, read_study
+from training.study_file import policy_config
 
 MACHINE = {"pairs_per_second", "seconds_left", "peak_memory_gib"}
 LAST = "checkpoints/step-00000004.safetensors"
-
-
-def run(study, out, overrides=(), **options):
-    data = data_config(read_study(study, overrides))
-    config = policy_config(study, "arenapo", overrides)
-    return train(config, data, open_pairs(data.pairs), out, **options)
-
-
-def lines(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_same_run(one, two):
@@ -57,7 +46,7 @@ def test_shared_weights_take_the_steps_of_whole_ones(adaptation, toy, tiny_pipel
         "adaptation": adaptation, "gradient_checkpointing": adaptation == "full",
     }  # fmt: skip
     study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
-    whole = run(study, tmp_path / "one")
+    whole = run(study, tmp_path / "one", judges=512)
     said = train_in_two(study, tmp_path / "two")
     assert "2 x cpu" in said
     mine, every = re.search(r"([\d,]+) of ([\d,]+) weights are kept", said).groups()
@@ -77,10 +66,11 @@ def test_shared_weights_take_the_steps_of_whole_ones(adaptation, toy, tiny_pipel
     # Two go on where two stopped, and one where two did: a checkpoint is whole.
     longer = ["--set", "train.steps=6", "--resume"]
     train_in_two(study, tmp_path / "two", *longer)
-    run(study, tmp_path / "one", overrides=["train.steps=6"], resume=True)
+    run(study, tmp_path / "one", overrides=["train.steps=6"], judges=512, resume=True)
     (tmp_path / "two/checkpoints/step-00000006.safetensors").unlink()
     (tmp_path / "two/result.json").unlink()
-    run(study, tmp_path / "two", overrides=["train.steps=6", "train.shard=false"], resume=True)
+    alone = ["train.steps=6", "train.shard=false"]
+    run(study, tmp_path / "two", overrides=alone, judges=512, resume=True)
     assert_same_run(tmp_path / "one", tmp_path / "two")
 
 
@@ -91,7 +81,7 @@ def test_transformers_share_their_weights_too(toy, tmp_path):
     # Known errors: computed by both, an odd number of them, and then no frozen copy is held.
     options |= {"adaptation": "full", "reference_draws": 1, "batch_size": 2}
     study = toy.write_study(tmp_path / "study.toml", base, **options)
-    run(study, tmp_path / "one")
+    run(study, tmp_path / "one", judges=512)
     cache = f"cache.root={tmp_path / 'cache'}"
     train_in_two(study, tmp_path / "two", "--set", cache)
     assert_same_run(tmp_path / "one", tmp_path / "two")

@@ -10,23 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from in_process import lines, run
 from safetensors.torch import load_file
 
 from training.checkpoint import CheckpointError
 from training.families import ModelError, open_family
-from training.loop import Interrupted, train
+from training.loop import Interrupted
 from training.optimizer import ExactSums
-from training.pairs import open_pairs
 from training.processes import Processes
-from training.study_file import data_config, policy_config, read_study
 from training.watching import Diverged
-
-
-def run(study, out, policy="arenapo", pairs=None, overrides=(), **options):
-    read = read_study(study, overrides)
-    data = data_config(read)
-    config = policy_config(study, policy, overrides)
-    return train(config, data, open_pairs(pairs or data.pairs), out, **options)
 
 
 def image(pipeline, seed=0):
@@ -40,10 +32,6 @@ def image(pipeline, seed=0):
 MACHINE = {"pairs_per_second", "seconds_left", "peak_memory_gib"}
 
 
-def lines(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
 FULL = ["train.adaptation=full", "train.learning_rate=0.0015"]
 # In an untrained UNet attention says little of brightness; its convolutions do.
 CONVOLUTIONS = [
@@ -55,7 +43,7 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize(("policy", "how"), [("dpo", FULL), ("arenapo", CONVOLUTIONS)])
 def test_implicit_accuracy_rises_where_winners_look_different(policy, how, toy, tmp_path):
     overrides = ["train.steps=16", "train.batch_size=8", "train.log_every=4", *how]
-    result = run(toy.study, tmp_path, policy, overrides=overrides)
+    result = run(toy.study, tmp_path, policy, overrides, judges=512)
     logged = lines(tmp_path)
     assert [line["step"] for line in logged] == list(range(4, 17, 4))
     assert logged[-1]["implicit_accuracy"] > 0.85 > logged[0]["implicit_accuracy"]
@@ -267,7 +255,8 @@ def test_a_sum_of_gradients_is_exact_in_any_order_and_keeps_what_is_no_number():
         weight.grad = None
     assert torch.equal(*found)
     exact = [math.fsum(column) for column in parts.float().double().T.tolist()]
-    torch.testing.assert_close(found[0].double(), torch.tensor(exact), rtol=1e-6, atol=1e-12)
+    exact = torch.tensor(exact, dtype=torch.float64)
+    torch.testing.assert_close(found[0].double(), exact, rtol=1e-6, atol=1e-12)
     (weight * torch.full((200,), torch.nan)).sum().backward()
     sums.into_gradients(Processes(0, 1, torch.device("cpu")))
     assert weight.grad.isnan().all()

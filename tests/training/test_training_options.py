@@ -3,7 +3,6 @@
 import dataclasses
 import signal
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_pipelines
 import torch
+from in_process import run
 from safetensors.torch import load_file, save_file
 
 from training import report
@@ -21,7 +21,7 @@ from training.encoding import Source
 from training.families import Family, ModelError, open_family
 from training.inputs import Inputs
 from training.learner import Learner
-from training.loop import Interrupted, train
+from training.loop import Interrupted
 from training.model import Model
 from training.order import Turns, turns_of
 from training.pairs import COUNTED, PairsError, open_pairs
@@ -30,13 +30,6 @@ from training.study_file import data_config, policy_config, read_study
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 ADAPTER = "policy/pytorch_lora_weights.safetensors"
-
-
-def run(study, out, policy="arenapo", overrides=(), **options):
-    data = data_config(read_study(study, overrides))
-    config = policy_config(study, policy, overrides)
-    with patch("training.watching.HELD_OUT_PAIRS", 1):  # they are not what is tested here
-        return train(config, data, open_pairs(data.pairs), out, **options)
 
 
 def made(toy, overrides=(), policy="arenapo"):

@@ -9,27 +9,17 @@ import numpy as np
 import pytest
 import tiny_pipelines
 import torch
+from in_process import lines, run
 from safetensors.torch import load_file
 
 from training.card import write_card
 from training.checkpoint import RunFolder
 from training.config import ConfigError
-from training.loop import train
 from training.pairs import open_pairs
-from training.study_file import data_config, policy_config, read_study
+from training.study_file import policy_config
 from training.watching import Patience
 
 FULL = ["train.adaptation=full", "train.learning_rate=0.0015", "train.batch_size=8"]
-
-
-def run(study, out, policy="arenapo", overrides=(), **options):
-    data = data_config(read_study(study, overrides))
-    config = policy_config(study, policy, overrides)
-    return train(config, data, open_pairs(data.pairs), out, **options)
-
-
-def lines(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_line_tells_quantiles_drift_and_the_time_left(toy, tmp_path):
@@ -45,7 +35,8 @@ def test_a_line_tells_quantiles_drift_and_the_time_left(toy, tmp_path):
 
 
 def test_validations_come_with_their_lines_and_agree_with_the_result(toy, tmp_path):
-    result = run(toy.study, tmp_path, overrides=[*FULL, "train.validate_every=3", "train.steps=6"])
+    overrides = [*FULL, "train.validate_every=3", "train.steps=6"]
+    result = run(toy.study, tmp_path, overrides=overrides, judges=512)
     found = {line["step"]: line for line in lines(tmp_path) if "held_out_loss" in line}
     assert list(found) == [3, 6]
     assert found[6]["held_out_accuracy"] == result["held_out_accuracy"]
@@ -95,7 +86,7 @@ def test_samples_show_the_same_prompts_as_the_policy_moves(name, toy, tiny_pipel
     study = toy.write_study(
         tmp_path / "study.toml", base, sample_every=2, learning_rate=0.003, adaptation="full"
     )
-    run(study, tmp_path / "out")
+    run(study, tmp_path / "out", judges=512)
     found = sorted(path.name for path in (tmp_path / "out" / "samples").iterdir())
     shown = len(set(open_pairs(toy.pairs).held_out.prompt.tolist()))
     assert found == [f"{step:08d}-{i}.png" for step in (2, 4) for i in range(min(4, shown))]
@@ -161,7 +152,8 @@ def test_samples_are_drawn_as_the_study_draws_and_without_its_safety_checker(
 
     monkeypatch.setattr(diffusers.StableDiffusionPipeline, "__call__", noted)
     study = toy.write_study(tmp_path / "study.toml", base, sample_every=4)
-    study.write_text(study.read_text() + "\n[generation]\nsteps = 3\nguidance = 2.5\nseed = 7\n")
+    drawn = "[generation]\nsteps = 3\nguidance = 2.5\nseed = 7\n"
+    study.write_text(study.read_text().replace("[generation]\nsteps = 2\n", drawn))
     run(study, tmp_path / "out")
     ((checker, sliced, options),) = asked
     assert checker is None
