@@ -76,6 +76,17 @@ def test_images_are_of_this_version_and_built_from_files_that_are_there():
     assert f'"{torch}"' in (DEPLOY / "Dockerfile.job").read_text()
 
 
+def test_no_secret_of_the_guide_lands_in_an_image_or_a_commit():
+    guide = (ROOT / "docs" / "guide" / "many_machines.md").read_text()
+    left_out = (ROOT / ".dockerignore").read_text().splitlines()
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    secrets = {"> .env": ".env", "$S3_SECRET > s3.json": "s3.json", "mkdir -m 700 ssh": "ssh"}
+    for written, path in secrets.items():
+        assert written in guide
+        assert f"deploy/{path}" in left_out
+        assert {f"/deploy/{path}", f"/deploy/{path}/"} & set(ignored)
+
+
 @pytest.mark.parametrize("image", ["orchestration", "job"])
 def test_what_is_locked_is_hashed_and_within_the_projects_bounds(image):
     sys.path.insert(0, str(DEPLOY))
