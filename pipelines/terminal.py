@@ -40,7 +40,7 @@ class Bar:
     """Counts the stages that are up to date; the checks that say no are lines above the bar."""
 
     def __init__(self, total: int, terminal: TextIO, log: Path) -> None:
-        self.log, self.doing, self.over = log, "", threading.Event()
+        self.log, self.over = log, threading.Event()
         form = "{desc} {bar} {n_fmt}/{total_fmt} stages  {elapsed}{postfix}"
         wide = os.get_terminal_size(terminal.fileno()).columns or 80
         self.bar = tqdm(total=total, file=terminal, bar_format=form, ncols=wide)
@@ -55,8 +55,7 @@ class Bar:
         if plain.startswith("  ") or ": " not in plain:
             self.bar.write(plain, file=self.bar.fp)
         else:
-            self.doing = plain.partition(":")[0]
-            self.bar.set_description_str(self.doing)
+            self.bar.set_description_str(plain.partition(":")[0])
 
     def done(self, count: int) -> None:
         """Count stages that are up to date now."""
