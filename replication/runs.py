@@ -56,7 +56,8 @@ class Scale:
     judge_steps: int = 500
 
 
-# The world `miniature`: trained and drawn as its own study does (experiments/miniature.toml).
+# The world `miniature`: trained and drawn as its own study does (experiments/miniature.toml), but
+# for more steps.
 WHOLE = Scale(batch_size=32, images_per_prompt=2, sampling_steps=20, pretraining_steps=0)
 WHOLE_STEPS, WHOLE_LEARNING_RATE, WHOLE_WARMUP_STEPS, WHOLE_RANK = 300, 1e-3, 20, 16
 
