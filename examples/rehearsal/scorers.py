@@ -74,13 +74,17 @@ def bert_words() -> list[str]:
     return ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{x}" for x in letters)]
 
 
+def imagereward_state(words: int) -> dict[str, torch.Tensor]:
+    """Return ImageReward's checkpoint, small, for a vocabulary of so many words."""
+    sizes = {1024: 128, 3072: 384, 4096: 96, 197: (SIDE // PATCH) ** 2 + 1, 16: PATCH, 256: 32}
+    sizes |= {768: WIDTH, 30524: words, 512: 40, 128: 24, 64: 16}
+    state = drawn(shrunk(checkpoints.IMAGEREWARD, sizes), 0.15)
+    return state | {"blip.text_encoder.embeddings.position_ids": torch.arange(40)[None]}
+
+
 def save_imagereward(folder: Path) -> Path:
     """Save ImageReward.pt and BERT's vocabulary."""
-    sizes = {1024: 128, 3072: 384, 4096: 96, 197: (SIDE // PATCH) ** 2 + 1, 16: PATCH, 256: 32}
-    sizes |= {768: WIDTH, 30524: len(bert_words()), 512: 40, 128: 24, 64: 16}
-    state = drawn(shrunk(checkpoints.IMAGEREWARD, sizes), 0.15)
-    state["blip.text_encoder.embeddings.position_ids"] = torch.arange(40)[None]
-    torch.save(state, folder / "ImageReward.pt")
+    torch.save(imagereward_state(len(bert_words())), folder / "ImageReward.pt")
     (folder / "vocab.txt").write_text("\n".join(bert_words()))
     return folder
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from evaluation.errors import EvaluationError, MissingWeights
-from examples.rehearsal.scorers import imagereward_keys
+from examples.rehearsal.scorers import imagereward_state
 
 VISION, TEXT, PATCH, SIDE, LAYERS = 128, 64, 8, 32, 2
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "bold", "thin", "seven", "left"]
@@ -19,8 +19,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "bold", "thin", "sev
 def random_state() -> dict[str, torch.Tensor]:
     """A checkpoint with ImageReward's own keys, small."""
     torch.manual_seed(0)
-    state = {key: 0.15 * torch.randn(shape) for key, shape in imagereward_keys(len(WORDS))}
-    return state | {"blip.text_encoder.embeddings.position_ids": torch.arange(40)[None]}
+    return imagereward_state(len(WORDS))
 
 
 def attend(q, k, v, heads: int):

@@ -179,7 +179,7 @@ def test_check_finds_what_was_planted_in_files_and_keys(made, tmp_path, monkeypa
         ('judge = "scorer:pickscore"', 'judge = "openai:gpt-4o"\n\n[jobs]\nlaunch = ["no-such"]'),
         ('precision = "bf16"', 'precision = "bf16"\noptimizer = "prodigy"'),
     )
-    monkeypatch.setattr("pipelines.fit.find_spec", lambda name: None)
+    monkeypatch.setattr("pipelines.fit.find_spec", lambda name: name != "prodigyopt" or None)
     found = missing(path)
     says = {
         "scorer pickscore": "holds no config.json; put it there",

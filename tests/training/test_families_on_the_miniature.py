@@ -16,10 +16,11 @@ import torch
 from arena.gaps.pairwise import pairwise_gaps
 from arena.ratings.table import estimator
 from replication.base import MINIATURE as WORLD
+from training.building import build_pairs
 from training.config import DataConfig, PolicyConfig
 from training.families import open_family
 from training.loop import train
-from training.pairs import TrainingSet, build_pairs, open_pairs, write_pairs
+from training.pairs import TrainingSet, open_pairs, write_pairs
 
 SAVE = {
     "xl": tiny_pipelines.save_xl,

@@ -115,7 +115,7 @@ def test_a_bad_value_is_refused_with_its_key_and_what_is_allowed(override, messa
 def test_the_base_policy_and_unknown_ones_are_refused():
     with pytest.raises(ConfigError, match=r"'base' has no objective.*nothing to train"):
         policy_config(MINIATURE, "base")
-    with pytest.raises(ConfigError, match="no policy named 'x'; it has base, sft, dpo"):
+    with pytest.raises(ConfigError, match="no policy named 'x'; it has base, dpo, fixed_margin"):
         policy_config(MINIATURE, "x")
 
 
@@ -170,7 +170,8 @@ import pkgutil
 from importlib import import_module
 import training
 for found in pkgutil.walk_packages(training.__path__, "training."):
-    import_module(found.name)
+    if found.name != "training.building":  # of a training without the pipeline, where arena is
+        import_module(found.name)
 from training.__main__ import main
 study, out = sys.argv[1:]
 job = [study, "--policy", "arenapo", "--out", out]

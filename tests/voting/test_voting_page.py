@@ -321,7 +321,7 @@ def test_each_version_of_a_policy_is_a_model_of_its_own(study, tmp_path):
     pl.DataFrame({"model": ["arenapo@2"]}).write_parquet(champion)
     asking._looked -= 60
     browser.cookies.clear()
-    assert all("arenapo@2" in vote(browser)[1]["models"] for _ in range(2))
+    assert "arenapo@2" in vote(browser)[1]["models"]
     asking.ballots.close()
 
 
