@@ -9,6 +9,7 @@ import io
 import json
 import math
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -57,14 +58,15 @@ def read_table(path: Path, required: Iterable[str]) -> pa.Table:
                     column_types=dict.fromkeys(TEXT_COLUMNS, pa.string())
                 ),
             )
-        doubled = {name for name in table.column_names if table.column_names.count(name) > 1}
+        table.validate(full=True)  # a parquet's texts need not be any
+        doubled = [name for name, times in Counter(table.column_names).items() if times > 1]
         if doubled:
-            raise EvaluationError(f"{path}: has two columns {doubled.pop()!r}; rename one of them")
+            raise EvaluationError(f"{path}: has two columns {doubled[0]!r}; rename one of them")
         for name in {*TEXT_COLUMNS} & {*table.column_names}:
             column = table.column(name).cast(pa.string())
             column = pc.if_else(pc.equal(column, ""), None, column)
             table = table.set_column(table.column_names.index(name), name, column)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{path}: not a readable {suffix[1:]} table: {error}") from error
     for name in required:
         if name not in table.column_names:

@@ -72,8 +72,11 @@ def read_table(path: Path) -> tuple[pl.DataFrame, dict[str, Any] | None]:
             parquet = file.read(4) == b"PAR1"
         if parquet:
             table = pq.read_table(path)
+            table.validate(full=True)  # polars panics at a text that is no UTF-8,
+            table = table.select(table.column_names)  # such a name, and such metadata
             note = (table.schema.metadata or {}).get(METADATA_KEY)
-            return pl.DataFrame(table), json.loads(note) if note else None
+            plain = pl.DataFrame(table.replace_schema_metadata())
+            return plain, json.loads(note) if note else None
         suffix = path.suffix.lower()
         if suffix == ".json":
             return pl.read_json(path), None
