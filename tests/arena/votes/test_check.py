@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import polars as pl
 import pytest
-from conftest import adds_up
 from polars.testing import assert_frame_equal
+from vote_files import adds_up
 
 from arena.schema import REJECTED, VOTES
 from arena.votes.faults import VotesError

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import shared_path
+from vote_files import shared_path
 
 from arena.votes.faults import VotesError
 from arena.votes.read import read_votes

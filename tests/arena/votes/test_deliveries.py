@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
-from conftest import adds_up, make_votes, write_as
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vote_files import adds_up, make_votes, write_as
 
 from arena.votes.identity import with_ids
 from arena.votes.read import read_votes

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import adds_up, make_votes
+from vote_files import adds_up, make_votes
 
 from arena.__main__ import main
 from arena.votes.faults import VotesError

@@ -13,7 +13,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import adds_up
+from vote_files import adds_up
 
 from arena.votes.faults import VotesError
 from arena.votes.formats import FORMATS

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import make_votes
+from vote_files import make_votes
 
 import arena.votes
 from arena.votes.read import read_votes
