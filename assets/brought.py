@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from arena.votes.faults import VotesError
 from arena.votes.sources import SUFFIXES, File
-from assets.store import Store, StoreError
+from assets.store import Store
+from assets.store_url import StoreError
 from assets.study import Study
 
 

@@ -19,7 +19,8 @@ from pyarrow import fs
 
 from arena.atomic import writes
 from assets.content import file_hash
-from assets.store import Store, StoreError, component, is_aside, private_folder, saying
+from assets.store import Store, component, is_aside, private_folder
+from assets.store_url import StoreError, saying
 
 CURRENT, FILES = "current", ".files.json"
 # How often a job's folder is put back while it works: another machine loses no more than this.

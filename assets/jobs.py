@@ -1,4 +1,4 @@
-"""Jobs that need the GPU, as processes of their own: this process never loads torch.
+"""Jobs that need the GPU, as processes of their own: nothing here loads torch.
 
 A job reports through Dagster Pipes and logs to the MLflow run that it is given. What it prints
 appears in the run's own output. It is a process behind the study's launch prefix

@@ -9,10 +9,11 @@ import dagster as dg
 
 from assets.generations import WEIGHTS
 from assets.jobs import POOL, numbers, run_job
-from assets.lake import Lake, private_folder
+from assets.lake import Lake
 from assets.lineage import told
 from assets.policy import policy_parameters
 from assets.stage import Chain
+from assets.store import private_folder
 from assets.study import Study
 from assets.tracking import tracked
 

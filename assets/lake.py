@@ -16,7 +16,6 @@ from assets.content import combined_hash, remembered, table_version
 from assets.folders import Folders
 from assets.store import component, private_folder
 
-__all__ = ["Lake", "component", "private_folder"]
 WAREHOUSE = "warehouse.duckdb"
 
 

@@ -13,12 +13,13 @@ from assets import inputs
 from assets.content import frame_version
 from assets.generations import DRAWN_UNDER, WEIGHTS
 from assets.jobs import POOL, run_job
-from assets.lake import Lake, private_folder
+from assets.lake import Lake
 from assets.lineage import named, told
 from assets.pictures import embedded
 from assets.policy import policy_parameters
 from assets.run import Run
 from assets.stage import Chain
+from assets.store import private_folder
 from assets.study import Study
 from assets.tracking import tracked
 from evaluation.drift import Drift, drifts

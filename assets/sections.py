@@ -21,7 +21,7 @@ from pydantic import (
 from arena.ratings.table import estimator
 from arena.votes.intake import MOST_REJECTED
 from arena.votes.options import Options
-from assets.store import checked
+from assets.store_url import checked
 from evaluation.errors import EvaluationError
 from evaluation.scorers.naming import parse_all
 from training.config import GapEstimator

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import dagster as dg
 
 from assets.dagster_internals import store_id
-from assets.lake import Lake, private_folder
+from assets.lake import Lake
 from assets.lineage import (
     RUN_ID,
     Blocked,
@@ -31,6 +31,7 @@ from assets.lineage import (
 from assets.pictures import in_plain_text
 from assets.run import Run
 from assets.stage import Chain
+from assets.store import private_folder
 from assets.study import Study
 from assets.turns import turn
 

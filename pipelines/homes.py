@@ -12,7 +12,8 @@ from pathlib import Path
 import dagster as dg
 
 from assets.dagster_internals import open_instance
-from assets.lake import Lake, private_folder
+from assets.lake import Lake
+from assets.store import private_folder
 from assets.study import Study, read_study
 
 HOUSE = Path(__file__).resolve().parents[1]

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from assets.dagster_internals import DAEMON
 from assets.environment import short
 from assets.jobs import import_path
-from assets.lake import private_folder
+from assets.store import private_folder
 from assets.study import Study
 from assets.tracking import PAGES, Tracking
 from assets.votes import VOTING

@@ -16,7 +16,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from assets.lineage import DATA_VERSION, latest
 from assets.study import Study, read_study
+from pipelines.chain import chain_of
 
 STUDY = """
 [study]
@@ -248,3 +250,13 @@ def instance(
         shutil.copytree(empty_home, home, dirs_exist_ok=True)
     with dg.DagsterInstance.local_temp(str(home), overrides=WITHOUT_TELEMETRY) as made:
         yield made
+
+
+def versions(study: Study, instance: dg.DagsterInstance) -> dict[tuple[str, str | None], str]:
+    """Return what every asset and partition is by content."""
+    made = {
+        (stage.name, part): latest(instance, study.key(stage.name), part)
+        for stage in chain_of(study).values()
+        for part in stage.partitions(study)
+    }
+    return {place: one.tags[DATA_VERSION] for place, one in made.items() if one}

@@ -15,7 +15,7 @@ from pyarrow import fs
 from assets import folders, store
 from assets.brought import brought
 from assets.lake import Lake
-from assets.store import StoreError, checked
+from assets.store_url import StoreError, checked
 
 TABLE = pl.DataFrame({"model": ["a", "b"], "mu": [1.0, 2.0]})
 

@@ -26,12 +26,10 @@ import pytest
 from object_store import BUCKET, KEYS
 from pyarrow import fs
 from served import ROOT, make_home
-from small_study import WITHOUT_TELEMETRY
+from small_study import WITHOUT_TELEMETRY, versions
 
-from assets.lineage import DATA_VERSION, latest
 from assets.study import read_study
 from assets.tracking import Tracking
-from pipelines.chain import chain_of
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 MOMENTS = 4  # of each server, in one chain that goes on where it was stopped
@@ -205,15 +203,6 @@ def mlflow_server(postgres, tmp_path_factory) -> Iterator[tuple[Server, int]]:
     ready = partial(answers, port, "/health")
     with Server(command, folder / "log", ready, env=told, cwd=folder) as server:
         yield server, port
-
-
-def versions(study, instance):
-    made = {
-        (stage.name, part): latest(instance, study.key(stage.name), part)
-        for stage in chain_of(study).values()
-        for part in stage.partitions(study)
-    }
-    return {place: one.tags[DATA_VERSION] for place, one in made.items() if one}
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 from object_store import machine
 from served import ROOT, make_home
-from small_study import WITHOUT_TELEMETRY, quick_study
+from small_study import WITHOUT_TELEMETRY, quick_study, versions
 
 from assets import turns
 from assets.lake import Lake
-from assets.lineage import DATA_VERSION, latest
 from assets.movement import TRAINED_ON
-from assets.store import Store, StoreError
+from assets.store import Store
+from assets.store_url import StoreError
 from assets.study import read_study
 from assets.tracking import Tracking
 from assets.turns import TakenLake, turn
@@ -28,16 +28,6 @@ from pipelines.needs import quick
 from pipelines.planning import UP_TO_DATE, steps_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def versions(study, instance):
-    """Return what every asset and partition is by content."""
-    made = {
-        (stage.name, part): latest(instance, study.key(stage.name), part)
-        for stage in chain_of(study).values()
-        for part in stage.partitions(study)
-    }
-    return {place: one.tags[DATA_VERSION] for place, one in made.items() if one}
 
 
 def in_the_store(study, s3, prefix):

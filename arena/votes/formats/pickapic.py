@@ -9,7 +9,6 @@ import polars as pl
 
 from arena.votes.layout import Format, decided
 
-LABELS = ("label_0", "label_1")
 NAMES = {
     "model_a": ("model_0",),
     "model_b": ("model_1",),

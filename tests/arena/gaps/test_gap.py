@@ -1,13 +1,12 @@
 """The pairwise gap against high-precision quadrature, and its table against its formula."""
 
 import math
-import sys
-from pathlib import Path
 
 import mpmath as mp
 import numpy as np
 import polars as pl
 import pytest
+from entered import entered
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri
@@ -283,18 +282,6 @@ def test_a_vote_takes_twenty_of_our_functions_from_the_table_to_its_gap():
         ["vote_id", "model_a", "model_b", "outcome"],
         orient="row",
     )
-    room, entered = str(Path(arena.__file__).parent), set()
     pairwise_gaps(votes, TrueSkill().fit(votes))  # what is compiled once is compiled now
-
-    def note(frame, event, _):
-        code = frame.f_code
-        # A comprehension is part of its function.
-        if event == "call" and code.co_filename.startswith(room) and code.co_name[0] != "<":
-            entered.add(code.co_qualname)
-
-    sys.setprofile(note)
-    try:
-        pairwise_gaps(votes, TrueSkill().fit(votes))
-    finally:
-        sys.setprofile(None)
-    assert 10 < len(entered) <= 20, sorted(entered)
+    way = entered(arena, lambda: pairwise_gaps(votes, TrueSkill().fit(votes)))
+    assert 10 < len(way) <= 20, sorted(way)

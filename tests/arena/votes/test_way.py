@@ -1,15 +1,13 @@
 """A vote's way from a csv to the table is short: what is opened, and which of our functions run."""
 
 import sys
-from pathlib import Path
 
 import pytest
+from entered import entered
 from vote_files import make_votes
 
-import arena.votes
+import arena
 from arena.votes.read import read_votes
-
-ROOM = str(Path(arena.votes.__file__).parents[1])
 
 
 def plain(folder):
@@ -27,21 +25,10 @@ def full(folder):
 
 @pytest.mark.parametrize(("write", "most"), [(plain, 17), (full, 20)])
 def test_a_csv_takes_few_of_our_functions(write, most, tmp_path):
-    path, entered = write(tmp_path), set()
+    path = write(tmp_path)
     read_votes(path)  # what is loaded once is loaded now
-
-    def note(frame, event, _):
-        code = frame.f_code
-        # A comprehension is part of its function.
-        if event == "call" and code.co_filename.startswith(ROOM) and code.co_name[0] != "<":
-            entered.add(code.co_qualname)
-
-    sys.setprofile(note)
-    try:
-        read_votes(path)
-    finally:
-        sys.setprofile(None)
-    assert len(entered) <= most, sorted(entered)
+    way = entered(arena, lambda: read_votes(path))
+    assert 10 < len(way) <= most, sorted(way)
 
 
 OPENED: list[str] = []
