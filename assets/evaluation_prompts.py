@@ -32,7 +32,7 @@ def evaluation_prompts_stage(study: Study, chain: Chain) -> list[Any]:
 
     @dg.observable_source_asset(
         key=study.key("prompt_files"),
-        group_name="evaluation",
+        group_name="data",
         description="The set of prompts that the study names, by content.",
     )
     def prompt_files() -> dg.DataVersion:
