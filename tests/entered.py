@@ -20,7 +20,8 @@ def entered(room: ModuleType, call: Callable[[], Any]) -> set[str]:
         ours = code.co_filename.startswith(folder) and code.co_filename.endswith(".py")
         body = code.co_name[0] == "<" or "__qualname__" in code.co_names[:3]  # of a class
         if event == "call" and ours and not body:
-            seen.add(f"{code.co_filename.removeprefix(folder)}:{code.co_qualname}")
+            place = f"{code.co_filename.removeprefix(folder)}:{code.co_firstlineno}"
+            seen.add(f"{place} {code.co_qualname}")
 
     threading.setprofile(note)
     sys.setprofile(note)
