@@ -58,7 +58,6 @@ def summary_stage(study: Study, chain: Chain) -> list[Any]:
 def written(study: Study, lake: Lake, decision: str) -> str:
     """Return the page as markdown; no prompt, rater or path stands in it."""
     votes, ratings = lake.read("votes", "outcome"), Ratings.read(lake.table("ratings")).table
-    ties = int((votes["outcome"] == "tie").sum())
     table, headline = lake.read("report"), study.scorecard.headline
     ties = votes.filter(pl.col("outcome") == "tie").height
     leaders = ratings.sort("mu", descending=True).head(LEADERS)
