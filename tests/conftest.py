@@ -2,10 +2,11 @@
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from warm_python import WarmPython
 
 # As in training/__init__.py, for tests that load torch first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -30,6 +31,14 @@ def tiny_velocity_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny_velocity") / "pipeline"
     return save_sd(folder, prediction_type="v_prediction")
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[list[str]]:
+    """What to put for `python` in a command that would load torch or diffusers anew."""
+    warm = WarmPython()
+    yield warm.command
+    warm.close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
