@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -263,10 +262,13 @@ def score(prompts, images):
 
 
 @pytest.mark.slow
-def test_processes_that_are_launched_together_share_the_images_out(images, tmp_path):
+def test_processes_that_are_launched_together_share_the_images_out(
+    images, tmp_path, warm_python
+):
     (tmp_path / "grey_scorer.py").write_text(OWN)
     out = tmp_path / "scores.parquet"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command = [*warm_python, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["--no_python", *warm_python]
     command += ["-m", "evaluation", "score", str(images), "--out", str(out)]
     command += ["--scorer", "mine=grey_scorer:score"]
     path = f"{tmp_path}{os.pathsep}{ROOT}"

@@ -270,8 +270,11 @@ def test_what_has_no_stand_in_is_said_in_a_sentence(tmp_path, change, says, monk
 
 
 @pytest.mark.slow
-def test_own_votes_run_to_the_report_and_then_nothing_is_recomputed(tmp_path, instance):
+def test_own_votes_run_to_the_report_and_then_nothing_is_recomputed(
+    tmp_path, instance, warm_python
+):
     path = rehearse(study_of("own_votes"), tmp_path, policies=("base", "arenapo"))
+    path.write_text(f"{path.read_text()}\n[jobs]\nlaunch = {json.dumps(warm_python)}\n")
     launcher = Launcher(read_study(path), instance, lambda line: None)
     launcher.chain()
     report = launcher.lake.read("report")

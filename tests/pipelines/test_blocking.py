@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from assets import gaps as stage
-from assets.lineage import Blocked, latest, obstacles
+from assets.lineage import Blocked, latest, obstacles, told
+from assets.model_registry import champion_of, versions
+from assets.tracking import Tracking
 from pipelines.automation import look_at_evidence, look_at_policies
 from pipelines.chain import chain_of
 from pipelines.launch import Launcher, StageFailed
@@ -65,19 +67,26 @@ def test_what_a_check_forbade_stays_forbidden_until_it_passes_for_newer_gaps(
 
 
 def test_one_policys_failed_check_stops_that_policy_and_no_other(write_chain, instance):
-    launcher = Launcher(write_chain(spoiled=["dpo"]), instance, lambda line: None)
-    with pytest.raises(StageFailed, match=r"weights_are_finite of policy\[dpo\] failed: .*up"):
+    # The one that would be the best of all.
+    launcher = Launcher(write_chain(spoiled=["arenapo"]), instance, lambda line: None)
+    with pytest.raises(StageFailed, match=r"weights_are_finite of policy\[arenapo\] failed: .*up"):
         launcher.chain()
     study, chain = launcher.study, chain_of(launcher.study)
-    assert latest(instance, study.key("generations"), "dpo") is None
-    assert sorted(launcher.lake.read("report")["policy"]) == ["arenapo", "base"]
-    for policy, free in (("dpo", False), ("arenapo", True)):
+    assert latest(instance, study.key("generations"), "arenapo") is None
+    for policy, free in (("arenapo", False), ("dpo", True)):
         assert (not obstacles(instance, study, chain, "generations", policy)) == free
     job = launcher.definitions.resolve_job_def("small__train_and_evaluate")
-    with pytest.raises(Blocked, match=r"generations\[dpo\] does not run: check weights_are_finite"):
+    said = r"generations\[arenapo\] does not run: check weights_are_finite"
+    with pytest.raises(Blocked, match=said):
         job.execute_in_process(
-            instance=instance, partition_key="dpo", asset_selection=[study.key("generations")]
+            instance=instance, partition_key="arenapo", asset_selection=[study.key("generations")]
         )
+    # It is nobody's candidate; the other one goes on, to champion and report.
+    registry = Tracking.of(study).client()
+    assert [each.tags["policy"] for each in versions(registry, "small")] == ["dpo"]
+    assert champion_of(registry, "small").tags["policy"] == "dpo"
+    assert told(instance, study, "champion", None)["decision"].startswith("dpo is champion")
+    assert sorted(launcher.lake.read("report")["policy"]) == ["base", "dpo"]
 
 
 def test_a_check_that_was_killed_is_evaluated_before_anything_follows(write_study, instance):

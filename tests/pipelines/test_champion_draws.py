@@ -1,6 +1,7 @@
 """What serves: the champion is loaded by the lines of docs/guide/pipeline.md, and draws."""
 
 import io
+import json
 import re
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def documented(study):
 
 
 def test_the_champion_is_loaded_by_diffusers_and_draws(
-    write_study, instance, tiny_pipeline, votes_table, tmp_path
+    write_study, instance, tiny_pipeline, votes_table, tmp_path, warm_python
 ):
     import torch
     from diffusers import DiffusionPipeline
@@ -49,7 +50,8 @@ def test_the_champion_is_loaded_by_diffusers_and_draws(
     def with_a_real_model(text):
         text = text.replace('"./base"', f'"{tiny_pipeline}"')
         text = text.replace("steps = 3", "steps = 3\nrank = 2\nlearning_rate = 0.01")
-        return text.replace('["votes.parquet"]', '["votes.parquet"]\nimages = "images.parquet"')
+        text = text.replace('["votes.parquet"]', '["votes.parquet"]\nimages = "images.parquet"')
+        return f"{text}\n[jobs]\nlaunch = {json.dumps(warm_python)}\n"
 
     study = write_study(with_a_real_model, votes)
     launcher = Launcher(study, instance, lambda line: None)

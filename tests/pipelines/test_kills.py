@@ -2,8 +2,8 @@
 
 The chain runs as a person starts it, `python -m pipelines run`, and so do its jobs; what a job
 computes is not real (fake_jobs), so that the chain is short and the moments fall everywhere: while
-it reads votes, writes gaps, logs to MLflow, trains, draws. A few moments by default, thirty with
-`pytest --long`.
+it reads votes, writes gaps, logs to MLflow, trains, draws. By default one chain is killed twice,
+first its orchestrator and then one of its jobs; with `pytest --long` thirty chains once each.
 """
 
 import contextlib
@@ -25,7 +25,6 @@ from assets.study import read_study
 from assets.tracking import Tracking
 from pipelines.chain import chain_of
 
-FEW, MANY = 2, 30
 JOBS = 7  # of a chain with two policies
 DPO = '[[policy]]\nname = "dpo"\nobjective = "dpo"\n\n'
 
@@ -172,8 +171,11 @@ def template(write_chain, tmp_path) -> Path:
     return folder
 
 
-def check_kills(template: Path, folder: Path, moments: int, seed: int) -> None:
-    """Kill the chain or its job at each of so many moments, spread over its length."""
+def check_kills(template: Path, folder: Path, moments: int, seed: int, together: int) -> None:
+    """Kill the orchestrator or a job at so many moments, spread over the chain's length.
+
+    together: how many deaths one chain dies before it runs to its end.
+    """
     undisturbed = Chain.made_from(template, folder / "undisturbed")
     begun = time.monotonic()
     undisturbed.finish()
@@ -183,35 +185,36 @@ def check_kills(template: Path, folder: Path, moments: int, seed: int) -> None:
     assert not any(nothing.values()), nothing
 
     draw = random.Random(seed)
-    for number in range(moments):
-        chain = Chain.made_from(template, folder / f"{number:02}")
-        process = chain.start()
-        if number % 2:
-            died = kill_job(process, number // 2 % JOBS, draw.uniform(0, 0.8))
-        else:
-            died = kill_chain(process, (number + draw.random()) / moments * length)
-        said = f"{number}: {died}; it had said: {chain.last_word()}"
+    for first in range(0, moments, together):
+        chain, said = Chain.made_from(template, folder / f"{first:02}"), ""
+        for number in range(first, first + together):
+            process = chain.start()
+            if number % 2:
+                died = kill_job(process, number // 2 % JOBS, draw.uniform(0, 0.8))
+            else:
+                died = kill_chain(process, (number + draw.random()) / moments * length)
+            said += f"{number}: {died}; it had said: {chain.last_word()}. "
+            process.wait(timeout=600)
         print(said, flush=True)
-        process.wait(timeout=600)
         chain.finish()
         wait_until(lambda chain=chain: not chain.processes(), f"{said}: no process is left")
         assert chain.hashes() == expected, said
         left = chain.left_open()
         assert not any(left.values()), (said, left)
         assert chain.files() == files, said
-        shutil.rmtree(folder / f"{number:02}")
+        shutil.rmtree(folder / f"{first:02}")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_killed_at_any_moment_the_next_run_ends_as_an_undisturbed_one(template, tmp_path):
-    check_kills(template, tmp_path, FEW, seed=7)
+    check_kills(template, tmp_path, 2, seed=7, together=2)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_killed_at_thirty_moments(template, tmp_path):
-    check_kills(template, tmp_path, MANY, seed=11)
+    check_kills(template, tmp_path, 30, seed=11, together=1)
 
 
 @pytest.mark.long

@@ -54,10 +54,14 @@ class Stream:
 
 
 class Cluster:
-    """What CoreV1Api does for a client, with a process of this machine for each pod."""
+    """What CoreV1Api does for a client, with a process of this machine for each pod.
+
+    As in a cluster, a pod that is being deleted is listed until its process has ended, and then as
+    ended: it is gone for who asks after that.
+    """
 
     def __init__(self):
-        self.pods, self.made, self.deleted = {}, [], []
+        self.pods, self.made, self.deleted, self.terminating = {}, [], [], set()
         self.after_start = lambda name: None
 
     def create_namespaced_pod(self, namespace, body):
@@ -77,12 +81,18 @@ class Cluster:
         if label_selector:
             return SimpleNamespace(items=[])
         name = field_selector.removeprefix("metadata.name=")
-        return SimpleNamespace(items=[self.status(name)] if name in self.pods else [])
+        found = SimpleNamespace(items=[self.status(name)] if name in self.pods else [])
+        if name in self.terminating and self.pods[name].poll() is not None:
+            self.terminating.remove(name)
+            del self.pods[name]
+        return found
 
     def status(self, name):
         code = self.pods[name].poll()
-        ended = None if code is None else SimpleNamespace(
-            exit_code=code, reason="Error", message=None, signal=None
+        ended = (
+            None
+            if code is None
+            else SimpleNamespace(exit_code=code, reason="Error", message=None, signal=None)
         )
         state = SimpleNamespace(
             running=True if code is None else None, waiting=None, terminated=ended
@@ -101,9 +111,8 @@ class Cluster:
         if name not in self.pods:
             raise kubernetes.client.ApiException(404, "Not Found")
         self.deleted.append(name)
-        process = self.pods.pop(name)
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        self.terminating.add(name)
+        self.pods[name].send_signal(signal.SIGTERM)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 from PIL import Image
+from small_study import one_trained
 
 from assets.sections import Votes
 from assets.study import read_study
@@ -25,7 +26,7 @@ def chain_again(launcher, change=str):
     return Launcher(read_study(path), launcher.instance, quiet).chain()
 
 
-def reasons(launcher, change=str):
+def reasons(launcher, change=str, policy="arenapo"):
     """Return stage -> why it is behind, as a plan sees it after a change of the text."""
     path = launcher.study.path
     text = path.read_text()
@@ -35,7 +36,7 @@ def reasons(launcher, change=str):
     chain = chain_of(study)
     look = Staleness(study, launcher.instance, chain, look_at_sources(study))
     found = look.reasons([s.name for s in chain.values() if not s.by_policy], None)
-    return found | look.reasons([s.name for s in chain.values() if s.by_policy], "arenapo")
+    return found | look.reasons([s.name for s in chain.values() if s.by_policy], policy)
 
 
 def test_one_joint_policy_more_trains_one_policy(finished, instance):
@@ -49,7 +50,9 @@ def test_one_joint_policy_more_trains_one_policy(finished, instance):
 
 def test_held_out_prompts_are_drawn_once_while_votes_come(write_chain, instance, votes_table):
     launcher = Launcher(
-        write_chain(lambda text: text.replace('prompts = "prompts.csv"\n', "")), instance, quiet
+        write_chain(lambda text: one_trained(text).replace('prompts = "prompts.csv"\n', "")),
+        instance,
+        quiet,
     )
     launcher.chain()
     assert launcher.chain() == []
@@ -96,7 +99,7 @@ def test_every_key_of_the_votes_makes_them_stale():
 def test_pictures_that_are_replaced_or_come_late_are_trained_on(
     write_chain, instance, votes_table, tmp_path
 ):
-    study = write_chain(lambda text: text.replace("check_images = false\n", ""))
+    study = write_chain(lambda text: one_trained(text).replace("check_images = false\n", ""))
     named = pl.format("pictures/{}.png", pl.col("image_a", "image_b")).name.keep()
     votes = votes_table(60).with_columns(named)
     votes.write_parquet(study.votes.sources[0])
@@ -112,14 +115,14 @@ def test_pictures_that_are_replaced_or_come_late_are_trained_on(
     assert launcher.chain() == []
 
     Image.new("RGB", (8, 8), "red").save(tmp_path / late)
-    assert reasons(launcher)["images"] == "1 images came"
+    assert reasons(launcher, policy="dpo")["images"] == "1 images came"
     ran = launcher.chain()
     assert {"images", "training_set", "policy[dpo]"} <= set(ran)
     assert launcher.lake.read("training_set").height > before
     assert launcher.chain() == []
 
     Image.new("RGB", (9, 9), "blue").save(tmp_path / late)
-    assert reasons(launcher)["images"] == "1 images changed"
+    assert reasons(launcher, policy="dpo")["images"] == "1 images changed"
     ran = launcher.chain()
     assert "policy[dpo]" in ran
     assert "votes" not in ran

@@ -2,7 +2,9 @@
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -10,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import several
 
 from training.building import build_pairs
 from training.config import ObjectiveName
@@ -105,3 +108,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory, tiny_pipeline: Path) -> Toy:
     made = Toy(folder, folder / "toy.toml", folder / "pairs.parquet", folder / "images.parquet")
     made.write_study(made.study, tiny_pipeline)
     return made
+
+
+@pytest.fixture
+def train_in_two(warm_python: list[str]) -> Callable[..., str]:
+    """Return `several.train_in_two`, in processes that have loaded torch already."""
+    return partial(several.train_in_two, warm_python)

@@ -10,7 +10,6 @@ import pytest
 import tiny_pipelines
 import torch
 from in_process import lines, run
-from several import train_in_two
 
 from training import TrainingError
 from training.families import open_family
@@ -87,7 +86,7 @@ def test_compiled_steps_are_the_uncompiled_ones(toy, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_gpus_share_the_weights_of_one(toy, tiny_pipeline, tmp_path):
+def test_two_gpus_share_the_weights_of_one(toy, tiny_pipeline, tmp_path, train_in_two):
     options = {"adaptation": "full", "shard": True, "beta_dpo": 8.0, "learning_rate": 1e-4}
     study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
     one = run(study, tmp_path / "one")

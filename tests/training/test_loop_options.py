@@ -12,7 +12,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from in_process import lines, run
 from safetensors.torch import load_file
-from several import train_in_two, train_on_two_nodes
+from several import train_on_two_nodes
 
 from training import TrainingError
 from training.config import ConfigError
@@ -32,7 +32,9 @@ def assert_equal_weights(one, two, tolerance=1e-5):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_the_whole_batch(toy, tiny_pipeline, tmp_path):
+def test_two_processes_are_one_with_the_whole_batch(
+    toy, tiny_pipeline, tmp_path, train_in_two
+):
     # beta_dpo multiplies rounding: at the toy's 200 it alone makes 1e-5 of it. And AdamW moves a
     # weight whose gradient is rounding by the learning rate.
     options = {"log_every": 1, "validate_every": 2, "beta_dpo": 8.0, "learning_rate": 1e-4}
@@ -63,12 +65,12 @@ def one_thread():
 
 @pytest.mark.slow
 def test_nodes_that_share_no_disk_encode_each_and_exact_sums_are_those_of_one(
-    toy, tiny_pipeline, tmp_path, one_thread
+    toy, tiny_pipeline, tmp_path, one_thread, warm_python
 ):
     options = {"steps": 2, "log_every": 1, "exact_sums": True}
     study = toy.write_study(tmp_path / "study.toml", tiny_pipeline, **options)
     caches = [tmp_path / "cache_0", tmp_path / "cache_1"]
-    first, other = train_on_two_nodes(study, tmp_path / "two", caches)
+    first, other = train_on_two_nodes(warm_python, study, tmp_path / "two", caches)
     assert "2 x cpu" in first
     assert "2 x cpu" not in other  # one speaks
     counts = []

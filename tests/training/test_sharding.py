@@ -8,7 +8,6 @@ import tiny_pipelines
 import torch
 from in_process import lines, run
 from safetensors.torch import load_file
-from several import train_in_two
 
 from training.config import ConfigError
 from training.machine import refuse_what_cannot_be_shared
@@ -36,7 +35,9 @@ def assert_same_run(one, two):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adaptation", ["lora", "full"])
-def test_shared_weights_take_the_steps_of_whole_ones(adaptation, toy, tiny_pipeline, tmp_path):
+def test_shared_weights_take_the_steps_of_whole_ones(
+    adaptation, toy, tiny_pipeline, tmp_path, train_in_two
+):
     # As in test_loop_options: beta_dpo multiplies rounding, and AdamW a gradient that is rounding.
     # An odd number of pairs at once and samples: where one process has less to do than the other,
     # both must still gather weights equally often.
@@ -75,7 +76,7 @@ def test_shared_weights_take_the_steps_of_whole_ones(adaptation, toy, tiny_pipel
 
 
 @pytest.mark.slow
-def test_transformers_share_their_weights_too(toy, tmp_path):
+def test_transformers_share_their_weights_too(toy, tmp_path, train_in_two):
     base = tiny_pipelines.save_flux(tmp_path / "base")
     options = {"log_every": 1, "beta_dpo": 8.0, "learning_rate": 1e-4, "shard": True}
     # Known errors: computed by both, an odd number of them, and then no frozen copy is held.

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,19 @@ from training.__main__ import main
 ROOT = Path(__file__).parents[2]
 
 
-def command(study: Path, policy: str, out: Path, *options: str) -> list[str]:
-    arguments = [str(study), "--policy", policy, "--out", str(out), *options]
-    return [sys.executable, "-m", "training", *arguments]
+def words(study: Path, policy: str, out: Path, *options: str) -> list[str]:
+    return [str(study), "--policy", policy, "--out", str(out), *options]
 
 
-def job(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "training", *words(*arguments)]  # type: ignore[arg-type]
+
+
+def job(
+    *arguments: object, python: Sequence[str] = (sys.executable,), **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments),  # type: ignore[arg-type]
+        [*python, "-m", "training", *words(*arguments)],  # type: ignore[arg-type]
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -40,7 +46,7 @@ def here(capsys):
     terminate = signal.getsignal(signal.SIGTERM)
 
     def run(study, policy, out, *options):
-        arguments = command(study, policy, out, *options)[3:]
+        arguments = words(study, policy, out, *options)
         code = main(arguments)
         said = capsys.readouterr()
         return subprocess.CompletedProcess(arguments, code, said.out, said.err)
@@ -50,7 +56,7 @@ def here(capsys):
 
 
 @pytest.mark.slow
-def test_a_killed_job_resumes_to_the_bit_and_reports_to_dagster(toy, tmp_path):
+def test_a_killed_job_resumes_to_the_bit_and_reports_to_dagster(toy, tmp_path, warm_python):
     from dagster_pipes import encode_param
 
     study = toy.write_study(tmp_path / "study.toml", _base(toy), steps=30, checkpoint_every=3)
@@ -76,7 +82,7 @@ def test_a_killed_job_resumes_to_the_bit_and_reports_to_dagster(toy, tmp_path):
         "DAGSTER_PIPES_CONTEXT": encode_param({"path": str(tmp_path / "context.json")}),
         "DAGSTER_PIPES_MESSAGES": encode_param({"path": str(tmp_path / "messages")}),
     }
-    resumed = job(study, "arenapo", tmp_path / "killed", "--resume", **pipes)
+    resumed = job(study, "arenapo", tmp_path / "killed", "--resume", python=warm_python, **pipes)
     assert resumed.returncode == 0, resumed.stderr
     assert "continuing after step" in resumed.stderr
     messages = [json.loads(line) for line in (tmp_path / "messages").read_text().splitlines()]
@@ -84,7 +90,7 @@ def test_a_killed_job_resumes_to_the_bit_and_reports_to_dagster(toy, tmp_path):
     assert report["metadata"]["steps"]["raw_value"] == 30
     assert {"loss", "held_out_accuracy", "pairs_per_second"} <= report["metadata"].keys()
 
-    whole = job(study, "arenapo", tmp_path / "whole")
+    whole = job(study, "arenapo", tmp_path / "whole", python=warm_python)
     assert whole.returncode == 0, whole.stderr
     results = [json.loads((tmp_path / d / "result.json").read_text()) for d in ("killed", "whole")]
     assert results[0]["data_version"] == results[1]["data_version"] == report["data_version"]
