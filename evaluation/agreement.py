@@ -72,13 +72,13 @@ def score_pairs(
     names = [image for _, image in keys]
     images, kept = Images([prompt for prompt, _ in keys], names, source, names), Kept(None)
     groups = tasks_of(scorers, measures=False)
-    problems = score_images(images, groups, kept)
+    problems = [said for tasks in groups for said in score_images(images, tasks, kept)]
     scores = {}
     for task in (task for group in groups for task in group):
-        found = kept.get(task.content, images.first)
+        found, _ = kept.get(task.content, images.first)
         rows = zip(keys, images.keys, strict=True)
         scores[task.label] = {key: float(found[known][0]) for key, known in rows if known in found}
-    return scores, problems
+    return scores, [*images.problems(), *problems]
 
 
 def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) -> Accuracy:

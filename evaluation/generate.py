@@ -29,7 +29,7 @@ from evaluation import devices
 from evaluation.pictures import FILES
 from evaluation.policies import Policy, load_pipeline, native_side
 from evaluation.prompts import Prompt
-from evaluation.tables import provenance, write_bytes, write_parquet
+from evaluation.tables import provenance, write
 
 LONGEST_NAME = 200  # bytes; file systems take 255
 INDEX = pa.schema(
@@ -118,7 +118,7 @@ class Artist:
                 info.add_itxt("prompt", target.prompt)
                 info.add_text("generation", self.made_by)
                 image.save(sink, format="PNG", pnginfo=info)
-                write_bytes(target.path, sink.getvalue())
+                write(target.path, sink.getvalue())
             on_batch(len(batch))
 
 
@@ -209,6 +209,4 @@ def write_index(
     table = pa.Table.from_pylist(rows, schema=INDEX)
     if table["category"].null_count == len(rows):
         table = table.drop_columns("category")
-    write_parquet(
-        path, table.replace_schema_metadata({"made_by": json.dumps(provenance({name: weights}))})
-    )
+    write(path, table.replace_schema_metadata({"made_by": json.dumps(provenance({name: weights}))}))

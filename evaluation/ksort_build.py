@@ -24,7 +24,7 @@ from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
 from evaluation.ksort import Environment
 from evaluation.ksort_dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY, model_name
-from evaluation.tables import read_table, write_bytes
+from evaluation.tables import read_table, write
 
 MOST_INSTANCES = 500  # as many as the published data set keeps
 Ratings = Mapping[str, tuple[float, float]]
@@ -157,14 +157,14 @@ def write_instance(folder: Path, four: Four, names: Mapping[str, str], source: S
                 f"image {image!r}: {error}; give --images where the votes hold ids"
             ) from error
         picture.save(sink, format="JPEG", quality=95, subsampling=0)
-        write_bytes(folder / f"{k}.jpg", sink.getvalue())
+        write(folder / f"{k}.jpg", sink.getvalue())
     content = {
         "prompt": [four.prompt],
         "img_rank": [int(rank) if rank == int(rank) else rank for rank in four.ranks],
         "models_name": [f"{folder.name}_{names[model]}" for model in four.models],
         "votes": four.votes,
     }
-    write_bytes(folder / "result.json", json.dumps(content, ensure_ascii=False).encode())
+    write(folder / "result.json", json.dumps(content, ensure_ascii=False).encode())
 
 
 def write_meta(
@@ -177,7 +177,7 @@ def write_meta(
         for model, (mu, sigma) in ordered
     ]
     text = json.dumps({"sorted_score_list": board}, ensure_ascii=False, indent=1)
-    write_bytes(folder / LEADERBOARD, text.encode())
+    write(folder / LEADERBOARD, text.encode())
     rated = [[ratings[model] for model in four.models] for four in fours]
     arrays = {
         "avg_capacitys": np.array([[mu for mu, _ in four] for four in rated]),
@@ -189,4 +189,4 @@ def write_meta(
     for name, array in arrays.items():
         sink = io.BytesIO()
         np.save(sink, array)
-        write_bytes(folder / f"{name}.npy", sink.getvalue())
+        write(folder / f"{name}.npy", sink.getvalue())

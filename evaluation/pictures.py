@@ -8,26 +8,17 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from arena.votes.images import ImageFault
 from arena.votes.images import Images as Source
-from evaluation.errors import EvaluationError
 from evaluation.kept import Key
 
 READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
 FILES = Source()  # names are paths
-
-
-def read(path: Path) -> Image.Image:
-    """The image in a file; raises EvaluationError that names it."""
-    try:
-        return FILES.read(str(path))
-    except ImageFault as fault:
-        raise EvaluationError(f"{path}: not a readable image: {fault}") from fault
 
 
 def light(image: Image.Image) -> np.ndarray:
@@ -78,13 +69,23 @@ class Images:
             return None
         return hashlib.sha256(content).hexdigest(), hashlib.sha256(said).hexdigest()
 
-    def open(self, row: int) -> Image.Image | None:
-        """The row's image; None where it is none, which is noted."""
-        try:
-            return self.source.read(self.names[row])
-        except ImageFault as fault:
-            self.faults[row] = str(fault)
-            return None
+    def batches(
+        self, rows: Sequence[int], size: int
+    ) -> Iterator[tuple[list[int], list[Image.Image]]]:
+        """Rows whose images opened, with these; the next batch is opened while one is scored."""
+        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
+        opening: list[Any] = []
+        for run in [*runs, []]:
+            ahead = [(row, READERS.submit(self.source.read, self.names[row])) for row in run]
+            whole = []
+            for row, image in opening:
+                try:
+                    whole.append((row, image.result()))
+                except ImageFault as fault:
+                    self.faults[row] = str(fault)
+            if opening:
+                yield [row for row, _ in whole], [image for _, image in whole]
+            opening = ahead
 
     def problems(self) -> list[str]:
         """A sentence for every row that holds no image."""
@@ -96,16 +97,3 @@ class Images:
             for origin, name, why in rows
             if why
         ]
-
-    def batches(
-        self, rows: Sequence[int], size: int
-    ) -> Iterator[tuple[list[int], list[Image.Image]]]:
-        """Rows whose images opened, with these; the next batch is opened while one is scored."""
-        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
-        ahead = [READERS.submit(self.open, row) for row in (runs or [[]])[0]]
-        for run, following in zip(runs, [*runs[1:], []], strict=False):
-            opening = ahead
-            ahead = [READERS.submit(self.open, row) for row in following]
-            found = [(row, one.result()) for row, one in zip(run, opening, strict=True)]
-            whole = [(row, image) for row, image in found if image is not None]
-            yield [row for row, _ in whole], [image for _, image in whole]

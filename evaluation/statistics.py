@@ -9,6 +9,8 @@ are shown together. Neither torch nor Dagster is needed to ask these questions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from math import nan
 from typing import Any, Literal
 
 import numpy as np
@@ -42,45 +44,89 @@ class Comparison:
     prompts: int
     images: int
     missing: int
-    mean: float
-    mean_low: float
-    mean_high: float
-    mean_difference: float
-    mean_difference_low: float
-    mean_difference_high: float
-    win_rate: float
-    win_rate_low: float
-    win_rate_high: float
-    p_value: float
-    p_holm: float
+    mean: float = nan
+    mean_low: float = nan
+    mean_high: float = nan
+    mean_difference: float = nan
+    mean_difference_low: float = nan
+    mean_difference_high: float = nan
+    win_rate: float = nan
+    win_rate_low: float = nan
+    win_rate_high: float = nan
+    p_value: float = nan
+    p_holm: float = nan
     category: str | None = None
     verdict: Verdict = "open"
 
 
-def compare_policy(scores: Scores, policy: str, baseline: str, scorer: str) -> Comparison:
-    """Compare one policy with the baseline over the images that both have."""
-    itself = policy == baseline  # it ties with itself for certain
-    rows, pair = scores.paired(scorer, policy, baseline)
-    there = scores.paths[:, [scores.column(policy), scores.column(baseline)]] != None  # noqa: E711
-    numbers: list[Any] = [float("nan")] * 11
-    if len(rows):
-        new, old = pair.T
-        wins = (new > old) + 0.5 * (new == old)
-        prompts = scores.per_prompt(rows, np.stack([new, new - old, wins], axis=1))
-        low, high = bootstrap_interval(prompts[:, :2])
-        mean, difference, rate = prompts.mean(axis=0)
-        rates = (rate, rate) if itself else rate_interval(prompts[:, 2])
-        p = 1.0 if itself else sign_flip_p(prompts[:, 2] - 0.5)
-        numbers = [mean, low[0], high[0], difference, low[1], high[1], rate, *rates, p, p]
-    return Comparison(
-        policy,
-        baseline,
-        scorer,
-        len(np.unique(scores.prompt_of[rows])),
-        len(rows),
-        int(there.any(axis=1).sum()) - len(rows),
-        *(float(number) for number in numbers),  # type: ignore[arg-type]
-    )
+def compare(table: Any, baseline: str, scorer: str) -> dict[str, Comparison]:
+    """Compare every policy of a table with the baseline by one scorer.
+
+    table : `Scores`, or a pyarrow table or polars frame, see `scores_of`.
+
+    Returns policy -> Comparison, the baseline (with itself) among them. Raises EvaluationError when
+    a column or the baseline is missing.
+    """
+    found = compare_all(scores_of(table, [scorer]), baseline, [scorer])
+    return {one.policy: one for one in found}
+
+
+def compare_all(
+    scores: Scores, baseline: str, scorers: Sequence[str], *, by_category: bool = False
+) -> list[Comparison]:
+    """Compare every policy by some scorers, Holm's correction over all of these.
+
+    by_category : within each category of prompts, in place of over all prompts; what compares
+    nothing is then left out.
+
+    Returns the comparisons by scorer, best win rate first, last what nothing is known of. Raises
+    EvaluationError where the table has no such baseline.
+    """
+    if baseline not in scores.policies:
+        raise EvaluationError(
+            f"no image of the baseline {baseline!r}; the scores hold {', '.join(scores.policies)}"
+        )
+    there = scores.paths != None  # noqa: E711  (elementwise)
+    there |= there[:, [scores.policies[baseline]]]  # an image of either policy
+    categories = dict.fromkeys(filter(None, scores.categories)) if by_category else [None]
+    found = []
+    for scorer, category in product(scorers, categories):
+        means, images = scores.beside(scores.values[scorer], baseline)
+        rows = np.array([category in (None, one) for one in scores.categories], dtype=bool)
+        prompts = np.unique(scores.prompt_of[rows])
+        some = []
+        for policy, column in scores.policies.items():
+            counts = images[prompts, column]
+            total = int(counts.sum())
+            size = int((counts > 0).sum()), total, int(there[rows, column].sum()) - total
+            numbers = summary(means[prompts[counts > 0], column], policy == baseline)
+            numbers["category"] = category
+            some.append(Comparison(policy, baseline, scorer, *size, **numbers))
+        found += sorted(some, key=lambda c: (not c.images, -c.win_rate, -c.mean_difference))
+    if by_category:
+        found = [one for one in found if one.images and one.policy != baseline]
+    return with_holm(found)
+
+
+def summary(prompts: np.ndarray, itself: bool) -> dict[str, Any]:
+    """A Comparison's numbers from `mean` to `p_holm`; none where nothing was compared.
+
+    prompts : (m, 3), each prompt's mean score, difference and share of wins. itself : the baseline
+    beside itself, with which it ties for certain.
+    """
+    if not len(prompts):
+        return {}
+    mean, difference, rate = prompts.mean(axis=0).tolist()
+    low, high = (ends.tolist() for ends in bootstrap_interval(prompts[:, :2]))
+    rate_low, rate_high = (rate, rate) if itself else rate_interval(prompts[:, 2])
+    p_value = 1.0 if itself else sign_flip_p(prompts[:, 2] - 0.5)
+    return {
+        "mean": mean, "mean_low": low[0], "mean_high": high[0],
+        "mean_difference": difference,
+        "mean_difference_low": low[1], "mean_difference_high": high[1],
+        "win_rate": rate, "win_rate_low": rate_low, "win_rate_high": rate_high,
+        "p_value": p_value, "p_holm": p_value,
+    }  # fmt: skip
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -97,59 +143,14 @@ def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return found
 
 
-def compare(table: Any, baseline: str, scorer: str) -> dict[str, Comparison]:
-    """Compare every policy of a table with the baseline by one scorer.
-
-    table : `Scores`, or a pyarrow table or polars frame, see `scores_of`.
-
-    Returns policy -> Comparison, the baseline (with itself) among them, in the table's order.
-    Raises EvaluationError when a column or the baseline is missing.
-    """
-    found = compare_all(scores_of(table, [scorer]), baseline, [scorer])
-    return {one.policy: one for one in found}
-
-
-def compare_all(
-    scores: Scores, baseline: str, scorers: Sequence[str] | None = None
-) -> list[Comparison]:
-    """Compare every policy by some or all scorers, Holm's correction over all of these.
-
-    Raises EvaluationError where the table has no such baseline.
-    """
-    if baseline not in scores.policies:
-        raise EvaluationError(
-            f"no image of the baseline {baseline!r}; the scores hold {', '.join(scores.policies)}"
-        )
-    return with_holm(
-        [
-            compare_policy(scores, policy, baseline, scorer)
-            for scorer in scorers or scores.scorers
-            for policy in scores.policies
-        ]
-    )
-
-
-def compare_categories(scores: Scores, baseline: str, scorer: str) -> list[Comparison]:
-    """Compare within each category of prompts, Holm's correction over all of these."""
-    found = [
-        replace(compare_policy(part, policy, baseline, scorer), category=category)
-        for category in dict.fromkeys(filter(None, scores.categories))
-        for part in [scores.within(category)]
-        for policy in scores.policies
-        if policy != baseline
-    ]
-    return with_holm([one for one in found if one.images])
-
-
 def win_matrix(scores: Scores, scorer: str) -> np.ndarray:
     """(P, P): share of common images in which the row's policy beats the column's, NaN for none."""
     matrix = np.full((len(scores.policies),) * 2, np.nan)
-    for i, a in enumerate(scores.policies):
-        for j, b in enumerate(scores.policies):
-            rows, pair = scores.paired(scorer, a, b)
-            if i != j and len(rows):
-                wins = (pair[:, 0] > pair[:, 1]) + 0.5 * (pair[:, 0] == pair[:, 1])
-                matrix[i, j] = scores.per_prompt(rows, wins).mean()
+    for policy, column in scores.policies.items():
+        means, images = scores.beside(scores.values[scorer], policy)
+        with np.errstate(invalid="ignore"):
+            matrix[:, column] = np.nansum(means[:, :, 2], axis=0) / (images > 0).sum(axis=0)
+    np.fill_diagonal(matrix, np.nan)
     return matrix
 
 
@@ -159,7 +160,7 @@ def scorer_agreement(scores: Scores, baseline: str) -> np.ndarray:
     Where a scorer ties the two it says nothing, and the image is left out. NaN on the diagonal and
     where nothing is left. 50% is chance.
     """
-    old = scores.column(baseline)
+    old = scores.policies[baseline]
     signs = [np.sign(one - one[:, [old]]) for one in (scores.values[s] for s in scores.scorers)]
     matrix = np.full((len(signs),) * 2, np.nan)
     for i, a in enumerate(signs):

@@ -15,17 +15,16 @@ import json
 from itertools import combinations
 from pathlib import Path
 
-from evaluation.commands import Done, say_problems
+from evaluation.commands import DEVICE, IMAGES, SCORER, Done, say_problems
 from evaluation.errors import EvaluationError
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("votes", type=Path, metavar="VOTES")
-    parser.add_argument("--images", type=Path, help="parquet of image, bytes")
-    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
-    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
-    parser.add_argument("--out", type=Path, help="agreement.json")
+ARGUMENTS = {
+    "votes": {"type": Path, "metavar": "VOTES"},
+    "--images": IMAGES,
+    "--scorer": SCORER,
+    "--device": DEVICE,
+    "--out": {"type": Path, "help": "agreement.json"},
+}
 
 
 def run(args: argparse.Namespace) -> Done:
@@ -33,7 +32,7 @@ def run(args: argparse.Namespace) -> Done:
     from evaluation import agreement as room
     from evaluation.human_votes import image_source, read_rankings
     from evaluation.scorers.naming import content, parse_all
-    from evaluation.tables import as_json, provenance, write_bytes
+    from evaluation.tables import as_json, provenance, write
 
     scorers = parse_all(args.scorer)
     pairs, ties = room.judged_pairs(read_rankings(args.votes))
@@ -67,6 +66,6 @@ def run(args: argparse.Namespace) -> Done:
     }
     files = [] if args.out is None else [args.out]
     for path in files:
-        write_bytes(path, json.dumps(as_json(result), indent=1, allow_nan=False).encode())
+        write(path, json.dumps(as_json(result), indent=1, allow_nan=False).encode())
     say_problems(problems, "the pairs without them are counted above")
     return {f"accuracy_{one.scorer}": one.accuracy for one in found}, files

@@ -24,8 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done
-from evaluation.commands.generate import drawing_arguments
+from evaluation.commands import DRAWING, Done
 
 ENDINGS = {
     "sigma": "settled",
@@ -36,38 +35,32 @@ ENDINGS = {
 }
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("--dataset", type=Path, required=True, help="K-Sort Eval folder")
-    parser.add_argument(
-        "--images", type=Path, required=True, help="<instance>.png of the new model"
-    )
-    parser.add_argument("--judge", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="result.json")
-    drawing_arguments(parser)
-    parser.add_argument(
-        "--question",
-        choices=("house", "published", "unified"),
-        default="house",
-        help="how openai and local are asked: published has K-Sort Eval's own weights, unified "
+ARGUMENTS = {
+    "--dataset": {"type": Path, "required": True, "help": "K-Sort Eval folder"},
+    "--images": {"type": Path, "required": True, "help": "<instance>.png of the new model"},
+    "--judge": {"required": True},
+    "--out": {"type": Path, "required": True, "help": "result.json"},
+    **DRAWING,
+    "--question": {
+        "choices": ("house", "published", "unified"), "default": "house",
+        "help": "how openai and local are asked: published has K-Sort Eval's own weights, unified "
         "judges three dimensions first",
-    )
-    parser.add_argument(
-        "--size", type=int, default=512, help="longer side of what they see, pixels (512)"
-    )
-    parser.add_argument(
-        "--orders",
-        type=int,
-        default=1,
-        help="ask openai or local in so many orders (1 to 5) and average: no place is favoured",
-    )
-    parser.add_argument("--max-requests", type=int, help="stop after so many requests")
-    parser.add_argument(
-        "--max-tokens", type=int, default=1024, help="of an answer, thoughts and all (1024)"
-    )
-    parser.add_argument("--max-refusals", type=int, default=10, help="stop after so many (10)")
-    parser.add_argument("--variance", choices=("code", "paper"), default="code", help="reading")
-    parser.add_argument("--score", choices=("code", "paper"), default="code", help="reading")
+    },
+    "--size": {
+        "type": int, "default": 512, "help": "longer side of what they see, pixels (512)",
+    },
+    "--orders": {
+        "type": int, "default": 1,
+        "help": "ask openai or local in so many orders (1 to 5) and average: no place is favoured",
+    },
+    "--max-requests": {"type": int, "help": "stop after so many requests"},
+    "--max-tokens": {
+        "type": int, "default": 1024, "help": "of an answer, thoughts and all (1024)",
+    },
+    "--max-refusals": {"type": int, "default": 10, "help": "stop after so many (10)"},
+    "--variance": {"choices": ("code", "paper"), "default": "code", "help": "reading"},
+    "--score": {"choices": ("code", "paper"), "default": "code", "help": "reading"},
+}  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Done:
@@ -78,7 +71,7 @@ def run(args: argparse.Namespace) -> Done:
     from evaluation.judges import Asking, load_judge
     from evaluation.ksort import MOST_ROUNDS, Round, evaluate
     from evaluation.ksort_dataset import read_dataset
-    from evaluation.tables import write_bytes
+    from evaluation.tables import write
 
     dataset = read_dataset(args.dataset)
     asking = Asking(args.orders, args.question, args.size, args.max_requests, args.max_tokens)
@@ -103,7 +96,7 @@ def run(args: argparse.Namespace) -> Done:
             most_refusals=args.max_refusals,
             on_round=show,
         )
-    write_bytes(args.out, json.dumps(asdict(result), indent=1).encode())
+    write(args.out, json.dumps(asdict(result), indent=1).encode())
     print(
         f"score {result.score:.2f} (mu {result.mu:.2f}, sigma {result.sigma:.2f}) "
         f"after {len(result.rounds)} rounds, {ENDINGS[result.stopped]}: {args.out}"

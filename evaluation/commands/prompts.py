@@ -14,14 +14,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done
+from evaluation.commands import TRAINING, Done
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE")
-    parser.add_argument("--training", type=Path, help="training set or votes, to find overlap")
-    parser.add_argument("--out", type=Path, required=True, help="prompts.parquet")
+ARGUMENTS = {
+    "sources": {"type": Path, "nargs": "+", "metavar": "SOURCE"},
+    "--training": TRAINING,
+    "--out": {"type": Path, "required": True, "help": "prompts.parquet"},
+}
 
 
 def run(args: argparse.Namespace) -> Done:
@@ -30,7 +29,7 @@ def run(args: argparse.Namespace) -> Done:
 
     from evaluation import prompts as room
     from evaluation.intervals import detectable_rate
-    from evaluation.tables import write_parquet
+    from evaluation.tables import write
 
     found = room.read_prompt_sets(args.sources)
     columns = {
@@ -54,5 +53,5 @@ def run(args: argparse.Namespace) -> Done:
         for text in shared[:5]:
             print(f"  {text[:100]}")
         report["in_training"] = len(shared)
-    write_parquet(args.out, pa.table(columns))
+    write(args.out, pa.table(columns))
     return report, [args.out]

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from evaluation import pictures
+from arena.votes.images import ImageFault
 from evaluation.errors import EvaluationError
+from evaluation.pictures import FILES
 from evaluation.score import score_batch
 from evaluation.scorers.naming import content, load, parse
 from evaluation.tables import read_jsonl
@@ -82,9 +83,9 @@ KINDS = "recorded:FILE.jsonl, openai:MODEL, local:FOLDER or scorer:NAME[=SOURCE]
 def seen(path: Path) -> Image.Image:
     """An image of a question; Refused where there is none to be seen, which costs that question."""
     try:
-        return pictures.read(path)
-    except EvaluationError as error:
-        raise Refused(str(error)) from error
+        return FILES.read(str(path))
+    except ImageFault as fault:
+        raise Refused(f"{path}: not a readable image: {fault}") from fault
 
 
 class RecordedJudge:

@@ -227,7 +227,7 @@ def test_holm_runs_over_every_scorer_and_policy():
     new = base + rng.normal(0.3, 1, 50)
     scores = table(base, new, other=[*base, *(base + rng.normal(0.3, 1, 50))])
     alone = compare(scores, "base", "score")["new"]
-    found = compare_all(scores_of(scores, ["score", "other"]), "base")
+    found = compare_all(scores_of(scores, ["score", "other"]), "base", ["score", "other"])
     together = [one for one in found if one.policy == "new"]
     assert [one.scorer for one in together] == ["score", "other"]
     assert alone.p_holm == alone.p_value
@@ -247,7 +247,7 @@ def test_the_matrix_of_win_rates_is_its_own_mirror():
     rng = np.random.default_rng(3)
     scores = scores_of(table(rng.normal(size=30), rng.normal(size=30)), ["score"])
     matrix = win_matrix(scores, "score")
-    assert scores.policies == ["base", "new"]
+    assert list(scores.policies) == ["base", "new"]
     assert matrix[0, 1] + matrix[1, 0] == pytest.approx(1)
     assert np.isnan(np.diag(matrix)).all()
 
