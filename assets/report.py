@@ -64,8 +64,8 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
             }
             folder = lake.path("reports")
             # matplotlib, which nobody waits for at import
-            from evaluation.figures import image_grid, win_rate_chart
-            from evaluation.page import write_comparison
+            from evaluation.comparison.figures import image_grid, win_rate_chart
+            from evaluation.comparison.page import write_comparison
 
             trained = training_prompts(lake.table("training_set"))
             headline = study.scorecard.headline

@@ -16,9 +16,9 @@ from itertools import combinations
 import numpy as np
 
 from arena.votes.images import Images as Source
+from evaluation.comparison.intervals import rate_interval
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
-from evaluation.intervals import rate_interval
 from evaluation.kept import Kept
 from evaluation.pictures import Images
 from evaluation.score import score_images, tasks_of

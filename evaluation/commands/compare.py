@@ -30,7 +30,7 @@ ARGUMENTS = {
 
 def run(args: argparse.Namespace) -> Done:
     """Compare, write the page and its figures, print the table."""
-    from evaluation.page import as_text, write_comparison
+    from evaluation.comparison.page import as_text, write_comparison
     from evaluation.prompts import training_prompts
     from evaluation.tables import IMAGES, read_json, read_table
 

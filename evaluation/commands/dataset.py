@@ -25,8 +25,8 @@ ARGUMENTS = {
 
 def run(args: argparse.Namespace) -> Done:
     """Build the data set and say what became of the votes."""
-    from evaluation import ksort_build as room
     from evaluation.human_votes import image_source, read_rankings
+    from evaluation.ksort import build as room
 
     rankings = read_rankings(args.votes)
     ratings = room.read_ratings(args.ratings) if args.ratings else room.rate_models(rankings)

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> Done:
     """Make the images, then the table that lists them."""
     from evaluation import devices
     from evaluation import generate as room
-    from evaluation.ksort_dataset import read_dataset
+    from evaluation.ksort.dataset import read_dataset
     from evaluation.policies import find_policy
     from evaluation.prompts import read_prompts
 

@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> Done:
     from tqdm import tqdm
 
     from arena.escape import printable
-    from evaluation.judges import Asking, load_judge
-    from evaluation.ksort import MOST_ROUNDS, Round, evaluate
-    from evaluation.ksort_dataset import read_dataset
+    from evaluation.ksort.dataset import read_dataset
+    from evaluation.ksort.judges import Asking, load_judge
+    from evaluation.ksort.rating import MOST_ROUNDS, Round, evaluate
     from evaluation.tables import write
 
     dataset = read_dataset(args.dataset)

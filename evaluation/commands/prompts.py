@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> Done:
     import pyarrow as pa
 
     from evaluation import prompts as room
-    from evaluation.intervals import detectable_rate
+    from evaluation.comparison.intervals import detectable_rate
     from evaluation.tables import write
 
     found = room.read_prompt_sets(args.sources)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from evaluation.intervals import bootstrap_interval
-from evaluation.scores import MEASURES, Scores
+from evaluation.comparison.intervals import bootstrap_interval
+from evaluation.comparison.scores import MEASURES, Scores
 
 # Below the baseline's by this share, the interval wholly below zero, a measure has fallen.
 FALLEN = 0.1

@@ -20,13 +20,13 @@ import pyarrow as pa
 
 from arena.escape import printable
 from arena.votes.images import ImageFault
-from evaluation import figures
-from evaluation.drift import distances, drifts
-from evaluation.intervals import detectable_rate
+from evaluation.comparison import figures
+from evaluation.comparison.drift import distances, drifts
+from evaluation.comparison.intervals import detectable_rate
+from evaluation.comparison.scores import Scores, scores_of
+from evaluation.comparison.statistics import compare_all, scorer_agreement, win_matrix
 from evaluation.pictures import FILES
 from evaluation.prompts import overlap
-from evaluation.scores import Scores, scores_of
-from evaluation.statistics import compare_all, scorer_agreement, win_matrix
 from evaluation.tables import as_json, provenance, write
 
 SHOWN = 8  # pairs of images of each kind on the page; half as many where policies are many

@@ -15,9 +15,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from evaluation.comparison.intervals import (
+    ALPHA,
+    bootstrap_interval,
+    holm,
+    rate_interval,
+    sign_flip_p,
+)
+from evaluation.comparison.scores import Scores, scores_of
 from evaluation.errors import EvaluationError
-from evaluation.intervals import ALPHA, bootstrap_interval, holm, rate_interval, sign_flip_p
-from evaluation.scores import Scores, scores_of
 
 Verdict = Literal["better", "worse", "open"]
 

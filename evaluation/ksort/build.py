@@ -3,7 +3,7 @@
 Each set of four images that people ranked becomes an instance; the ranks of several people are
 averaged, and of a ranking of more than four images disjoint fours are taken. The leaderboard is
 TrueSkill's free-for-all over every vote in its order, or the ratings that `arena fit` wrote.
-Reading the layout is `evaluation.ksort_dataset`.
+Reading the layout is `evaluation.ksort.dataset`.
 """
 
 import io
@@ -22,8 +22,8 @@ from arena.votes.images import ImageFault
 from arena.votes.images import Images as Source
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
-from evaluation.ksort import Environment
-from evaluation.ksort_dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY, model_name
+from evaluation.ksort.dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY, model_name
+from evaluation.ksort.rating import Environment
 from evaluation.tables import read_table, write
 
 MOST_INSTANCES = 500  # as many as the published data set keeps

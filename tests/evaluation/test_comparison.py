@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from evaluation.__main__ import main
-from evaluation.drift import drifts, frechet_distance
-from evaluation.figures import image_grid, ksort_chart, win_rate_chart
-from evaluation.page import SHOWN, pairs_of, write_comparison
-from evaluation.scores import scores_of
+from evaluation.comparison.drift import drifts, frechet_distance
+from evaluation.comparison.figures import image_grid, ksort_chart, win_rate_chart
+from evaluation.comparison.page import SHOWN, pairs_of, write_comparison
+from evaluation.comparison.scores import scores_of
 
 PROMPTS = 12
 NASTY = "<script>alert('prompt')</script> & co"

@@ -7,10 +7,10 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from evaluation.comparison.page import pairs_of, write_comparison
+from evaluation.comparison.scores import scores_of
+from evaluation.comparison.statistics import compare, compare_all, scorer_agreement
 from evaluation.errors import EvaluationError
-from evaluation.page import pairs_of, write_comparison
-from evaluation.scores import scores_of
-from evaluation.statistics import compare, compare_all, scorer_agreement
 
 
 def named(table: pa.Table, *scorers: str) -> pa.Table:

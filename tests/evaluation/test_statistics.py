@@ -11,16 +11,16 @@ import pytest
 from scipy.stats import binomtest, permutation_test
 from scipy.stats import t as student
 
-from evaluation.errors import EvaluationError
-from evaluation.intervals import (
+from evaluation.comparison.intervals import (
     bootstrap_interval,
     detectable_rate,
     holm,
     rate_interval,
     sign_flip_p,
 )
-from evaluation.scores import scores_of
-from evaluation.statistics import compare, compare_all, win_matrix
+from evaluation.comparison.scores import scores_of
+from evaluation.comparison.statistics import compare, compare_all, win_matrix
+from evaluation.errors import EvaluationError
 
 
 def table(base, new, seeds=1, **more) -> pa.Table:
@@ -253,5 +253,5 @@ def test_the_matrix_of_win_rates_is_its_own_mirror():
 
 
 def test_the_statistics_load_without_torch():
-    code = "import sys, evaluation.statistics; sys.exit('torch' in sys.modules)"
+    code = "import sys, evaluation.comparison.statistics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

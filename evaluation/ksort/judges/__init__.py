@@ -150,11 +150,11 @@ def load_judge(name: str, cache: Path, asking: Asking | None = None) -> Judge:
         raise EvaluationError(f"unknown judge {name!r}: expected {KINDS}")
     asking = asking or Asking()
     if kind == "openai":
-        from evaluation.judges.endpoint import EndpointJudge
+        from evaluation.ksort.judges.endpoint import EndpointJudge
 
         return EndpointJudge(argument, cache, asking)
     if kind == "local":
-        from evaluation.judges.local import LocalJudge
+        from evaluation.ksort.judges.local import LocalJudge
 
         return LocalJudge(argument, cache, asking)
     if asking.orders != 1:

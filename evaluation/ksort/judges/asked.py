@@ -28,7 +28,7 @@ from typing import Any
 from PIL import Image
 
 from evaluation.errors import EvaluationError
-from evaluation.judges import Asking, BudgetSpent, Question, Refused, seen
+from evaluation.ksort.judges import Asking, BudgetSpent, Question, Refused, seen
 from evaluation.tables import write
 
 FORM = """Answer with the five names only, best first, on one line, in exactly this form:
