@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from arena.votes.images import ImageFault
-from arena.votes.images import Images as Source
+from arena.votes.images import ImageFault, Images
 from evaluation.kept import Key
 
 READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-FILES = Source()  # names are paths
+FILES = Images()  # names are paths
 
 
 def light(image: Image.Image) -> np.ndarray:
@@ -41,7 +40,7 @@ def tiny(image: Image.Image) -> np.ndarray:
     return np.asarray(small, dtype=float).ravel() / 255
 
 
-class Images:
+class Pictures:
     """Images with their prompts: what they are known by, and what is wrong with them.
 
     names : of the images, as `source` knows them. origins : what each row is called in messages.
@@ -49,7 +48,7 @@ class Images:
     """
 
     def __init__(
-        self, prompts: Sequence[str], names: Sequence[str], source: Source, origins: Sequence[str]
+        self, prompts: Sequence[str], names: Sequence[str], source: Images, origins: Sequence[str]
     ):
         self.prompts, self.names, self.source, self.origins = prompts, names, source, origins
         self.faults: dict[int, str] = {}

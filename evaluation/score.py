@@ -24,10 +24,10 @@ import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
-from evaluation import devices, pictures
-from evaluation.errors import EvaluationError
+from evaluation import devices
+from evaluation.errors import EvaluationError, first_line
 from evaluation.kept import Kept
-from evaluation.pictures import FILES, READERS, Images
+from evaluation.pictures import FILES, READERS, Pictures, light, tiny
 from evaluation.scorers import Scorer, naming
 from evaluation.tables import IMAGES, provenance, read_table
 
@@ -57,14 +57,14 @@ def embedder(named: naming.Named) -> Any:
     """The unit embeddings by a CLIP scorer's image tower, float64 (n, d), in place of scores."""
     towers = getattr(naming.load(named), "towers", None)
     if towers is None:
-        return each_image(pictures.tiny)
+        return each_image(tiny)
     return SimpleNamespace(
         score=lambda _, images: towers.image_features(images).double().cpu().numpy()
     )
 
 
-LIGHT = Task("light", "light", partial(each_image, pictures.light))
-PIXELS = Task("embedding", "pixels", partial(each_image, pictures.tiny), embeds=True)
+LIGHT = Task("light", "light", partial(each_image, light))
+PIXELS = Task("embedding", "pixels", partial(each_image, tiny), embeds=True)
 TOWERED = ("clip", "pickscore", "hps_v2", "hps_v2.1", "aesthetic")
 
 
@@ -97,7 +97,7 @@ def tasks_of(
 
 
 def score_images(
-    images: Images, tasks: Sequence[Task], kept: Kept, batch_size: int = BATCH
+    images: Pictures, tasks: Sequence[Task], kept: Kept, batch_size: int = BATCH
 ) -> list[str]:
     """Compute and keep what is not kept yet of one group of tasks, each image decoded once.
 
@@ -158,7 +158,7 @@ def score_batch(
             raise ValueError(f"gave {len(numbers)} numbers for {len(images)} images")
     except Exception as error:  # a scorer may be anybody's: what it raises is its own affair
         if len(images) == 1:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
+            said = first_line(error)
             return np.full((1, 1), np.nan), {0: f"failed: {said}"}
         parts = [
             score_batch(scorer, [prompt], [image])
@@ -172,7 +172,7 @@ def score_batch(
     return numbers, {int(i): f"gave {numbers[i, 0]}" for i in bad}
 
 
-def with_columns(table: pa.Table, task: Task, images: Images, kept: Kept) -> pa.Table:
+def with_columns(table: pa.Table, task: Task, images: Pictures, kept: Kept) -> pa.Table:
     """The table with a task's numbers as columns, null where there is none."""
     there, also = kept.get(task.content, images.first)
     rows = [there.get(key) if key is not None else None for key in images.keys]
@@ -227,7 +227,7 @@ def score(
         raise EvaluationError(f"{paths[0]} and the others do not fit together: {error}") from error
     if not table.num_rows:
         raise EvaluationError(f"{paths[0]}: holds no image")
-    images = Images(table["prompt"].to_pylist(), table["image"].to_pylist(), FILES, origins)
+    images = Pictures(table["prompt"].to_pylist(), table["image"].to_pylist(), FILES, origins)
     problems = [said for one in groups for said in score_images(images, one, kept, batch_size)]
     tasks = [task for group in groups for task in group]
     names = [task.label for task in tasks if task is not LIGHT and not task.embeds]

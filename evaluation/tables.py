@@ -4,7 +4,6 @@ Only pyarrow is used here, so that these run where the jobs run and inside Dagst
 a result (`provenance`) is written into every one.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -130,16 +129,6 @@ def write(path: Path, content: bytes | pa.Table) -> None:
             aside.write_bytes(content)
         else:
             pyarrow.parquet.write_table(content, aside)
-
-
-def digest(paths: Iterable[Path], root: Path) -> str:
-    """Sha256 over the names (relative to root) and contents of files, whatever their order."""
-    total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(f"{path.relative_to(root).as_posix()}\0".encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
 
 
 def as_json(value: Any) -> Any:

@@ -29,25 +29,29 @@ ARGUMENTS = {
 
 def run(args: argparse.Namespace) -> Done:
     """Score the images that people judged, and say how often scorers and people agree."""
-    from evaluation import agreement as room
+    from evaluation.agreement import (
+        accuracy,
+        human_agreement,
+        judged_pairs,
+        same_order,
+        score_pairs,
+    )
     from evaluation.human_votes import image_source, read_rankings
     from evaluation.scorers.naming import content, parse_all
     from evaluation.tables import as_json, provenance, write
 
     scorers = parse_all(args.scorer)
-    pairs, ties = room.judged_pairs(read_rankings(args.votes))
+    pairs, ties = judged_pairs(read_rankings(args.votes))
     if not pairs:
         raise EvaluationError(f"{args.votes}: every vote is a tie, so there is nothing to agree on")
-    scores, problems = room.score_pairs(pairs, scorers, image_source(args.votes, args.images))
+    scores, problems = score_pairs(pairs, scorers, image_source(args.votes, args.images))
     names = [name for name in scores if scores[name]]
     if not names:
         say_problems(problems, "where the votes hold ids, give --images")
         raise EvaluationError("no scorer scored any image")
-    found = [room.accuracy(name, pairs, scores[name]) for name in names]
-    people, twice = room.human_agreement(pairs)
-    between = {
-        (a, b): room.same_order(scores[a], scores[b], pairs) for a, b in combinations(names, 2)
-    }
+    found = [accuracy(name, pairs, scores[name]) for name in names]
+    people, twice = human_agreement(pairs)
+    between = {(a, b): same_order(scores[a], scores[b], pairs) for a, b in combinations(names, 2)}
     print(f"{len(pairs):,} judged pairs of {found[0].prompts:,} prompts, {ties:,} ties left out")
     width = max(len(name) for name in [*names, "people with each other"])
     for one in sorted(found, key=lambda one: -one.accuracy):

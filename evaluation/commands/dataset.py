@@ -26,12 +26,12 @@ ARGUMENTS = {
 def run(args: argparse.Namespace) -> Done:
     """Build the data set and say what became of the votes."""
     from evaluation.human_votes import image_source, read_rankings
-    from evaluation.ksort import build as room
+    from evaluation.ksort.build import rate_models, read_ratings, write_dataset
 
     rankings = read_rankings(args.votes)
-    ratings = room.read_ratings(args.ratings) if args.ratings else room.rate_models(rankings)
+    ratings = read_ratings(args.ratings) if args.ratings else rate_models(rankings)
     source = image_source(args.votes, args.images)
-    instances = room.write_dataset(
+    instances = write_dataset(
         args.out, rankings, ratings, source, seed=args.seed, most=args.instances
     )
     few = sum(len(one.images) < 4 for one in rankings)

@@ -31,30 +31,30 @@ ARGUMENTS = {
 def run(args: argparse.Namespace) -> Done:
     """Make the images, then the table that lists them."""
     from evaluation import devices
-    from evaluation import generate as room
+    from evaluation.generate import Settings, generate, ksort_target, prompt_targets, write_index
     from evaluation.ksort.dataset import read_dataset
     from evaluation.policies import find_policy
     from evaluation.prompts import read_prompts
 
     prompts = read_prompts(args.prompts)[: args.limit]
     pairs = [(one.prompt_id, one.prompt) for one in prompts]
-    targets = room.prompt_targets(pairs, args.images_per_prompt, args.seed, args.out / "images")
+    targets = prompt_targets(pairs, args.images_per_prompt, args.seed, args.out / "images")
     if args.ksort is not None:
         dataset = read_dataset(args.ksort)
         targets += [
-            room.ksort_target(one.name, one.prompt, args.seed, args.out / "ksort")
+            ksort_target(one.name, one.prompt, args.seed, args.out / "ksort")
             for one in map(dataset.instance, range(len(dataset.names)))
         ]
-    made, kept, seconds, weights = room.generate(
+    made, kept, seconds, weights = generate(
         find_policy(args.base, args.policy),
         targets,
-        room.Settings(args.steps, args.guidance, args.seed, args.resolution),
+        Settings(args.steps, args.guidance, args.seed, args.resolution),
         batch_size=args.batch_size,
     )
     if devices.RANK:
         return {}, []
     index = args.out / "images.parquet"
-    room.write_index(index, args.name, prompts, args.images_per_prompt, weights)
+    write_index(index, args.name, prompts, args.images_per_prompt, weights)
     print(f"{args.name}: {made} images made in {seconds:.1f} s, {kept} kept: {index}")
     seconds = round(seconds, 3)
     report = {"policy": args.name, "images": len(targets), "made": made, "seconds": seconds}

@@ -27,11 +27,11 @@ def run(args: argparse.Namespace) -> Done:
     """Write a table of prompts, and say which of them a policy has been trained on."""
     import pyarrow as pa
 
-    from evaluation import prompts as room
     from evaluation.comparison.intervals import detectable_rate
+    from evaluation.prompts import overlap, read_prompts, training_prompts
     from evaluation.tables import write
 
-    found = room.read_prompt_sets(args.sources)
+    found = read_prompts(*args.sources)
     columns = {
         "prompt_id": [one.prompt_id for one in found],
         "prompt": [one.prompt for one in found],
@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> Done:
     for category, count in counts.most_common():
         print(f"  {count:6,}  {category}")
     if args.training is not None:
-        trained = room.training_prompts(args.training)
-        shared = room.overlap(columns["prompt"], trained)
+        trained = training_prompts(args.training)
+        shared = overlap(columns["prompt"], trained)
         columns["in_training"] = [text in set(shared) for text in columns["prompt"]]
         print(f"{len(shared):,} of them are among the {len(trained):,} prompts of {args.training}")
         for text in shared[:5]:

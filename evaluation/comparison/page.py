@@ -164,10 +164,6 @@ def html_page(scores: Scores, numbers: Mapping[str, Any], ksort_chart: bytes | N
     baseline, headline, rows = numbers["baseline"], scores.scorers[0], numbers["comparisons"]
     tables = {name: [row for row in rows if row["scorer"] == name] for name in scores.scorers}
     others = [row["policy"] for row in tables[headline] if row["policy"] != baseline]
-    failed = [
-        (policy, scores.prompts[row], scores.paths[row, scores.policies[policy]], names)
-        for row, policy, names in scores.failures()
-    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -187,7 +183,7 @@ def html_page(scores: Scores, numbers: Mapping[str, Any], ksort_chart: bytes | N
         rows_abreast=abreast(scores, headline) if len(others) > 1 else {},
         ksort_ranked=sorted(numbers["ksort"].items(), key=lambda item: -item[1]["score"]),
         ksort_chart=base64.b64encode(ksort_chart).decode() if ksort_chart else None,
-        failed=failed,
+        failed=scores.failures(),
         most_failures=MOST_FAILURES,
         silent=[name for name in scores.scorers if not np.isfinite(scores.values[name]).any()],
         missing=max(row["missing"] for row in rows),

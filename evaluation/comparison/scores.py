@@ -73,8 +73,8 @@ class Scores:
         with np.errstate(invalid="ignore"):
             return totals / images[:, :, None], images
 
-    def failures(self) -> list[tuple[int, str, tuple[str, ...]]]:
-        """(row, policy, scorers) of every image that lacks a score by a scorer which gave some.
+    def failures(self) -> list[tuple[str, str, Path, list[str]]]:
+        """(policy, prompt, image, scorers) where an image lacks a score by scorers that gave some.
 
         A prompt that a scorer gives nobody a number for is none that it was asked.
         """
@@ -85,7 +85,10 @@ class Scores:
             for row, column in np.argwhere(gaps).tolist():
                 lost.setdefault((row, column), []).append(scorer)
         names = list(self.policies)
-        return [(row, names[column], tuple(by)) for (row, column), by in sorted(lost.items())]
+        return [
+            (names[column], self.prompts[row], self.paths[row, column], by)
+            for (row, column), by in sorted(lost.items())
+        ]
 
 
 def scorers_of(
@@ -147,10 +150,10 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
     paths = np.full(shape, None, dtype=object)
     images = columns.get("image", [""] * len(ids))
     paths[rows, places] = [None if image is None else Path(image) for image in images]
-    seen = columns.get("embedding", nothing)
-    lengths, embeddings = {len(one) for one in seen if one is not None}, None
+    seen, embeddings = columns.get("embedding", nothing), None
+    there = [i for i, one in enumerate(seen) if isinstance(one, bytes)]
+    lengths = {len(seen[i]) for i in there}
     if len(lengths) == 1:  # all of one model
-        there = [i for i, one in enumerate(seen) if one is not None]
         halves = np.frombuffer(b"".join(seen[i] for i in there), np.float16)
         embeddings = np.full((*shape, lengths.pop() // 2), np.nan, dtype=np.float32)
         embeddings[rows[there], places[there]] = halves.reshape(len(there), -1)

@@ -105,7 +105,7 @@ def compare_all(
             counts = images[prompts, column]
             total = int(counts.sum())
             size = int((counts > 0).sum()), total, int(there[rows, column].sum()) - total
-            numbers = summary(means[prompts[counts > 0], column], policy == baseline)
+            numbers = estimates(means[prompts[counts > 0], column], policy == baseline)
             numbers["category"] = category
             some.append(Comparison(policy, baseline, scorer, *size, **numbers))
         found += sorted(some, key=lambda c: (not c.images, -c.win_rate, -c.mean_difference))
@@ -114,7 +114,7 @@ def compare_all(
     return with_holm(found)
 
 
-def summary(prompts: np.ndarray, itself: bool) -> dict[str, Any]:
+def estimates(prompts: np.ndarray, itself: bool) -> dict[str, Any]:
     """A Comparison's numbers from `mean` to `p_holm`; none where nothing was compared.
 
     prompts : (m, 3), each prompt's mean score, difference and share of wins. itself : the baseline

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arena.votes.images import ImageFault
-from arena.votes.images import Images as Source
+from arena.votes.images import ImageFault, Images
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
 from evaluation.ksort.dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY, model_name
@@ -112,7 +111,7 @@ def write_dataset(
     folder: Path,
     rankings: Sequence[Ranking],
     ratings: Ratings,
-    source: Source,
+    source: Images,
     *,
     seed: int = 0,
     most: int = MOST_INSTANCES,
@@ -146,7 +145,7 @@ def write_dataset(
     return len(chosen)
 
 
-def write_instance(folder: Path, four: Four, names: Mapping[str, str], source: Source) -> None:
+def write_instance(folder: Path, four: Four, names: Mapping[str, str], source: Images) -> None:
     """Write result.json and the four images, as JPEG because the published reader asks for it."""
     for k, image in enumerate(four.images):
         sink = io.BytesIO()

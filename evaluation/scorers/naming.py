@@ -23,9 +23,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from evaluation import hub
-from evaluation.errors import EvaluationError
+from evaluation.errors import EvaluationError, first_line
 from evaluation.scorers import Scorer
-from evaluation.tables import digest
 
 # Columns of a table of scores that describe the image.
 DESCRIPTIVE = (
@@ -159,7 +158,7 @@ def load(named: Named, **more: Any) -> Scorer:
     except EvaluationError:
         raise
     except Exception as error:  # the libraries raise whatever a strange file makes of them
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise EvaluationError(f"{named.label}: cannot be loaded: {said}") from error
 
 
@@ -181,8 +180,8 @@ def content(named: Named, *, ask_hub: bool = True) -> str:
                 found = importlib.util.find_spec(named.kind.partition(":")[0])
             except ImportError:
                 found = None
-            origin = Path(found.origin) if found is not None and found.origin else None
-            parts.append(digest([origin], origin.parent) if origin and origin.is_file() else "")
+            origin = (found and found.origin) or ""
+            parts.append((Path(origin).is_file() and hub.identity(origin)) or "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -133,8 +133,8 @@ def test_what_failed_is_named_with_its_reason(scores, tmp_path):
             for c, rows in (("clip", [3]), ("hps_v2.1", [3, 7]))
         ),
     )
-    (_, _, first), (_, _, second) = scores_of(lost).failures()
-    assert (first, second) == (("clip", "hps_v2.1"), ("hps_v2.1",))
+    (*_, first), (*_, second) = scores_of(lost).failures()
+    assert (first, second) == (["clip", "hps_v2.1"], ["hps_v2.1"])
     write_comparison(lost, "base", tmp_path / "out")
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "2 images without a score" in page
