@@ -34,6 +34,15 @@ DRAWING: dict[str, dict[str, Any]] = {  # what decides how a policy draws
 }
 
 
+def artist(args: Any) -> Any:
+    """The policy that DRAWING's arguments describe, ready to draw."""
+    from evaluation.generate import Artist, Settings
+    from evaluation.policies import find_policy
+
+    settings = Settings(args.steps, args.guidance, args.seed, args.resolution)
+    return Artist(find_policy(args.base, args.policy), settings, args.batch_size)
+
+
 def say_problems(problems: list[str], rest: str, *, warn: bool = False) -> None:
     """Name what could not be scored on stderr; raise EvaluationError unless it is a warning."""
     for problem in problems[:MOST_NAMED]:

@@ -15,7 +15,7 @@ A run that was interrupted goes on with the images that are not there yet.
 import argparse
 from pathlib import Path
 
-from evaluation.commands import DRAWING, LIMIT, Done
+from evaluation.commands import DRAWING, LIMIT, Done, artist
 
 ARGUMENTS = {
     **DRAWING,
@@ -31,9 +31,8 @@ ARGUMENTS = {
 def run(args: argparse.Namespace) -> Done:
     """Make the images, then the table that lists them."""
     from evaluation import devices
-    from evaluation.generate import Settings, generate, ksort_target, prompt_targets, write_index
+    from evaluation.generate import generate, ksort_target, prompt_targets, write_index
     from evaluation.ksort.dataset import read_dataset
-    from evaluation.policies import find_policy
     from evaluation.prompts import read_prompts
 
     prompts = read_prompts(args.prompts)[: args.limit]
@@ -45,16 +44,12 @@ def run(args: argparse.Namespace) -> Done:
             ksort_target(one.name, one.prompt, args.seed, args.out / "ksort")
             for one in map(dataset.instance, range(len(dataset.names)))
         ]
-    made, kept, seconds, weights = generate(
-        find_policy(args.base, args.policy),
-        targets,
-        Settings(args.steps, args.guidance, args.seed, args.resolution),
-        batch_size=args.batch_size,
-    )
+    drawing = artist(args)
+    made, kept, seconds = generate(drawing, targets)
     if devices.RANK:
         return {}, []
     index = args.out / "images.parquet"
-    write_index(index, args.name, prompts, args.images_per_prompt, weights)
+    write_index(index, args.name, prompts, args.images_per_prompt, drawing.weights)
     print(f"{args.name}: {made} images made in {seconds:.1f} s, {kept} kept: {index}")
     seconds = round(seconds, 3)
     report = {"policy": args.name, "images": len(targets), "made": made, "seconds": seconds}

@@ -18,13 +18,12 @@ instance that the judge refuses is left out and noted.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import DRAWING, Done
+from evaluation.commands import DRAWING, Done, artist
 
 ENDINGS = {
     "sigma": "settled",
@@ -68,6 +67,7 @@ def run(args: argparse.Namespace) -> Done:
     from tqdm import tqdm
 
     from arena.escape import printable
+    from evaluation.generate import ksort_target
     from evaluation.ksort.dataset import read_dataset
     from evaluation.ksort.judges import Asking, load_judge
     from evaluation.ksort.rating import MOST_ROUNDS, Round, evaluate
@@ -79,6 +79,12 @@ def run(args: argparse.Namespace) -> Done:
     rounds = min(MOST_ROUNDS, len(dataset.names))
     if hasattr(judge, "estimate"):
         print(judge.estimate(rounds), file=sys.stderr)
+    drawing: Any = None if args.base is None and args.policy is None else artist(args)
+
+    def draw(instances: Iterator[Any]) -> None:
+        some = (ksort_target(each.name, each.prompt, args.seed, args.images) for each in instances)
+        drawing.draw_first(some)
+
     with tqdm(total=rounds, unit="round", mininterval=2) as progress:
 
         def show(one: Round) -> None:
@@ -92,7 +98,7 @@ def run(args: argparse.Namespace) -> Done:
             seed=args.seed,
             variance=args.variance,
             score=args.score,
-            draw=artist(args),
+            draw=None if drawing is None else draw,
             most_refusals=args.max_refusals,
             on_round=show,
         )
@@ -107,31 +113,6 @@ def run(args: argparse.Namespace) -> Done:
         say_costs(result.judge)
     report = {key: getattr(result, key) for key in ("mu", "sigma", "score", "stopped")}
     return report | {"rounds": len(result.rounds), "skipped": len(result.skipped)}, [args.out]
-
-
-def artist(args: argparse.Namespace) -> Callable[[Iterator[Any]], None] | None:
-    """A function that draws an instance's image where it is not there yet; None: it has to be.
-
-    The images of the instances that are expected next fill its batch.
-    """
-    if args.base is None and args.policy is None:
-        return None
-    from evaluation.generate import Artist, Settings, ksort_target
-    from evaluation.policies import find_policy
-
-    settings = Settings(args.steps, args.guidance, args.seed, args.resolution)
-    drawing = Artist(find_policy(args.base, args.policy), settings, args.batch_size)
-
-    def draw(instances: Iterator[Any]) -> None:
-        targets = (
-            ksort_target(each.name, each.prompt, args.seed, args.images) for each in instances
-        )
-        first = next(targets)
-        if drawing.wants(first):
-            ahead = filter(drawing.wants, targets)
-            drawing.draw([first, *islice(ahead, drawing.at_once() - 1)], lambda made: None)
-
-    return draw
 
 
 def say_costs(asked: dict[str, Any]) -> None:

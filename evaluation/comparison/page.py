@@ -131,9 +131,9 @@ def write_comparison(
         "frechet_distance": distances(scores, baseline),
         "further": {
             name: {
-                policy: float(np.nanmean(scores.values[name][:, column]))
-                for policy, column in scores.policies.items()
-                if np.isfinite(scores.values[name][:, column]).any()
+                policy: float(known.mean())
+                for policy, column in zip(policies, scores.values[name].T, strict=True)
+                if len(known := column[np.isfinite(column)])
             }
             for name in scores.further
         },

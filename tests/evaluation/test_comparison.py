@@ -200,6 +200,17 @@ def test_a_policy_that_darkens_or_collapses_is_found_out(tmp_path):
     assert {*numbers["frechet_distance"]} == {"dark", "same"}
 
 
+def test_diversity_is_paired_as_scores_are():
+    """New's images lie at 0, 3 and 6, the base has none to compare with the last: (4.5 + 3) / 2."""
+    rows = [("base", i, 0) for i in (0, 1)] + [("base", i, 1) for i in (0, 1)]
+    rows += [("new", 3 * i, k) for i in (0, 1, 2) for k in (0, 1)]
+    rows = [(p, f"prompt {k}", np.array([x, 0], np.float16).tobytes(), 1.0) for p, x, k in rows]
+    frame = pl.DataFrame(rows, schema=("policy", "prompt", "embedding", "clip"), orient="row")
+    (found,) = drifts(scores_of(frame), "base")
+    assert (found.measure, found.prompts, found.baseline) == ("diversity", 2, 1)
+    assert found.difference == 3.75 - 1
+
+
 def test_the_frechet_distance_of_gaussians_is_its_closed_form():
     """|a - b|^2 + sum (s - t)^2 for diagonal covariances s^2 and t^2 (Dowson and Landau 1982)."""
     rng = np.random.default_rng(0)
