@@ -67,7 +67,8 @@ def generations_stage(study: Study, chain: Chain) -> list[Any]:
             prompts = run.inputs["evaluation_prompts"] or ""
             run.metrics(numbers(reported), dataset=("evaluation_prompts", prompts))
             images = lake.publish("generations", name, made_by)
-            from evaluation.figures import image_grid  # matplotlib, which import need not load
+            # matplotlib, which import need not load
+            from evaluation.comparison.figures import image_grid
 
             grid = image_grid({name: images / "images.parquet"}, prompts=8)
             run.figure("images.png", grid, pictures=True)

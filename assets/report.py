@@ -64,16 +64,15 @@ def report_stage(study: Study, chain: Chain) -> list[Any]:
             }
             folder = lake.path("reports")
             # matplotlib, which nobody waits for at import
-            from evaluation.figures import image_grid, win_rate_chart
-            from evaluation.page import write_comparison
+            from evaluation.comparison.figures import image_grid, win_rate_chart
+            from evaluation.comparison.page import write_comparison
 
             trained = training_prompts(lake.table("training_set"))
             headline = study.scorecard.headline
             ordered = sorted(study.scorer_names, key=lambda each: each != headline)
-            written = write_comparison(
+            numbers, written = write_comparison(
                 all_scores(lake, shown), study.baseline, folder, ksort, trained, ordered
             )
-            numbers = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
             known = len(numbers["prompts_in_training"])
             led = [row for row in numbers["comparisons"] if row["scorer"] == headline]
             chart = win_rate_chart(pl.DataFrame(led), study.baseline)

@@ -22,9 +22,9 @@ from assets.stage import Chain
 from assets.store import private_folder
 from assets.study import Study
 from assets.tracking import tracked
-from evaluation.drift import Drift, drifts
-from evaluation.scores import scores_of
-from evaluation.statistics import Comparison, compare
+from evaluation.comparison.drift import Drift, drifts
+from evaluation.comparison.scores import scores_of
+from evaluation.comparison.statistics import Comparison, compare
 
 # In the metadata: under what the scores were made, and whose images they are.
 CONDITIONS = "conditions"
@@ -97,7 +97,8 @@ def scorecard_stage(study: Study, chain: Chain) -> list[Any]:
             if model_id:
                 run.uses_model(model_id)
             keep_scores(run, scored)
-            from evaluation.figures import image_grid  # matplotlib, which import need not load
+            # matplotlib, which import need not load
+            from evaluation.comparison.figures import image_grid
 
             grid = image_grid(tables, prompts=8)
             run.figure("against_the_baseline.png", grid, pictures=True)

@@ -15,7 +15,7 @@ from assets.stage import Chain
 from assets.study import Study
 from assets.tracking import tracked
 from assets.verdict import RULES, compared, verdict
-from evaluation.statistics import Comparison
+from evaluation.comparison.statistics import Comparison
 
 LEADERS = 10
 PAGE = "reports/summary.md"

@@ -16,8 +16,8 @@ from scipy.special import ndtr
 
 from arena.ratings.leaderboards import HALF
 from arena.ratings.table import Ratings
-from evaluation.intervals import ALPHA, holm
-from evaluation.statistics import Comparison, compare, with_holm
+from evaluation.comparison.intervals import ALPHA, holm
+from evaluation.comparison.statistics import Comparison, compare, with_holm
 
 RULES = {
     "scores": f"win_rate > 0.5 and p_holm < {ALPHA}",
@@ -89,8 +89,8 @@ def compared(
 ) -> dict[str, Comparison]:
     """Return policy -> its comparison with the baseline by the headline scorer.
 
-    scores: as `evaluation.statistics.compare` takes them; scorers: all that are shown together with
-    the headline, for Holm's correction.
+    scores: as `evaluation.comparison.statistics.compare` takes them; scorers: all that are shown
+    together with the headline, for Holm's correction.
     """
     rows = [
         row

@@ -1,4 +1,15 @@
-"""Generation, scorers, K-Sort Eval and the statistics that compare policies."""
+"""From a prompt to a win rate: drawing, scoring and comparing policies.
+
+    commands/    one for each word after `python -m evaluation`
+    prompts      what is drawn; generate draws it, from the weights that policies finds
+    score        a column of scores for each of scorers/; images come from pictures, numbers that
+                 were computed before from kept
+    comparison/  from a table of scores to the page that says who wins
+    ksort/       a new model's place in an arena, by the judgments of its judges/
+    agreement    whether scorers agree with people, whose votes human_votes reads
+
+What these share: tables (files), hub (weights), devices, errors.
+"""
 
 import os
 

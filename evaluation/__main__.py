@@ -47,7 +47,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         one.set_defaults(run=module.run, refuse=one.error)
-        module.arguments(one)
+        for argument, how in module.ARGUMENTS.items():
+            one.add_argument(argument, **how)
     args = root.parse_args(words)
     for name, value in vars(args).items():
         least = LEAST.get(name, 1)

@@ -7,20 +7,20 @@ one prompt are not independent, so intervals are over prompts. How often two peo
 same pair agree is the measure beside it: a scorer that only repeated one person would get that.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import nan
 
 import numpy as np
 
-from arena.votes.images import Images as Source
+from arena.votes.images import Images
+from evaluation.comparison.intervals import rate_interval
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
-from evaluation.intervals import rate_interval
 from evaluation.kept import Kept
-from evaluation.pictures import Images
+from evaluation.pictures import Pictures
 from evaluation.score import score_images, tasks_of
 from evaluation.scorers.naming import Named
 
@@ -61,7 +61,7 @@ def judged_pairs(rankings: Sequence[Ranking]) -> tuple[list[Pair], int]:
 
 
 def score_pairs(
-    pairs: Sequence[Pair], scorers: Sequence[Named], source: Source
+    pairs: Sequence[Pair], scorers: Sequence[Named], source: Images
 ) -> tuple[dict[str, dict[Key, float]], list[str]]:
     """Score each image of the pairs once for its prompt, one scorer after the other.
 
@@ -70,15 +70,25 @@ def score_pairs(
     """
     keys = list(dict.fromkeys((p.prompt, image) for p in pairs for image in (p.better, p.worse)))
     names = [image for _, image in keys]
-    images, kept = Images([prompt for prompt, _ in keys], names, source, names), Kept(None)
+    images, kept = Pictures([prompt for prompt, _ in keys], names, source, names), Kept(None)
     groups = tasks_of(scorers, measures=False)
-    problems = score_images(images, groups, kept)
+    problems = [said for tasks in groups for said in score_images(images, tasks, kept)]
     scores = {}
     for task in (task for group in groups for task in group):
-        found = kept.get(task.content, images.first)
+        found, _ = kept.get(task.content, images.first)
         rows = zip(keys, images.keys, strict=True)
         scores[task.label] = {key: float(found[known][0]) for key, known in rows if known in found}
-    return scores, problems
+    return scores, [*images.problems(), *problems]
+
+
+def differences(pairs: Sequence[Pair], scores: Mapping[Key, float]) -> np.ndarray:
+    """Score of each pair's better image less that of its worse one (n,), NaN where one has none."""
+    ends = ((one.prompt, one.better, one.worse) for one in pairs)
+    some = [
+        (scores.get((p, better), nan), scores.get((p, worse), nan)) for p, better, worse in ends
+    ]
+    found = np.array(some, dtype=float).reshape(-1, 2)
+    return np.where(np.isfinite(found).all(axis=1), found[:, 0] - found[:, 1], nan)
 
 
 def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) -> Accuracy:
@@ -88,11 +98,9 @@ def accuracy(scorer: str, pairs: Sequence[Pair], scores: Mapping[Key, float]) ->
     Raises EvaluationError when no pair has two scores.
     """
     right: dict[str, list[float]] = {}
-    for pair in pairs:
-        keys = (pair.prompt, pair.better), (pair.prompt, pair.worse)
-        if all(math.isfinite(scores.get(key, math.nan)) for key in keys):
-            better, worse = (scores[key] for key in keys)
-            right.setdefault(pair.prompt, []).append((better > worse) + 0.5 * (better == worse))
+    for pair, difference in zip(pairs, differences(pairs, scores).tolist(), strict=True):
+        if difference == difference:
+            right.setdefault(pair.prompt, []).append((difference > 0) + 0.5 * (difference == 0))
     if not right:
         raise EvaluationError(f"{scorer} scored no pair of images that a person told apart")
     shares = np.array([np.mean(one) for one in right.values()])
@@ -107,14 +115,10 @@ def same_order(a: Mapping[Key, float], b: Mapping[Key, float], pairs: Sequence[P
 
     Pairs that either scorer ties are left out: it says nothing about them.
     """
-    alike = []
-    for prompt, one, other in {(p.prompt, *sorted((p.better, p.worse))) for p in pairs}:
-        keys = (prompt, one), (prompt, other)
-        if all(math.isfinite(scores.get(key, math.nan)) for key in keys for scores in (a, b)):
-            signs = [np.sign(scores[keys[0]] - scores[keys[1]]) for scores in (a, b)]
-            if signs[0] and signs[1]:
-                alike.append(signs[0] == signs[1])
-    return float(np.mean(alike)) if alike else float("nan")
+    once = list({(p.prompt, *sorted((p.better, p.worse))): p for p in pairs}.values())
+    alike = np.sign(differences(once, a)) * np.sign(differences(once, b))
+    told = alike[np.abs(alike) > 0]  # False for NaN
+    return float((told > 0).mean()) if len(told) else nan
 
 
 def human_agreement(pairs: Sequence[Pair]) -> tuple[float, int]:
@@ -129,4 +133,4 @@ def human_agreement(pairs: Sequence[Pair]) -> tuple[float, int]:
         turned = Pair(pair.prompt, pair.worse, pair.better)
         disagreeing += count * counts[turned] if pair.better < pair.worse else 0
     total = agreeing + disagreeing
-    return (agreeing / total if total else float("nan")), total
+    return (agreeing / total if total else nan), total

@@ -15,10 +15,11 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ from evaluation import devices
 from evaluation.pictures import FILES
 from evaluation.policies import Policy, load_pipeline, native_side
 from evaluation.prompts import Prompt
-from evaluation.tables import provenance, write_bytes, write_parquet
+from evaluation.tables import provenance, write
 
 LONGEST_NAME = 200  # bytes; file systems take 255
 INDEX = pa.schema(
@@ -85,12 +86,16 @@ def draw(
 
 
 class Artist:
-    """A policy that draws; its weights are loaded when the first image is asked for."""
+    """A policy that draws; its weights are loaded when the first image is asked for.
+
+    batch_size : images at once; where None says, as many as fit the area of four 512 px images, at
+    most 64. weights : digest of the weights that draw.
+    """
 
     def __init__(self, policy: Policy, settings: Settings, batch_size: int | None = None):
         self.policy, self.settings, self.batch_size = policy, settings, batch_size
-        known = f"{policy.digest()} {settings}"
-        self.made_by = hashlib.sha256(known.encode()).hexdigest()
+        self.weights = policy.digest()
+        self.made_by = hashlib.sha256(f"{self.weights} {settings}".encode()).hexdigest()
         self.pipeline: Any = None
 
     def wants(self, target: Target) -> bool:
@@ -104,10 +109,17 @@ class Artist:
         return self.settings.resolution or native_side(self.pipeline)
 
     def at_once(self) -> int:
-        """How many images a batch has: the area of four of 512 px, at most 64, where none says."""
+        """How many images a batch has."""
         return self.batch_size or max(1, min(64, 4 * 512 * 512 // self.side() ** 2))
 
-    def draw(self, targets: Sequence[Target], on_batch: Callable[[int], None]) -> None:
+    def draw_first(self, targets: Iterator[Target]) -> None:
+        """Draw the first target's image where it is still to be made, and fill its batch with those
+        of the next."""
+        first = next(targets)
+        if self.wants(first):
+            self.draw([first, *islice(filter(self.wants, targets), self.at_once() - 1)])
+
+    def draw(self, targets: Sequence[Target], on_batch: Callable[[int], Any] | None = None) -> None:
         """Write an image for each target; on_batch hears how many each batch made."""
         side, size = self.side(), self.at_once()
         for start in range(0, len(targets), size):
@@ -118,18 +130,9 @@ class Artist:
                 info.add_itxt("prompt", target.prompt)
                 info.add_text("generation", self.made_by)
                 image.save(sink, format="PNG", pnginfo=info)
-                write_bytes(target.path, sink.getvalue())
-            on_batch(len(batch))
-
-
-class Outcome(NamedTuple):
-    """What a generation did: images made now, images kept from before, seconds of drawing, and
-    the digest of the weights that drew."""
-
-    made: int
-    kept: int
-    seconds: float
-    weights: str
+                write(target.path, sink.getvalue())
+            if on_batch is not None:
+                on_batch(len(batch))
 
 
 def noise_seed(prompt_id: str, k: int, seed: int) -> int:
@@ -149,18 +152,11 @@ def image_name(prompt_id: str, k: int) -> str:
     return f"{name}-{k}.png"
 
 
-def generate(
-    policy: Policy,
-    targets: Sequence[Target],
-    settings: Settings,
-    *,
-    batch_size: int | None = None,
-) -> Outcome:
+def generate(artist: Artist, targets: Sequence[Target]) -> tuple[int, int, float]:
     """Make the images that are not there yet; processes launched together share them out.
 
-    batch_size defaults to as many as fit the area of four 512 px images, at most 64.
+    Returns the number of images made now, that of those kept from before, and the seconds it took.
     """
-    artist = Artist(policy, settings, batch_size)
     mine = targets[devices.RANK :: devices.WORLD]
     missing = [target for target in mine if artist.wants(target)]
     started = time.monotonic()
@@ -169,8 +165,7 @@ def generate(
             artist.draw(missing, bar.update)
     if devices.WORLD > 1:
         devices.state().wait_for_everyone()
-    seconds = time.monotonic() - started
-    return Outcome(len(missing), len(mine) - len(missing), seconds, policy.digest())
+    return len(missing), len(mine) - len(missing), time.monotonic() - started
 
 
 def prompt_targets(
@@ -209,6 +204,4 @@ def write_index(
     table = pa.Table.from_pylist(rows, schema=INDEX)
     if table["category"].null_count == len(rows):
         table = table.drop_columns("category")
-    write_parquet(
-        path, table.replace_schema_metadata({"made_by": json.dumps(provenance({name: weights}))})
-    )
+    write(path, table.replace_schema_metadata({"made_by": json.dumps(provenance({name: weights}))}))

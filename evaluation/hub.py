@@ -3,6 +3,7 @@
 A machine that cannot reach the hub hears so at once.
 """
 
+import hashlib
 import os
 import socket
 from functools import cache
@@ -11,8 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from evaluation.errors import EvaluationError, MissingWeights
-from evaluation.tables import digest
+from evaluation.errors import EvaluationError, MissingWeights, first_line
 
 
 @cache
@@ -51,13 +51,18 @@ def revision(name: str) -> str | None:
 
 
 def identity(source: str) -> str | None:
-    """Hash of a folder's or file's content, the revision of a hub name, or None."""
+    """Hash of a folder's or file's names and content, the revision of a hub name, or None."""
     path = Path(source)
-    if source and path.is_file():
-        return digest([path], path.parent)
-    if source and path.is_dir():
-        return digest((one for one in path.rglob("*") if one.is_file()), path)
-    return revision(source)
+    if not source or not (path.is_file() or path.is_dir()):
+        return revision(source)
+    root = path if path.is_dir() else path.parent
+    files = path.rglob("*") if path.is_dir() else [path]
+    total = hashlib.sha256()
+    for file in sorted(one for one in files if one.is_file()):
+        total.update(f"{file.relative_to(root).as_posix()}\0".encode())
+        with file.open("rb") as content:
+            total.update(hashlib.file_digest(content, "sha256").digest())
+    return total.hexdigest()
 
 
 def find_file(scorer: str, source: str, name: str) -> Path:
@@ -98,8 +103,8 @@ def read_state(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         state: dict[str, Any] = content.get("state_dict", content)
     except Exception as error:  # both raise whatever their readers of zip, JSON and pickle raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise EvaluationError(f"{path}: not a checkpoint of tensors: {reason}") from error
+        said = f"{path}: not a checkpoint of tensors: {first_line(error)}"
+        raise EvaluationError(said) from error
     return state
 
 

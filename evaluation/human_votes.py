@@ -14,7 +14,7 @@ from typing import Any
 from arena.escape import printable
 from arena.schema import UNNAMED
 from arena.votes.faults import VotesError
-from arena.votes.images import Images as Source
+from arena.votes.images import Images
 from arena.votes.read import read_votes
 from evaluation.errors import EvaluationError
 
@@ -82,7 +82,7 @@ def timed(votes: Any, *columns: str) -> Iterator[Any]:
     return ordered.select(columns).iter_rows()
 
 
-def image_source(votes: Path, images: Path | None) -> Source:
+def image_source(votes: Path, images: Path | None) -> Images:
     """The reader of the images that votes name.
 
     images : a parquet with columns image and bytes, or a tar; None where names are paths relative
@@ -91,7 +91,7 @@ def image_source(votes: Path, images: Path | None) -> Source:
     """
     holds = images or (votes if votes.suffix in (".parquet", ".tar") else None)
     try:
-        source = Source([holds] if holds else [], votes.parent)
+        source = Images([holds] if holds else [], votes.parent)
         list(source.contents([]))  # opens it
     except (ValueError, OSError) as error:
         raise EvaluationError(str(error)) from error

@@ -25,7 +25,8 @@ Key = tuple[str, str]  # digest of the image's bytes, digest of the prompt
 class Kept:
     """Numbers kept in a file, or for now only (None); safe for several processes at once.
 
-    Example: `Kept(path).put(content, {key: [0.3]})`, then `Kept(path).get(content, [key])`.
+    Example: `Kept(path).put(content, {key: [0.3]})`, then
+    `Kept(path).get(content, [key])`.
     """
 
     def __init__(self, path: Path | None):
@@ -39,17 +40,15 @@ class Kept:
                 f"{path}: holds no kept scores ({error}); delete it, or give another --kept"
             ) from error
 
-    def get(self, scorer: str, keys: Iterable[Key]) -> dict[Key, np.ndarray]:
-        """What is kept for a scorer's content: key -> float64 (k,)."""
+    def get(self, scorer: str, keys: Iterable[Key]) -> tuple[dict[Key, np.ndarray], list[str]]:
+        """What is kept for a scorer's content: key -> float64 (k,), and what the numbers after the
+        first, the score, are called."""
         query = "select numbers from kept where scorer = ? and image = ? and prompt = ?"
         rows = {key: self.connection.execute(query, (scorer, *key)).fetchone() for key in keys}
-        return {key: np.frombuffer(row[0]) for key, row in rows.items() if row is not None}
-
-    def names(self, scorer: str) -> list[str]:
-        """What a scorer's further numbers are called."""
         query = "select also from names where scorer = ? and also <> ''"
-        row = self.connection.execute(query, (scorer,)).fetchone()
-        return row[0].split("\n") if row else []
+        (also,) = self.connection.execute(query, (scorer,)).fetchone() or ("",)
+        found = {key: np.frombuffer(row[0]) for key, row in rows.items() if row is not None}
+        return found, also.split("\n") if also else []
 
     def put(self, scorer: str, found: Mapping[Key, np.ndarray], also: Sequence[str] = ()) -> None:
         """Keep numbers, durably; also : what the numbers after the score are called."""

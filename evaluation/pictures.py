@@ -8,26 +8,16 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from arena.votes.images import ImageFault
-from arena.votes.images import Images as Source
-from evaluation.errors import EvaluationError
+from arena.votes.images import ImageFault, Images
 from evaluation.kept import Key
 
 READERS = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
-FILES = Source()  # names are paths
-
-
-def read(path: Path) -> Image.Image:
-    """The image in a file; raises EvaluationError that names it."""
-    try:
-        return FILES.read(str(path))
-    except ImageFault as fault:
-        raise EvaluationError(f"{path}: not a readable image: {fault}") from fault
+FILES = Images()  # names are paths
 
 
 def light(image: Image.Image) -> np.ndarray:
@@ -50,7 +40,7 @@ def tiny(image: Image.Image) -> np.ndarray:
     return np.asarray(small, dtype=float).ravel() / 255
 
 
-class Images:
+class Pictures:
     """Images with their prompts: what they are known by, and what is wrong with them.
 
     names : of the images, as `source` knows them. origins : what each row is called in messages.
@@ -58,7 +48,7 @@ class Images:
     """
 
     def __init__(
-        self, prompts: Sequence[str], names: Sequence[str], source: Source, origins: Sequence[str]
+        self, prompts: Sequence[str], names: Sequence[str], source: Images, origins: Sequence[str]
     ):
         self.prompts, self.names, self.source, self.origins = prompts, names, source, origins
         self.faults: dict[int, str] = {}
@@ -78,13 +68,23 @@ class Images:
             return None
         return hashlib.sha256(content).hexdigest(), hashlib.sha256(said).hexdigest()
 
-    def open(self, row: int) -> Image.Image | None:
-        """The row's image; None where it is none, which is noted."""
-        try:
-            return self.source.read(self.names[row])
-        except ImageFault as fault:
-            self.faults[row] = str(fault)
-            return None
+    def batches(
+        self, rows: Sequence[int], size: int
+    ) -> Iterator[tuple[list[int], list[Image.Image]]]:
+        """Rows whose images opened, with these; the next batch is opened while one is scored."""
+        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
+        opening: list[Any] = []
+        for run in [*runs, []]:
+            ahead = [(row, READERS.submit(self.source.read, self.names[row])) for row in run]
+            whole = []
+            for row, image in opening:
+                try:
+                    whole.append((row, image.result()))
+                except ImageFault as fault:
+                    self.faults[row] = str(fault)
+            if opening:
+                yield [row for row, _ in whole], [image for _, image in whole]
+            opening = ahead
 
     def problems(self) -> list[str]:
         """A sentence for every row that holds no image."""
@@ -96,16 +96,3 @@ class Images:
             for origin, name, why in rows
             if why
         ]
-
-    def batches(
-        self, rows: Sequence[int], size: int
-    ) -> Iterator[tuple[list[int], list[Image.Image]]]:
-        """Rows whose images opened, with these; the next batch is opened while one is scored."""
-        runs = [rows[start : start + size] for start in range(0, len(rows), size)]
-        ahead = [READERS.submit(self.open, row) for row in (runs or [[]])[0]]
-        for run, following in zip(runs, [*runs[1:], []], strict=False):
-            opening = ahead
-            ahead = [READERS.submit(self.open, row) for row in following]
-            found = [(row, one.result()) for row, one in zip(run, opening, strict=True)]
-            whole = [(row, image) for row, image in found if image is not None]
-            yield [row for row, _ in whole], [image for _, image in whole]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from evaluation import hub
-from evaluation.errors import EvaluationError
+from evaluation.errors import EvaluationError, first_line
 
 Form = Literal["pipeline", "denoiser", "state", "lora"]
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -182,7 +182,7 @@ def load_pipeline(policy: Policy, device: str) -> Any:
         for name in (policy.base, policy.source):
             if name and (said := hub.explained(name, error)) is not None:
                 raise EvaluationError(f"{name}: {said}") from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EvaluationError(f"{policy.source or source}: cannot be loaded: {reason}") from error
     if getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None  # it would blacken images, and black images would be scored

@@ -43,42 +43,32 @@ class Prompt:
     category: str | None = None
 
 
-def read_prompts(path: Path) -> list[Prompt]:
-    """Read a set of prompts, each once, in the file's order.
+def read_prompts(*paths: Path) -> list[Prompt]:
+    """Read one set of prompts or several into one, each prompt once, in the files' order.
 
     Raises EvaluationError naming the file and row when there is none, or when an id stands for two
     prompts.
     """
-    rows = read_rows(path)
-    splits = {row.get("split") for row in rows}
-    if HELD_OUT in splits:
-        rows = [row for row in rows if row.get("split") == HELD_OUT]
-    found: dict[str, Prompt] = {}
-    for row in rows:
-        text = text_of(row)
-        given = row.get("prompt_id")
-        prompt_id = str(given) if given is not None else identify(text)
-        category = next((str(row[name]) for name in CATEGORIES if row.get(name)), None)
-        known = found.setdefault(prompt_id, Prompt(prompt_id, text, category))
-        if known.prompt != text:
-            raise EvaluationError(
-                f"{path}: row {row['row']} gives prompt_id {prompt_id!r} another prompt; ids are "
-                "unique"
-            )
-    if not found:
-        raise EvaluationError(f"{path}: holds no prompt")
-    return list(found.values())
-
-
-def read_prompt_sets(paths: Sequence[Path]) -> list[Prompt]:
-    """Read several sets into one, each prompt once; ids must not stand for two prompts."""
     found: dict[str, Prompt] = {}
     for path in paths:
-        for one in read_prompts(path):
-            if found.setdefault(one.prompt_id, one).prompt != one.prompt:
+        rows = read_rows(path)
+        if any(row.get("split") == HELD_OUT for row in rows):
+            rows = [row for row in rows if row.get("split") == HELD_OUT]
+        if not rows:
+            raise EvaluationError(f"{path}: holds no prompt")
+        earlier = {*found}
+        for row in rows:
+            text = text_of(row)
+            given = row.get("prompt_id")
+            prompt_id = str(given) if given is not None else identify(text)
+            category = next((str(row[name]) for name in CATEGORIES if row.get(name)), None)
+            if found.setdefault(prompt_id, Prompt(prompt_id, text, category)).prompt != text:
                 raise EvaluationError(
-                    f"{path}: prompt_id {one.prompt_id!r} is another prompt in an earlier file; "
+                    f"{path}: prompt_id {prompt_id!r} is another prompt in an earlier file; "
                     "leave the ids out, and texts are known by their digest"
+                    if prompt_id in earlier
+                    else f"{path}: row {row['row']} gives prompt_id {prompt_id!r} another prompt; "
+                    "ids are unique"
                 )
     return list(found.values())
 

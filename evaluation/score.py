@@ -24,12 +24,12 @@ import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
-from evaluation import devices, pictures
-from evaluation.errors import EvaluationError
+from evaluation import devices
+from evaluation.errors import EvaluationError, first_line
 from evaluation.kept import Kept
-from evaluation.pictures import FILES, READERS, Images
+from evaluation.pictures import FILES, READERS, Pictures, light, tiny
 from evaluation.scorers import Scorer, naming
-from evaluation.tables import provenance, read_images
+from evaluation.tables import IMAGES, provenance, read_table
 
 BATCH = 64
 
@@ -57,32 +57,21 @@ def embedder(named: naming.Named) -> Any:
     """The unit embeddings by a CLIP scorer's image tower, float64 (n, d), in place of scores."""
     towers = getattr(naming.load(named), "towers", None)
     if towers is None:
-        return each_image(pictures.tiny)
+        return each_image(tiny)
     return SimpleNamespace(
         score=lambda _, images: towers.image_features(images).double().cpu().numpy()
     )
 
 
-LIGHT = Task("light", "light", partial(each_image, pictures.light))
-PIXELS = Task("embedding", "pixels", partial(each_image, pictures.tiny), embeds=True)
+LIGHT = Task("light", "light", partial(each_image, light))
+PIXELS = Task("embedding", "pixels", partial(each_image, tiny), embeds=True)
 TOWERED = ("clip", "pickscore", "hps_v2", "hps_v2.1", "aesthetic")
-
-
-def home_of(named: naming.Named) -> str:
-    """What stands in memory for this scorer; scorers on one CLIP give the same answer."""
-    path = Path(named.sources[0] if named.sources else "")
-    if named.kind == "aesthetic":
-        path = (path if path.is_dir() else path.parent) / "clip"
-        path = path if named.source and path.is_dir() else Path(naming.CLIP)
-    elif named.kind != "clip":
-        return named.label
-    return str(path.resolve() if path.exists() else path)
 
 
 def tasks_of(
     named: Sequence[naming.Named], questions: Any = None, *, measures: bool = True
 ) -> list[list[Task]]:
-    """What is to be computed, in groups that are in memory together.
+    """What is to be computed, in groups that are in memory together: scorers on one CLIP are.
 
     questions : for `vqa`. measures : with light and embedding of every image.
     """
@@ -92,72 +81,66 @@ def tasks_of(
         known, load = naming.content(one), partial(naming.load, one)
         if one.kind == "vqa" and questions is not None:
             known, load = known + questions.content, partial(load, questions=questions)
-        groups.setdefault(home_of(one), []).append(Task(one.label, known, load))
+        place = one.label
+        if one.kind in ("clip", "aesthetic"):
+            clip = Path(one.sources[0])
+            if one.kind == "aesthetic":
+                clip = (clip if clip.is_dir() else clip.parent) / "clip"
+            place = str(clip.resolve()) if clip.exists() else one.sources[-1]
+        groups.setdefault(place, []).append(Task(one.label, known, load))
         if one.kind in TOWERED and embeddings is PIXELS:
             load = partial(embedder, one)
-            embeddings, home = Task("embedding", f"embedding {known}", load, True), home_of(one)
+            embeddings, home = Task("embedding", f"embedding {known}", load, True), place
     if measures:
         groups[home or next(iter(groups))] += [LIGHT, embeddings]
     return list(groups.values())
 
 
 def score_images(
-    images: Images, groups: Sequence[Sequence[Task]], kept: Kept, batch_size: int = BATCH
+    images: Pictures, tasks: Sequence[Task], kept: Kept, batch_size: int = BATCH
 ) -> list[str]:
-    """Compute and keep what is not kept yet, each image decoded once for each group of tasks.
+    """Compute and keep what is not kept yet of one group of tasks, each image decoded once.
 
-    Processes that were launched together share the images out. Returns one sentence for each image
-    that cannot be read, each scorer that cannot be loaded and each score that is missing.
+    Processes that were launched together share the images out. Returns one sentence for each scorer
+    that cannot be loaded and each score that is missing.
     """
-    problems: list[str] = []
-    for group in groups:
-        problems += score_group(images, group, kept, batch_size)
-        gc.collect()  # one group's weights leave before the next one's come
-    if devices.WORLD > 1:
-        devices.state().wait_for_everyone()
-    return [*images.problems(), *problems]
-
-
-def score_group(images: Images, tasks: Sequence[Task], kept: Kept, batch_size: int) -> list[str]:
-    """`score_images` for one group of tasks."""
+    gc.collect()  # one group's weights leave before the next one's come
     rows = sorted(images.first.items(), key=lambda item: item[1])
     mine = dict(rows[devices.RANK :: devices.WORLD])
-    lacking = {}
-    for task in tasks:
-        there = kept.get(task.content, mine)
-        lacking[task] = {row for key, row in mine.items() if key not in there}
-    loaded: dict[Task, Any] = {}
     absent: list[str] = []
-    reasons: dict[tuple[Task, Any], str] = {}
-    wanted = sorted(set().union(*lacking.values()))
+    work: list[tuple[Task, Any, set[int]]] = []
+    for task in tasks:
+        there, _ = kept.get(task.content, mine)
+        lacking = {row for key, row in mine.items() if key not in there}
+        try:
+            scorer = task.load() if lacking else None
+        except EvaluationError as error:
+            absent += [] if task.embeds else [str(error)]  # its scorer says so itself
+            continue
+        asks = getattr(scorer, "asks", lambda prompt: True)
+        work.append((task, scorer, {row for row in lacking if asks(images.prompts[row])}))
+    reasons: dict[tuple[str, Any], str] = {}
+    wanted = sorted(set().union(*(lacking for _, _, lacking in work)))
     silent = devices.RANK > 0 or not wanted
     with tqdm(total=len(wanted), unit="image", mininterval=2, disable=silent) as progress:
         for batch, opened in images.batches(wanted, batch_size):
-            for task in tasks:
-                some = [i for i, row in enumerate(batch) if row in lacking[task]]
-                if some and task not in loaded:
-                    try:
-                        loaded[task] = task.load()
-                    except EvaluationError as error:
-                        loaded[task] = None
-                        absent += [] if task.embeds else [str(error)]  # its scorer says so itself
-                scorer = loaded.get(task)
-                asks = getattr(scorer, "asks", lambda prompt: True)
-                some = [i for i in some if asks(images.prompts[batch[i]])]
-                if scorer is not None and some:
+            for task, scorer, lacking in work:
+                some = [i for i, row in enumerate(batch) if row in lacking]
+                if some:
                     keys = [images.keys[batch[i]] for i in some]
-                    numbers, why = score_batch(
-                        scorer, [images.prompts[batch[i]] for i in some], [opened[i] for i in some]
-                    )
-                    reasons |= {(task, keys[i]): said for i, said in why.items()}
+                    prompts = [images.prompts[batch[i]] for i in some]
+                    numbers, why = score_batch(scorer, prompts, [opened[i] for i in some])
+                    reasons |= {(task.label, keys[i]): said for i, said in why.items()}
                     found = {key: numbers[i] for i, key in enumerate(keys) if key and i not in why}
                     kept.put(task.content, found, getattr(scorer, "also", ()))
             progress.update(len(batch))
+    if devices.WORLD > 1:
+        devices.state().wait_for_everyone()
     return absent + [
-        f"{origin}: {task.label}: {reasons[task, key]}"
+        f"{origin}: {task.label}: {reasons[task.label, key]}"
         for origin, key in zip(images.origins, images.keys, strict=True)
         for task in tasks
-        if (task, key) in reasons
+        if (task.label, key) in reasons
     ]
 
 
@@ -175,7 +158,7 @@ def score_batch(
             raise ValueError(f"gave {len(numbers)} numbers for {len(images)} images")
     except Exception as error:  # a scorer may be anybody's: what it raises is its own affair
         if len(images) == 1:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
+            said = first_line(error)
             return np.full((1, 1), np.nan), {0: f"failed: {said}"}
         parts = [
             score_batch(scorer, [prompt], [image])
@@ -189,16 +172,16 @@ def score_batch(
     return numbers, {int(i): f"gave {numbers[i, 0]}" for i in bad}
 
 
-def with_columns(table: pa.Table, task: Task, images: Images, kept: Kept) -> pa.Table:
+def with_columns(table: pa.Table, task: Task, images: Pictures, kept: Kept) -> pa.Table:
     """The table with a task's numbers as columns, null where there is none."""
-    there = kept.get(task.content, images.first)
+    there, also = kept.get(task.content, images.first)
     rows = [there.get(key) if key is not None else None for key in images.keys]
     if task.embeds:
         halves = [None if row is None else row.astype(np.float16).tobytes() for row in rows]
         columns = {"embedding": pa.array(halves, pa.binary())}
     else:
         names = ["brightness", "saturation"] if task is LIGHT else [task.label]
-        names += [f"{task.label}.{name}" for name in kept.names(task.content)]
+        names += [f"{task.label}.{name}" for name in also]
         values = np.full((len(rows), len(names)), np.nan)
         for place, row in enumerate(rows):
             if row is not None:
@@ -232,7 +215,7 @@ def score(
     """
     tables, origins = [], []
     for path in paths:
-        table = read_images(path)
+        table = read_table(path, IMAGES)
         prompts = table["prompt"].to_pylist()
         first = {*list(dict.fromkeys(prompts))[:limit]}
         rows = [i for i, one in enumerate(prompts) if one in first]
@@ -244,12 +227,12 @@ def score(
         raise EvaluationError(f"{paths[0]} and the others do not fit together: {error}") from error
     if not table.num_rows:
         raise EvaluationError(f"{paths[0]}: holds no image")
-    images = Images(table["prompt"].to_pylist(), table["image"].to_pylist(), FILES, origins)
-    problems = score_images(images, groups, kept, batch_size)
+    images = Pictures(table["prompt"].to_pylist(), table["image"].to_pylist(), FILES, origins)
+    problems = [said for one in groups for said in score_images(images, one, kept, batch_size)]
     tasks = [task for group in groups for task in group]
     names = [task.label for task in tasks if task is not LIGHT and not task.embeds]
     for task in sorted(tasks, key=lambda task: task.label not in names):
         table = with_columns(table, task, images, kept)
     about = {"scorers": names} | provenance({task.label: task.content for task in tasks})
     metadata = {key: json.dumps(value) for key, value in about.items()}
-    return table.replace_schema_metadata(metadata), names, problems
+    return table.replace_schema_metadata(metadata), names, [*images.problems(), *problems]

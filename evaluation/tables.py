@@ -4,7 +4,6 @@ Only pyarrow is used here, so that these run where the jobs run and inside Dagst
 a result (`provenance`) is written into every one.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -26,6 +25,7 @@ from arena.atomic import replacing
 from evaluation.errors import EvaluationError
 
 TEXT_COLUMNS = ("policy", "prompt", "prompt_id", "image")
+IMAGES = ("policy", "prompt", "image")  # what a table of images has
 PACKAGES = ("arenapo", "torch", "transformers", "diffusers", "numpy", "scipy", "pillow")
 
 
@@ -65,6 +65,9 @@ def read_table(path: Path, required: Iterable[str]) -> pa.Table:
         for name in {*TEXT_COLUMNS} & {*table.column_names}:
             column = table.column(name).cast(pa.string())
             column = pc.if_else(pc.equal(column, ""), None, column)
+            if name == "image":
+                paths = (path.parent / one if one else None for one in column.to_pylist())
+                column = pa.array((one and str(one.absolute()) for one in paths), pa.string())
             table = table.set_column(table.column_names.index(name), name, column)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{path}: not a readable {suffix[1:]} table: {error}") from error
@@ -76,14 +79,6 @@ def read_table(path: Path, required: Iterable[str]) -> pa.Table:
             row = table.column(name).to_pylist().index(None) + 1
             raise EvaluationError(f"{path}: row {row} has no {name}")
     return table
-
-
-def read_images(path: Path) -> pa.Table:
-    """Read a table of policy, prompt and image, whose relative paths start at its own folder."""
-    table = read_table(path, ("policy", "prompt", "image"))
-    images = [str((path.parent / image).absolute()) for image in table["image"].to_pylist()]
-    index = table.column_names.index("image")
-    return table.set_column(index, "image", pa.array(images, pa.string()))
 
 
 def read_text(path: Path) -> str:
@@ -127,26 +122,13 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
                 raise EvaluationError(f"{path}: line {number} is not JSON: {error}") from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: a reader sees the old content or the new, never a part."""
+def write(path: Path, content: bytes | pa.Table) -> None:
+    """Write a file, of a table a .parquet, whole: a reader sees the old one or the new, no part."""
     with replacing(path) as aside:
-        aside.write_bytes(content)
-
-
-def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a table as one parquet file, whole or not at all."""
-    with replacing(path) as aside:
-        pyarrow.parquet.write_table(table, aside)
-
-
-def digest(paths: Iterable[Path], root: Path) -> str:
-    """Sha256 over the names (relative to root) and contents of files, whatever their order."""
-    total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(f"{path.relative_to(root).as_posix()}\0".encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+        if isinstance(content, bytes):
+            aside.write_bytes(content)
+        else:
+            pyarrow.parquet.write_table(content, aside)
 
 
 def as_json(value: Any) -> Any:

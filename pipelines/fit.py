@@ -18,7 +18,7 @@ from assets.images import as_path
 from assets.lake import Lake
 from assets.study import Study
 from evaluation.errors import EvaluationError
-from evaluation.ksort_dataset import read_dataset
+from evaluation.ksort.dataset import read_dataset
 from evaluation.prompts import overlap, read_prompts
 from evaluation.scorers.naming import parse
 from training import TrainingError

@@ -2,7 +2,7 @@
 
 A seed is one drawing of prompts and votes and one order of training, the same for every policy. So
 a contrast has one value per seed: the first policy's outcome minus the second's. Intervals and
-tests are those of `evaluation.intervals`.
+tests are those of `evaluation.comparison.intervals`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from scipy.special import stdtrit
 
-from evaluation.intervals import bootstrap_interval, holm, sign_flip_p
+from evaluation.comparison.intervals import bootstrap_interval, holm, sign_flip_p
 from replication.matrix import Policy
 
 # What is compared: the mean quality of a policy's images, and how often one is better than the

@@ -15,40 +15,43 @@ import json
 from itertools import combinations
 from pathlib import Path
 
-from evaluation.commands import Done, say_problems
+from evaluation.commands import DEVICE, IMAGES, SCORER, Done, say_problems
 from evaluation.errors import EvaluationError
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("votes", type=Path, metavar="VOTES")
-    parser.add_argument("--images", type=Path, help="parquet of image, bytes")
-    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
-    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
-    parser.add_argument("--out", type=Path, help="agreement.json")
+ARGUMENTS = {
+    "votes": {"type": Path, "metavar": "VOTES"},
+    "--images": IMAGES,
+    "--scorer": SCORER,
+    "--device": DEVICE,
+    "--out": {"type": Path, "help": "agreement.json"},
+}
 
 
 def run(args: argparse.Namespace) -> Done:
     """Score the images that people judged, and say how often scorers and people agree."""
-    from evaluation import agreement as room
+    from evaluation.agreement import (
+        accuracy,
+        human_agreement,
+        judged_pairs,
+        same_order,
+        score_pairs,
+    )
     from evaluation.human_votes import image_source, read_rankings
     from evaluation.scorers.naming import content, parse_all
-    from evaluation.tables import as_json, provenance, write_bytes
+    from evaluation.tables import as_json, provenance, write
 
     scorers = parse_all(args.scorer)
-    pairs, ties = room.judged_pairs(read_rankings(args.votes))
+    pairs, ties = judged_pairs(read_rankings(args.votes))
     if not pairs:
         raise EvaluationError(f"{args.votes}: every vote is a tie, so there is nothing to agree on")
-    scores, problems = room.score_pairs(pairs, scorers, image_source(args.votes, args.images))
+    scores, problems = score_pairs(pairs, scorers, image_source(args.votes, args.images))
     names = [name for name in scores if scores[name]]
     if not names:
         say_problems(problems, "where the votes hold ids, give --images")
         raise EvaluationError("no scorer scored any image")
-    found = [room.accuracy(name, pairs, scores[name]) for name in names]
-    people, twice = room.human_agreement(pairs)
-    between = {
-        (a, b): room.same_order(scores[a], scores[b], pairs) for a, b in combinations(names, 2)
-    }
+    found = [accuracy(name, pairs, scores[name]) for name in names]
+    people, twice = human_agreement(pairs)
+    between = {(a, b): same_order(scores[a], scores[b], pairs) for a, b in combinations(names, 2)}
     print(f"{len(pairs):,} judged pairs of {found[0].prompts:,} prompts, {ties:,} ties left out")
     width = max(len(name) for name in [*names, "people with each other"])
     for one in sorted(found, key=lambda one: -one.accuracy):
@@ -67,6 +70,6 @@ def run(args: argparse.Namespace) -> Done:
     }
     files = [] if args.out is None else [args.out]
     for path in files:
-        write_bytes(path, json.dumps(as_json(result), indent=1, allow_nan=False).encode())
+        write(path, json.dumps(as_json(result), indent=1, allow_nan=False).encode())
     say_problems(problems, "the pairs without them are counted above")
     return {f"accuracy_{one.scorer}": one.accuracy for one in found}, files

@@ -12,27 +12,27 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done
+from evaluation.commands import TRAINING, Done
 from evaluation.errors import EvaluationError
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("scores", type=Path, metavar="SCORES", help="what `score` wrote")
-    parser.add_argument("--baseline", required=True, help="the policy to compare with")
-    parser.add_argument("--scorer", action="append", metavar="COLUMN", help="a column of scores")
-    parser.add_argument("--out", type=Path, required=True, help="folder for page and figures")
-    parser.add_argument(
-        "--ksort", action="append", default=[], metavar="POLICY=result.json", help="to be shown too"
-    )
-    parser.add_argument("--training", type=Path, help="training set or votes, to find overlap")
+ARGUMENTS = {
+    "scores": {"type": Path, "metavar": "SCORES", "help": "what `score` wrote"},
+    "--baseline": {"required": True, "help": "the policy to compare with"},
+    "--scorer": {"action": "append", "metavar": "COLUMN", "help": "a column of scores"},
+    "--out": {"type": Path, "required": True, "help": "folder for page and figures"},
+    "--ksort": {
+        "action": "append", "default": [], "metavar": "POLICY=result.json",
+        "help": "to be shown too",
+    },
+    "--training": TRAINING,
+}  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Done:
     """Compare, write the page and its figures, print the table."""
-    from evaluation.page import as_text, write_comparison
+    from evaluation.comparison.page import as_text, write_comparison
     from evaluation.prompts import training_prompts
-    from evaluation.tables import read_images, read_json
+    from evaluation.tables import IMAGES, read_json, read_table
 
     ksort: dict[str, Any] = {}
     for entry in args.ksort:
@@ -43,10 +43,9 @@ def run(args: argparse.Namespace) -> Done:
         if not isinstance(result, dict) or not {"mu", "sigma", "score", "rounds"} <= {*result}:
             raise EvaluationError(f"{path}: is no result that `ksort` wrote")
     training = None if args.training is None else training_prompts(args.training)
-    files = write_comparison(
-        read_images(args.scores), args.baseline, args.out, ksort, training, args.scorer
-    )
-    rows = read_json(files[0])["comparisons"]
+    table = read_table(args.scores, IMAGES)
+    numbers, files = write_comparison(table, args.baseline, args.out, ksort, training, args.scorer)
+    rows = numbers["comparisons"]
     print(as_text(rows))
     print(f"page: {args.out / 'comparison.html'}")
     others = [row for row in rows if row["policy"] != args.baseline and row["images"]]

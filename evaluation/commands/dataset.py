@@ -11,28 +11,27 @@ inspect` reads. Images are paths relative to the file, or ids into --images (par
 import argparse
 from pathlib import Path
 
-from evaluation.commands import Done
+from evaluation.commands import IMAGES, Done
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("votes", type=Path, metavar="VOTES")
-    parser.add_argument("--images", type=Path, help="parquet of image, bytes")
-    parser.add_argument("--ratings", type=Path, help="leaderboard, as `arena fit` writes it")
-    parser.add_argument("--instances", type=int, default=500, help="at most (500)")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of fours and instances")
-    parser.add_argument("--out", type=Path, required=True, help="new folder")
+ARGUMENTS = {
+    "votes": {"type": Path, "metavar": "VOTES"},
+    "--images": IMAGES,
+    "--ratings": {"type": Path, "help": "leaderboard, as `arena fit` writes it"},
+    "--instances": {"type": int, "default": 500, "help": "at most (500)"},
+    "--seed": {"type": int, "default": 0, "help": "of the draw of fours and instances"},
+    "--out": {"type": Path, "required": True, "help": "new folder"},
+}
 
 
 def run(args: argparse.Namespace) -> Done:
     """Build the data set and say what became of the votes."""
-    from evaluation import ksort_build as room
     from evaluation.human_votes import image_source, read_rankings
+    from evaluation.ksort.build import rate_models, read_ratings, write_dataset
 
     rankings = read_rankings(args.votes)
-    ratings = room.read_ratings(args.ratings) if args.ratings else room.rate_models(rankings)
+    ratings = read_ratings(args.ratings) if args.ratings else rate_models(rankings)
     source = image_source(args.votes, args.images)
-    instances = room.write_dataset(
+    instances = write_dataset(
         args.out, rankings, ratings, source, seed=args.seed, most=args.instances
     )
     few = sum(len(one.images) < 4 for one in rankings)

@@ -18,14 +18,12 @@ instance that the judge refuses is left out and noted.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done
-from evaluation.commands.generate import drawing_arguments
+from evaluation.commands import DRAWING, Done, artist
 
 ENDINGS = {
     "sigma": "settled",
@@ -36,38 +34,32 @@ ENDINGS = {
 }
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("--dataset", type=Path, required=True, help="K-Sort Eval folder")
-    parser.add_argument(
-        "--images", type=Path, required=True, help="<instance>.png of the new model"
-    )
-    parser.add_argument("--judge", required=True)
-    parser.add_argument("--out", type=Path, required=True, help="result.json")
-    drawing_arguments(parser)
-    parser.add_argument(
-        "--question",
-        choices=("house", "published", "unified"),
-        default="house",
-        help="how openai and local are asked: published has K-Sort Eval's own weights, unified "
+ARGUMENTS = {
+    "--dataset": {"type": Path, "required": True, "help": "K-Sort Eval folder"},
+    "--images": {"type": Path, "required": True, "help": "<instance>.png of the new model"},
+    "--judge": {"required": True},
+    "--out": {"type": Path, "required": True, "help": "result.json"},
+    **DRAWING,
+    "--question": {
+        "choices": ("house", "published", "unified"), "default": "house",
+        "help": "how openai and local are asked: published has K-Sort Eval's own weights, unified "
         "judges three dimensions first",
-    )
-    parser.add_argument(
-        "--size", type=int, default=512, help="longer side of what they see, pixels (512)"
-    )
-    parser.add_argument(
-        "--orders",
-        type=int,
-        default=1,
-        help="ask openai or local in so many orders (1 to 5) and average: no place is favoured",
-    )
-    parser.add_argument("--max-requests", type=int, help="stop after so many requests")
-    parser.add_argument(
-        "--max-tokens", type=int, default=1024, help="of an answer, thoughts and all (1024)"
-    )
-    parser.add_argument("--max-refusals", type=int, default=10, help="stop after so many (10)")
-    parser.add_argument("--variance", choices=("code", "paper"), default="code", help="reading")
-    parser.add_argument("--score", choices=("code", "paper"), default="code", help="reading")
+    },
+    "--size": {
+        "type": int, "default": 512, "help": "longer side of what they see, pixels (512)",
+    },
+    "--orders": {
+        "type": int, "default": 1,
+        "help": "ask openai or local in so many orders (1 to 5) and average: no place is favoured",
+    },
+    "--max-requests": {"type": int, "help": "stop after so many requests"},
+    "--max-tokens": {
+        "type": int, "default": 1024, "help": "of an answer, thoughts and all (1024)",
+    },
+    "--max-refusals": {"type": int, "default": 10, "help": "stop after so many (10)"},
+    "--variance": {"choices": ("code", "paper"), "default": "code", "help": "reading"},
+    "--score": {"choices": ("code", "paper"), "default": "code", "help": "reading"},
+}  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> Done:
@@ -75,10 +67,11 @@ def run(args: argparse.Namespace) -> Done:
     from tqdm import tqdm
 
     from arena.escape import printable
-    from evaluation.judges import Asking, load_judge
-    from evaluation.ksort import MOST_ROUNDS, Round, evaluate
-    from evaluation.ksort_dataset import read_dataset
-    from evaluation.tables import write_bytes
+    from evaluation.generate import ksort_target
+    from evaluation.ksort.dataset import read_dataset
+    from evaluation.ksort.judges import Asking, load_judge
+    from evaluation.ksort.rating import MOST_ROUNDS, Round, evaluate
+    from evaluation.tables import write
 
     dataset = read_dataset(args.dataset)
     asking = Asking(args.orders, args.question, args.size, args.max_requests, args.max_tokens)
@@ -86,6 +79,12 @@ def run(args: argparse.Namespace) -> Done:
     rounds = min(MOST_ROUNDS, len(dataset.names))
     if hasattr(judge, "estimate"):
         print(judge.estimate(rounds), file=sys.stderr)
+    drawing: Any = None if args.base is None and args.policy is None else artist(args)
+
+    def draw(instances: Iterator[Any]) -> None:
+        some = (ksort_target(each.name, each.prompt, args.seed, args.images) for each in instances)
+        drawing.draw_first(some)
+
     with tqdm(total=rounds, unit="round", mininterval=2) as progress:
 
         def show(one: Round) -> None:
@@ -99,11 +98,11 @@ def run(args: argparse.Namespace) -> Done:
             seed=args.seed,
             variance=args.variance,
             score=args.score,
-            draw=artist(args),
+            draw=None if drawing is None else draw,
             most_refusals=args.max_refusals,
             on_round=show,
         )
-    write_bytes(args.out, json.dumps(asdict(result), indent=1).encode())
+    write(args.out, json.dumps(asdict(result), indent=1).encode())
     print(
         f"score {result.score:.2f} (mu {result.mu:.2f}, sigma {result.sigma:.2f}) "
         f"after {len(result.rounds)} rounds, {ENDINGS[result.stopped]}: {args.out}"
@@ -114,31 +113,6 @@ def run(args: argparse.Namespace) -> Done:
         say_costs(result.judge)
     report = {key: getattr(result, key) for key in ("mu", "sigma", "score", "stopped")}
     return report | {"rounds": len(result.rounds), "skipped": len(result.skipped)}, [args.out]
-
-
-def artist(args: argparse.Namespace) -> Callable[[Iterator[Any]], None] | None:
-    """A function that draws an instance's image where it is not there yet; None: it has to be.
-
-    The images of the instances that are expected next fill its batch.
-    """
-    if args.base is None and args.policy is None:
-        return None
-    from evaluation.generate import Artist, Settings, ksort_target
-    from evaluation.policies import find_policy
-
-    settings = Settings(args.steps, args.guidance, args.seed, args.resolution)
-    drawing = Artist(find_policy(args.base, args.policy), settings, args.batch_size)
-
-    def draw(instances: Iterator[Any]) -> None:
-        targets = (
-            ksort_target(each.name, each.prompt, args.seed, args.images) for each in instances
-        )
-        first = next(targets)
-        if drawing.wants(first):
-            ahead = filter(drawing.wants, targets)
-            drawing.draw([first, *islice(ahead, drawing.at_once() - 1)], lambda made: None)
-
-    return draw
 
 
 def say_costs(asked: dict[str, Any]) -> None:

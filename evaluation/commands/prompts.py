@@ -14,25 +14,24 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done
+from evaluation.commands import TRAINING, Done
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE")
-    parser.add_argument("--training", type=Path, help="training set or votes, to find overlap")
-    parser.add_argument("--out", type=Path, required=True, help="prompts.parquet")
+ARGUMENTS = {
+    "sources": {"type": Path, "nargs": "+", "metavar": "SOURCE"},
+    "--training": TRAINING,
+    "--out": {"type": Path, "required": True, "help": "prompts.parquet"},
+}
 
 
 def run(args: argparse.Namespace) -> Done:
     """Write a table of prompts, and say which of them a policy has been trained on."""
     import pyarrow as pa
 
-    from evaluation import prompts as room
-    from evaluation.intervals import detectable_rate
-    from evaluation.tables import write_parquet
+    from evaluation.comparison.intervals import detectable_rate
+    from evaluation.prompts import overlap, read_prompts, training_prompts
+    from evaluation.tables import write
 
-    found = room.read_prompt_sets(args.sources)
+    found = read_prompts(*args.sources)
     columns = {
         "prompt_id": [one.prompt_id for one in found],
         "prompt": [one.prompt for one in found],
@@ -47,12 +46,12 @@ def run(args: argparse.Namespace) -> Done:
     for category, count in counts.most_common():
         print(f"  {count:6,}  {category}")
     if args.training is not None:
-        trained = room.training_prompts(args.training)
-        shared = room.overlap(columns["prompt"], trained)
+        trained = training_prompts(args.training)
+        shared = overlap(columns["prompt"], trained)
         columns["in_training"] = [text in set(shared) for text in columns["prompt"]]
         print(f"{len(shared):,} of them are among the {len(trained):,} prompts of {args.training}")
         for text in shared[:5]:
             print(f"  {text[:100]}")
         report["in_training"] = len(shared)
-    write_parquet(args.out, pa.table(columns))
+    write(args.out, pa.table(columns))
     return report, [args.out]

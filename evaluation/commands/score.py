@@ -21,20 +21,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from evaluation.commands import Done, say_problems
+from evaluation.commands import DEVICE, LIMIT, SCORER, Done, say_problems
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """What the command takes."""
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGES", help=".csv or .parquet")
-    parser.add_argument("--scorer", action="append", required=True, metavar="NAME[=SOURCE]")
-    parser.add_argument("--out", type=Path, required=True, help="scores.parquet")
-    parser.add_argument("--kept", type=Path, help="file of scores kept from before (beside --out)")
-    parser.add_argument("--questions", type=Path, help="for vqa: GenEval 2's or DPG-Bench's file")
-    parser.add_argument("--limit", type=int, help="only the first so many prompts")
-    parser.add_argument("--batch-size", type=int, default=64, help="images at once (64)")
-    parser.add_argument("--device", help='"cpu", "cuda:1" (a GPU where there is one)')
-    parser.add_argument("--warn", action="store_true", help="exit 0 where some has no score")
+ARGUMENTS = {
+    "images": {"type": Path, "nargs": "+", "metavar": "IMAGES", "help": ".csv or .parquet"},
+    "--scorer": SCORER,
+    "--out": {"type": Path, "required": True, "help": "scores.parquet"},
+    "--kept": {"type": Path, "help": "file of scores kept from before (beside --out)"},
+    "--questions": {"type": Path, "help": "for vqa: GenEval 2's or DPG-Bench's file"},
+    "--limit": LIMIT,
+    "--batch-size": {"type": int, "default": 64, "help": "images at once (64)"},
+    "--device": DEVICE,
+    "--warn": {"action": "store_true", "help": "exit 0 where some has no score"},
+}
 
 
 def run(args: argparse.Namespace) -> Done:
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> Done:
     from evaluation.kept import Kept
     from evaluation.score import score, tasks_of
     from evaluation.scorers.naming import parse_all
-    from evaluation.tables import write_parquet
+    from evaluation.tables import write
 
     named = parse_all(args.scorer)
     questions = None
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> Done:
     if devices.RANK:
         say_problems(problems, rest, warn=True)
         return {}, []
-    write_parquet(args.out, table)
+    write(args.out, table)
     means = table.group_by("policy", use_threads=False).aggregate([(n, "mean") for n in scorers])
     width = max(len(printable(policy)) for policy in ["policy", *means["policy"].to_pylist()])
     print(f"{'policy':{width}}  " + "  ".join(f"{name:>12}" for name in scorers))

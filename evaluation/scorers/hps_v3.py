@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from evaluation import devices, hub
-from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.errors import EvaluationError, MissingWeights, first_line
 from evaluation.hub import find_file, read_state
 from evaluation.scorers.aesthetic import apply_head
 
@@ -190,7 +190,7 @@ def hps_v3(source: str, backbone: str) -> HpsV3:
         )
         apply_head(head, torch.zeros(1, config.text_config.hidden_size))
     except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise EvaluationError(f"{path}: not HPS v3's checkpoint: {reason}") from error
     wrong = [*loading["missing_keys"], *loading["unexpected_keys"]]
     if wrong:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from evaluation import devices, hub
-from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.errors import EvaluationError, MissingWeights, first_line
 from evaluation.hub import find_file, read_state
 from evaluation.scorers.aesthetic import apply_head
 from evaluation.scorers.clip_towers import Preparation
@@ -144,5 +144,5 @@ def imagereward(source: str, bert: str) -> ImageReward:
     try:
         return ImageReward(state, tokenizer)
     except (KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise EvaluationError(f"{path}: not ImageReward's checkpoint: {reason}") from error

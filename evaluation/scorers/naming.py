@@ -23,9 +23,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from evaluation import hub
-from evaluation.errors import EvaluationError
+from evaluation.errors import EvaluationError, first_line
 from evaluation.scorers import Scorer
-from evaluation.tables import digest
 
 # Columns of a table of scores that describe the image.
 DESCRIPTIVE = (
@@ -77,44 +76,43 @@ BUILT_IN: dict[str, Declaration] = {
 
 @dataclass(frozen=True)
 class Named:
-    """A scorer by name. label : of its column. kind : built in, an entry point, or
-    module:function. source : of its weights, None for the usual ones."""
+    """A scorer by name.
+
+    label : of its column. kind : built in, an entry point, or module:function. source : of its
+    weights, None for the usual ones. sources : every folder, file and hub name that holds weights.
+    """
 
     label: str
     kind: str
     source: str | None
-
-    @property
-    def sources(self) -> list[str]:
-        """Folders, files and hub names that hold the weights."""
-        usual = BUILT_IN[self.kind].hub if self.kind in BUILT_IN else ()
-        return [*([self.source] if self.source else usual[:1]), *usual[1:]]
+    sources: tuple[str, ...]
 
 
-def offered() -> dict[str, EntryPoint]:
-    """Scorers that installed packages offer, by name."""
-    return {one.name: one for one in entry_points(group="arenapo.scorers")}
+def known_names() -> dict[str, EntryPoint | None]:
+    """Scorers by name: built in (None), and those that installed packages offer."""
+    offered = {one.name: one for one in entry_points(group="arenapo.scorers")}
+    return dict.fromkeys(BUILT_IN) | offered
 
 
 def parse(scorer: str) -> Named:
     """Read a scorer's name; raises EvaluationError where it means none."""
-    known = {*BUILT_IN, *offered()}
+    known = known_names()
     label, equals, right = scorer.partition("=")
     kind, _, source = right.partition(":")
-    if kind in known:  # old=pickscore:FOLDER, old=pickscore
-        named = Named(label, kind, source or None)
-    elif label in known:
-        named = Named(label, label, right or None)
-    elif equals and OWN.fullmatch(right):
-        named = Named(label, right, None)
-    else:
+    if kind not in known:  # else old=pickscore:FOLDER, old=pickscore
+        kind, source = label, right
+    if kind not in known and equals and OWN.fullmatch(right):
+        kind, source = right, ""
+    elif kind not in known:
         raise EvaluationError(
             f"unknown scorer {scorer!r}; known scorers: {', '.join(sorted(known))}; your own is "
             "LABEL=module:function, other weights of one are LABEL=NAME:FOLDER"
         )
-    if not LABEL.fullmatch(named.label) or named.label in DESCRIPTIVE:
-        raise EvaluationError(f"{scorer}: {named.label!r} cannot be the name of a column of scores")
-    return named
+    if not LABEL.fullmatch(label) or label in DESCRIPTIVE:
+        raise EvaluationError(f"{scorer}: {label!r} cannot be the name of a column of scores")
+    usual = BUILT_IN[kind].hub if kind in BUILT_IN else ()
+    sources = (source, *usual[1:]) if source else usual
+    return Named(label, kind, source or None, sources)
 
 
 def parse_all(scorers: Sequence[str]) -> list[Named]:
@@ -147,7 +145,7 @@ def load(named: Named, **more: Any) -> Scorer:
         if named.kind in BUILT_IN:
             loader, fixed, _ = BUILT_IN[named.kind]
             return own_object(loader)(*named.sources, **fixed, **more)
-        entry = offered().get(named.kind)
+        entry = known_names().get(named.kind)
         found: Any = entry.load() if entry is not None else own_object(named.kind)
         scorer: Any = (
             found(*named.sources) if inspect.isclass(found) else SimpleNamespace(score=found)
@@ -160,7 +158,7 @@ def load(named: Named, **more: Any) -> Scorer:
     except EvaluationError:
         raise
     except Exception as error:  # the libraries raise whatever a strange file makes of them
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first_line(error)
         raise EvaluationError(f"{named.label}: cannot be loaded: {said}") from error
 
 
@@ -175,15 +173,15 @@ def content(named: Named, *, ask_hub: bool = True) -> str:
         known = hub.identity(source) if ask_hub or Path(source).exists() else None
         parts.append(known or source)
     if named.kind not in BUILT_IN:
-        if (entry := offered().get(named.kind)) is not None:
+        if (entry := known_names().get(named.kind)) is not None:
             parts += [entry.value, entry.dist.version if entry.dist else ""]
         else:
             try:
                 found = importlib.util.find_spec(named.kind.partition(":")[0])
             except ImportError:
                 found = None
-            origin = Path(found.origin) if found is not None and found.origin else None
-            parts.append(digest([origin], origin.parent) if origin and origin.is_file() else "")
+            origin = (found and found.origin) or ""
+            parts.append((Path(origin).is_file() and hub.identity(origin)) or "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from evaluation import devices, hub
-from evaluation.errors import EvaluationError, MissingWeights
+from evaluation.errors import EvaluationError, MissingWeights, first_line
 from evaluation.tables import read_jsonl, read_table
 
 Turn = tuple[str, Sequence[str | Image.Image]]  # role, parts
@@ -136,10 +136,10 @@ class VisionLanguageModel:
                 f"{user}: {source}: its processor cannot run here: {reason}"
             ) from error
         except Exception as error:  # whatever a strange file makes the library raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise MissingWeights(
                 f"{user}: {source} is not a vision-language model that can be loaded here: "
-                f"{reason}; put one in transformers' layout into a folder and give its path"
+                f"{first_line(error)}; put one in transformers' layout into a folder and give its "
+                "path"
             ) from error
         if getattr(self.processor, "chat_template", None) is None:
             raise EvaluationError(

@@ -214,7 +214,7 @@ def make_ksort(folder: Path, seed: int, instances: int = 24) -> None:
     """Make K-Sort Eval's data set (arXiv 2602.09411, ksort-eval's code): Image/ and Image_meta/."""
     import numpy as np
 
-    from evaluation.ksort_dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY
+    from evaluation.ksort.dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY
 
     random = np.random.default_rng(seed)
     names = [f"Model-{i}" for i in range(8)]

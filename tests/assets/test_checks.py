@@ -34,9 +34,9 @@ from assets.summary import summary_stage
 from assets.tracking import Tracking
 from assets.training_set import training_set_stage
 from assets.votes import votes_stage
-from evaluation.drift import drifts
-from evaluation.scores import scores_of
-from evaluation.statistics import compare
+from evaluation.comparison.drift import drifts
+from evaluation.comparison.scores import scores_of
+from evaluation.comparison.statistics import compare
 from pipelines.chain import chain_of
 from pipelines.definitions import build_definitions
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from evaluation.judges import Asking
-from evaluation.judges.endpoint import EndpointJudge
+from evaluation.ksort.judges import Asking
+from evaluation.ksort.judges.endpoint import EndpointJudge
 
 KEY = "sk-secret-of-the-test"
 GOOD = "Image 2, Image 1, Image 3, Image 5, Image 4"

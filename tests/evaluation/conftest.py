@@ -7,8 +7,8 @@ import pytest
 from bad_endpoint import KEY, Endpoint, judge_of
 from PIL import Image
 
-from evaluation.judges import Question
-from evaluation.judges.endpoint import EndpointJudge
+from evaluation.ksort.judges import Question
+from evaluation.ksort.judges.endpoint import EndpointJudge
 
 
 @pytest.fixture

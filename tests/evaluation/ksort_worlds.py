@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from evaluation.judges import Question
-from evaluation.ksort_dataset import Dataset, Instance
+from evaluation.ksort.dataset import Dataset, Instance
+from evaluation.ksort.judges import Question
 
 BETA = 25 / 6  # spread of one image about its model's ability, TrueSkill's default
 MARGIN = 0.7404  # differences below this are ties: TrueSkill's default for 10% draws

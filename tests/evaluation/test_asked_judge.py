@@ -16,10 +16,10 @@ from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
-from evaluation.judges import BudgetSpent, Question, Refused
-from evaluation.judges.asked import parse_ranking, shown_image
-from evaluation.ksort import evaluate
-from evaluation.ksort_dataset import read_dataset
+from evaluation.ksort.dataset import read_dataset
+from evaluation.ksort.judges import BudgetSpent, Question, Refused
+from evaluation.ksort.judges.asked import parse_ranking, shown_image
+from evaluation.ksort.rating import evaluate
 
 
 def test_no_judgment_is_paid_for_twice(serve, question, tmp_path):

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from evaluation.__main__ import main
-from evaluation.drift import drifts, frechet_distance
-from evaluation.figures import image_grid, ksort_chart, win_rate_chart
-from evaluation.page import SHOWN, pairs_of, write_comparison
-from evaluation.scores import scores_of
+from evaluation.comparison.drift import drifts, frechet_distance
+from evaluation.comparison.figures import image_grid, ksort_chart, win_rate_chart
+from evaluation.comparison.page import SHOWN, pairs_of, write_comparison
+from evaluation.comparison.scores import scores_of
 
 PROMPTS = 12
 NASTY = "<script>alert('prompt')</script> & co"
@@ -133,8 +133,8 @@ def test_what_failed_is_named_with_its_reason(scores, tmp_path):
             for c, rows in (("clip", [3]), ("hps_v2.1", [3, 7]))
         ),
     )
-    (_, _, first), (_, _, second) = scores_of(lost).failures()
-    assert (first, second) == (("clip", "hps_v2.1"), ("hps_v2.1",))
+    (*_, first), (*_, second) = scores_of(lost).failures()
+    assert (first, second) == (["clip", "hps_v2.1"], ["hps_v2.1"])
     write_comparison(lost, "base", tmp_path / "out")
     page = (tmp_path / "out" / "comparison.html").read_text()
     assert "2 images without a score" in page
@@ -198,6 +198,17 @@ def test_a_policy_that_darkens_or_collapses_is_found_out(tmp_path):
     assert re.search(r"diversity fell from [\d.]+\s+by \d\d% in <b>same</b>\.", page)
     numbers = json.loads((tmp_path / "comparison.json").read_text())
     assert {*numbers["frechet_distance"]} == {"dark", "same"}
+
+
+def test_diversity_is_paired_as_scores_are():
+    """New's images lie at 0, 3 and 6, the base has none to compare with the last: (4.5 + 3) / 2."""
+    rows = [("base", i, 0) for i in (0, 1)] + [("base", i, 1) for i in (0, 1)]
+    rows += [("new", 3 * i, k) for i in (0, 1, 2) for k in (0, 1)]
+    rows = [(p, f"prompt {k}", np.array([x, 0], np.float16).tobytes(), 1.0) for p, x, k in rows]
+    frame = pl.DataFrame(rows, schema=("policy", "prompt", "embedding", "clip"), orient="row")
+    (found,) = drifts(scores_of(frame), "base")
+    assert (found.measure, found.prompts, found.baseline) == ("diversity", 2, 1)
+    assert found.difference == 3.75 - 1
 
 
 def test_the_frechet_distance_of_gaussians_is_its_closed_form():

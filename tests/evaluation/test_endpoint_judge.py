@@ -57,7 +57,7 @@ def test_the_deadline_is_for_the_whole_answer(serve, question, monkeypatch, stal
         pauses.append(seconds)
         judge.deadline = 60.0
 
-    monkeypatch.setattr("evaluation.judges.endpoint.pause_for", sleep)
+    monkeypatch.setattr("evaluation.ksort.judges.endpoint.pause_for", sleep)
     assert judge.rank(question) == [0, 2, 4, 3, 1]
     assert len(pauses) == 1
 

@@ -12,12 +12,12 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 from arena.votes.formats import kwise
-from evaluation import ksort_dataset
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
-from evaluation.judges import Question, RecordedJudge, load_judge
-from evaluation.ksort import Environment, correct, evaluate, next_instance, spearman
-from evaluation.ksort_dataset import Dataset, read_dataset
+from evaluation.ksort import dataset as ksort_dataset
+from evaluation.ksort.dataset import Dataset, read_dataset
+from evaluation.ksort.judges import Question, RecordedJudge, load_judge
+from evaluation.ksort.rating import Environment, correct, evaluate, next_instance, spearman
 
 
 def published_algorithm(dataset: Path, judgments: dict, variance: str, score: str):

@@ -13,8 +13,8 @@ from PIL import Image
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking, read_rankings
-from evaluation.ksort_build import fours_of, names_on_disk, rate_models, read_ratings
-from evaluation.ksort_dataset import read_dataset
+from evaluation.ksort.build import fours_of, names_on_disk, rate_models, read_ratings
+from evaluation.ksort.dataset import read_dataset
 
 MODELS = [f"model_{i}" for i in range(6)]  # the layout cuts names at "_"
 

@@ -11,9 +11,9 @@ from tiny_vlm import save_tiny_vlm
 
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError, MissingWeights
-from evaluation.judges import Asking, Question, Refused, load_judge
-from evaluation.judges.asked import AskedJudge, shown_image
-from evaluation.judges.local import LocalJudge
+from evaluation.ksort.judges import Asking, Question, Refused, load_judge
+from evaluation.ksort.judges.asked import AskedJudge, shown_image
+from evaluation.ksort.judges.local import LocalJudge
 
 ANSWER = "Image 2, Image 1, Image 3, Image 5, Image 4"
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from evaluation.__main__ import main
 from evaluation.errors import EvaluationError
-from evaluation.generate import Settings, generate, prompt_targets
+from evaluation.generate import Artist, Settings, generate, prompt_targets
 from evaluation.hub import explained
 from evaluation.policies import (
     RELEASES,
@@ -36,7 +36,7 @@ PROMPTS = [("p1", "a bold seven"), ("p2", "a thin one")]
 
 def images(policy: Policy, folder: Path, side: int | None = 32, **options) -> np.ndarray:
     settings = Settings(2, 2.0, 0, side)
-    generate(policy, prompt_targets(PROMPTS, 1, 0, folder), settings, **options)
+    generate(Artist(policy, settings, **options), prompt_targets(PROMPTS, 1, 0, folder))
     return np.stack([np.asarray(Image.open(p)).astype(int) for p in sorted(folder.glob("*.png"))])
 
 

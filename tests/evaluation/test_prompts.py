@@ -14,7 +14,6 @@ from evaluation.prompts import (
     identify,
     normalised,
     overlap,
-    read_prompt_sets,
     read_prompts,
     training_prompts,
 )
@@ -94,7 +93,7 @@ def test_an_id_of_two_sets_that_means_two_prompts_is_refused(tmp_path):
     for name, text in (("x.csv", "a"), ("y.csv", "b")):
         (tmp_path / name).write_text(f"prompt_id,prompt\n1,{text}\n")
     with pytest.raises(EvaluationError, match=r"y\.csv: prompt_id '1' is another prompt"):
-        read_prompt_sets([tmp_path / "x.csv", tmp_path / "y.csv"])
+        read_prompts(tmp_path / "x.csv", tmp_path / "y.csv")
 
 
 def test_of_a_training_set_the_held_out_prompts_are_drawn(tmp_path):

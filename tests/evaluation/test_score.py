@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from evaluation.__main__ import main
+from evaluation.comparison.scores import scores_of
 from evaluation.errors import MissingWeights
-from evaluation.scores import scores_of
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / ".." / "shared" / "cases" / "images"

@@ -1,17 +1,16 @@
 """One table of scores: which images are pairs, which columns are scores, what is missing."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
 
+from evaluation.comparison.page import pairs_of, write_comparison
+from evaluation.comparison.scores import scores_of
+from evaluation.comparison.statistics import compare, compare_all, scorer_agreement
 from evaluation.errors import EvaluationError
-from evaluation.page import further_means, pairs_of, ranked, write_comparison
-from evaluation.scores import scores_of
-from evaluation.statistics import compare, compare_all, compare_categories, scorer_agreement
 
 
 def named(table: pa.Table, *scorers: str) -> pa.Table:
@@ -65,7 +64,8 @@ def test_scores_are_what_the_metadata_says_whatever_their_type():
     )  # fmt: skip
     scores = scores_of(named(table, "mark", "hps_v3"))
     assert scores.scorers == ["mark", "hps_v3"]
-    new = {row.scorer: row for row in compare_all(scores, "base") if row.policy == "new"}
+    found = compare_all(scores, "base", scores.scorers)
+    new = {row.scorer: row for row in found if row.policy == "new"}
     assert (new["mark"].win_rate, new["mark"].images) == (0.5, 2)
     assert new["hps_v3"].images == 0
     assert np.isnan(new["hps_v3"].win_rate)
@@ -78,11 +78,12 @@ def test_scores_are_what_the_metadata_says_whatever_their_type():
         scores_of(words, ["mark"])
 
 
-def test_a_scorer_is_no_further_number_of_another():
+def test_a_scorer_is_no_further_number_of_another(tmp_path):
     frame = pl.DataFrame(
         {"policy": ["base"], "prompt": ["a"], "hps_v2": [1.0], "hps_v2.1": [2.0], "vqa.x": [3.0]}
     ).with_columns(vqa=pl.lit(0.5))
-    assert further_means(scores_of(frame)) == {"vqa.x": {"base": 3.0}}
+    numbers, _ = write_comparison(frame, "base", tmp_path)
+    assert numbers["further"] == {"vqa.x": {"base": 3.0}}
 
 
 def test_a_policy_without_one_scorer_costs_no_page(tmp_path):
@@ -108,9 +109,9 @@ def test_whoever_wins_every_pair_ranks_first_also_where_hard_prompts_are_missing
     base = [("base", f"p{i}", 10.0 + i) for i in range(6)]
     new = [("new", f"p{i}", 11.0 + i) for i in range(6)] + [("new", f"hard{i}", 0.0) for i in "ab"]
     frame = pl.DataFrame([*base, *new], schema=("policy", "prompt", "clip"), orient="row")
-    first, second = ranked(map(asdict, compare_all(scores_of(frame), "base")), "clip")
-    assert (first["policy"], second["policy"]) == ("new", "base")
-    assert (first["win_rate"], first["images"], first["missing"]) == (1.0, 6, 2)
+    first, second = compare_all(scores_of(frame), "base", ["clip"])
+    assert (first.policy, second.policy) == ("new", "base")
+    assert (first.win_rate, first.images, first.missing) == (1.0, 6, 2)
 
 
 def test_without_seeds_statistics_and_page_pair_alike():
@@ -119,7 +120,7 @@ def test_without_seeds_statistics_and_page_pair_alike():
     scores = scores_of(pl.DataFrame(rows, schema=("policy", "prompt", "clip"), orient="row"))
     kinds = pairs_of(scores, "base", "new", "clip")
     pairs = [pair for kind in kinds.values() for pair in kind]
-    new = next(row for row in compare_all(scores, "base") if row.policy == "new")
+    new = compare(scores, "base", "clip")["new"]
     assert len(pairs) == new.images == 5
     by_prompt: dict[str, list[float]] = {}
     for pair in pairs:
@@ -138,7 +139,8 @@ def test_categories_are_compared_by_themselves():
         rows.append(("new", f"p{i}", category, gain + rng.normal()))
     names = ("policy", "prompt", "category", "clip")
     scores = scores_of(pl.DataFrame(rows, schema=names, orient="row"))
-    found = {row.category: row for row in compare_categories(scores, "base", "clip")}
+    rows = compare_all(scores, "base", ["clip"], by_category=True)
+    found = {row.category: row for row in rows}
     assert found["animals"].verdict == "better"
     assert found["texts"].verdict == "worse"
     assert [row.prompts for row in found.values()] == [30, 30]

@@ -11,16 +11,16 @@ import pytest
 from scipy.stats import binomtest, permutation_test
 from scipy.stats import t as student
 
-from evaluation.errors import EvaluationError
-from evaluation.intervals import (
+from evaluation.comparison.intervals import (
     bootstrap_interval,
     detectable_rate,
     holm,
     rate_interval,
     sign_flip_p,
 )
-from evaluation.scores import scores_of
-from evaluation.statistics import compare, compare_all, win_matrix
+from evaluation.comparison.scores import scores_of
+from evaluation.comparison.statistics import compare, compare_all, win_matrix
+from evaluation.errors import EvaluationError
 
 
 def table(base, new, seeds=1, **more) -> pa.Table:
@@ -227,7 +227,7 @@ def test_holm_runs_over_every_scorer_and_policy():
     new = base + rng.normal(0.3, 1, 50)
     scores = table(base, new, other=[*base, *(base + rng.normal(0.3, 1, 50))])
     alone = compare(scores, "base", "score")["new"]
-    found = compare_all(scores_of(scores, ["score", "other"]), "base")
+    found = compare_all(scores_of(scores, ["score", "other"]), "base", ["score", "other"])
     together = [one for one in found if one.policy == "new"]
     assert [one.scorer for one in together] == ["score", "other"]
     assert alone.p_holm == alone.p_value
@@ -247,11 +247,11 @@ def test_the_matrix_of_win_rates_is_its_own_mirror():
     rng = np.random.default_rng(3)
     scores = scores_of(table(rng.normal(size=30), rng.normal(size=30)), ["score"])
     matrix = win_matrix(scores, "score")
-    assert scores.policies == ["base", "new"]
+    assert list(scores.policies) == ["base", "new"]
     assert matrix[0, 1] + matrix[1, 0] == pytest.approx(1)
     assert np.isnan(np.diag(matrix)).all()
 
 
 def test_the_statistics_load_without_torch():
-    code = "import sys, evaluation.statistics; sys.exit('torch' in sys.modules)"
+    code = "import sys, evaluation.comparison.statistics; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,11 +15,11 @@ from PIL import Image
 from tiny_vlm import save_tiny_vlm
 
 from evaluation.__main__ import main
+from evaluation.comparison.figures import image_grid, ksort_chart, win_rate_chart
 from evaluation.errors import EvaluationError
-from evaluation.figures import image_grid, ksort_chart, win_rate_chart
-from evaluation.judges import RecordedJudge
-from evaluation.ksort import evaluate
-from evaluation.ksort_dataset import read_dataset
+from evaluation.ksort.dataset import read_dataset
+from evaluation.ksort.judges import RecordedJudge
+from evaluation.ksort.rating import evaluate
 from evaluation.policies import find_policy, load_pipeline
 
 

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from evaluation.judges.asked import AGAIN, QUESTIONS
+from evaluation.ksort.judges.asked import AGAIN, QUESTIONS
 
 INSTRUCTION = QUESTIONS["house"]
 

@@ -148,7 +148,8 @@ def test_the_caches_lose_what_belongs_to_no_picture_any_more(write_study, instan
         ["scores", "of"],
     ]
     left = Kept(lake.root / "cache" / "scores.sqlite")
-    assert list(left.get("scorer", [(digest, "p"), ("0" * 64, "p")])) == [(digest, "p")]
+    found, _ = left.get("scorer", [(digest, "p"), ("0" * 64, "p")])
+    assert list(found) == [(digest, "p")]
     assert [path.name for path in (lake.root / "cache" / "ksort").iterdir()] == ["now"]
     assert "would free 0 B" in clean(study, chain_of(study), instance, print, dry_run=True)
 

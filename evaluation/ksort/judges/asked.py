@@ -28,8 +28,8 @@ from typing import Any
 from PIL import Image
 
 from evaluation.errors import EvaluationError
-from evaluation.judges import Asking, BudgetSpent, Question, Refused, seen
-from evaluation.tables import write_bytes
+from evaluation.ksort.judges import Asking, BudgetSpent, Question, Refused, seen
+from evaluation.tables import write
 
 FORM = """Answer with the five names only, best first, on one line, in exactly this form:
 Image 3, Image 1, Image 5, Image 2, Image 4"""
@@ -195,7 +195,7 @@ class AskedJudge(ABC):
                 "shown": shown,
                 "usage": usage,
             }
-            write_bytes(path, json.dumps(record).encode())
+            write(path, json.dumps(record).encode())
         return order
 
     def conversation(self, question: Question, jpegs: Sequence[bytes]) -> list[Message]:

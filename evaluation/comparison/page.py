@@ -8,7 +8,7 @@ page.html.jinja) and charts. How the numbers come about is in `statistics` and `
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,15 @@ import numpy as np
 import pyarrow as pa
 
 from arena.escape import printable
-from evaluation import figures, pictures
-from evaluation.drift import distances, drifts
-from evaluation.errors import EvaluationError
-from evaluation.intervals import detectable_rate
+from arena.votes.images import ImageFault
+from evaluation.comparison import figures
+from evaluation.comparison.drift import distances, drifts
+from evaluation.comparison.intervals import detectable_rate
+from evaluation.comparison.scores import Scores, scores_of
+from evaluation.comparison.statistics import compare_all, scorer_agreement, win_matrix
+from evaluation.pictures import FILES
 from evaluation.prompts import overlap
-from evaluation.scores import Scores, scores_of
-from evaluation.statistics import (
-    compare_all,
-    compare_categories,
-    scorer_agreement,
-    win_matrix,
-)
-from evaluation.tables import as_json, provenance, write_bytes
+from evaluation.tables import as_json, provenance, write
 
 SHOWN = 8  # pairs of images of each kind on the page; half as many where policies are many
 MANY = 6  # policies
@@ -43,25 +39,18 @@ MOST_FAILURES = 20  # that are named on the page; all of them are counted
 Row = Mapping[str, Any]  # a Comparison, as comparison.json has it
 
 
-def ranked(rows: Iterable[Row], scorer: str) -> list[Row]:
-    """The rows of one scorer, best win rate first; what nothing is known of comes last."""
-    mine = [row for row in rows if row["scorer"] == scorer]
-    known = [row for row in mine if row["images"]]
-    known.sort(key=lambda row: (-row["win_rate"], -row["mean_difference"]))
-    return known + [row for row in mine if not row["images"]]
-
-
 def pairs_of(scores: Scores, baseline: str, policy: str, scorer: str) -> dict[str, list[Row]]:
     """Where a policy's images gain most, lose most and change least; no pair in two of them."""
-    columns = [scores.column(baseline), scores.column(policy)]
-    rows, values = scores.paired(scorer, baseline, policy)
+    columns = [scores.policies[baseline], scores.policies[policy]]
+    values = scores.values[scorer][:, columns]
+    rows = np.flatnonzero(np.isfinite(values).all(axis=1))
+    values = values[rows]
     gain = values[:, 1] - values[:, 0]
     count = SHOWN if len(scores.policies) <= MANY + 1 else SHOWN // 2
     order = np.argsort(-gain, kind="stable").tolist()
     gains = [i for i in order if gain[i] > 0][:count]
     losses = [i for i in reversed(order) if gain[i] < 0][:count]
     rest = sorted({*order} - {*gains, *losses}, key=lambda i: (abs(gain[i]), i))[:count]
-
     return {
         kind: [
             {
@@ -87,8 +76,8 @@ def abreast(scores: Scores, scorer: str) -> dict[str, list[int]]:
 def thumbnail(path: Path) -> str:
     """Data URL of an image, reduced where it is large; empty when it cannot be read."""
     try:
-        picture = pictures.read(path)
-    except EvaluationError:
+        picture = FILES.read(str(path))
+    except ImageFault:
         return ""
     sink, kind = io.BytesIO(), "png"
     if max(picture.size) <= PIXELATED:
@@ -107,7 +96,7 @@ def write_comparison(
     ksort: Mapping[str, Mapping[str, Any]] | None = None,
     training: Sequence[str] | None = None,
     scorers: Sequence[str] | None = None,
-) -> list[Path]:
+) -> tuple[dict[str, Any], list[Path]]:
     """Compare every policy with the baseline and write the page, the numbers and the figures.
 
     Parameters
@@ -117,39 +106,46 @@ def write_comparison(
     training : the policies' training prompts; those among the compared ones are reported.
     scorers : columns of scores, where the table does not say; the first leads the page.
 
-    Returns the paths written, the numbers first. Raises EvaluationError when a column or the
-    baseline is missing.
+    Returns what comparison.json holds, and the paths written, that one first. Raises
+    EvaluationError when a column or the baseline is missing.
     """
     scores = scores_of(table, scorers)
-    headline = scores.scorers[0]
-    rows: list[Row] = [asdict(one) for one in compare_all(scores, baseline)]
+    policies, headline = list(scores.policies), scores.scorers[0]
+    rows: list[Row] = [asdict(one) for one in compare_all(scores, baseline, scores.scorers)]
+    within = compare_all(scores, baseline, [headline], by_category=True)
     numbers: dict[str, Any] = {
         "baseline": baseline,
         "scorers": scores.scorers,
-        "policies": scores.policies,
+        "policies": policies,
         "comparisons": rows,
         "win_rate_of_row_over_column": {
-            scorer: {"policies": scores.policies, "matrix": win_matrix(scores, scorer)}
+            scorer: {"policies": policies, "matrix": win_matrix(scores, scorer)}
             for scorer in scores.scorers
         },
         "scorers_name_the_same_winner": {
             "scorers": scores.scorers,
             "matrix": scorer_agreement(scores, baseline),
         },
-        "categories": [asdict(one) for one in compare_categories(scores, baseline, headline)],
+        "categories": [asdict(one) for one in within],
         "drift": drifts(scores, baseline),
         "frechet_distance": distances(scores, baseline),
-        "further": further_means(scores),
+        "further": {
+            name: {
+                policy: float(known.mean())
+                for policy, column in zip(policies, scores.values[name].T, strict=True)
+                if len(known := column[np.isfinite(column)])
+            }
+            for name in scores.further
+        },
         "detectable_win_rate": detectable_rate(len({*scores.prompt_of.tolist()})),
         "prompts_in_training": None if training is None else overlap(scores.prompts, training),
         "ksort": dict(ksort or {}),
     }
-    charts = {
-        f"win_rates_{quote(scorer, safe='')}.png": figures.win_rate_chart(
-            pa.Table.from_pylist(ranked(rows, scorer)), baseline, limit=None
-        )
-        for scorer in scores.scorers
-    }
+    charts = {}
+    for scorer in scores.scorers:
+        mine = pa.Table.from_pylist([row for row in rows if row["scorer"] == scorer])
+        chart = figures.win_rate_chart(mine, baseline, limit=None)
+        charts[f"win_rates_{quote(scorer, safe='')}.png"] = chart
     if ksort:
         charts["ksort.png"] = figures.ksort_chart(ksort, limit=None)
     content = {**as_json(numbers), "made_by": provenance(scores.weights)}
@@ -159,31 +155,15 @@ def write_comparison(
         **charts,
     }
     for name, data in files.items():
-        write_bytes(folder / name, data)
-    return [folder / name for name in files]
-
-
-def further_means(scores: Scores) -> dict[str, dict[str, float]]:
-    """A scorer's further number ("vqa.count") -> policy -> its mean over the policy's images."""
-    means = {}
-    own = tuple(f"{scorer}." for scorer in scores.scorers)
-    for name in scores.values:
-        if name.startswith(own) and name not in scores.scorers:  # hps_v2.1 is no number of hps_v2
-            columns = zip(scores.policies, scores.values[name].T, strict=True)
-            known = {policy: one[np.isfinite(one)] for policy, one in columns}
-            means[name] = {policy: float(one.mean()) for policy, one in known.items() if len(one)}
-    return means
+        write(folder / name, data)
+    return content, [folder / name for name in files]
 
 
 def html_page(scores: Scores, numbers: Mapping[str, Any], ksort_chart: bytes | None) -> str:
     """The whole page, from the numbers of `write_comparison`."""
     baseline, headline, rows = numbers["baseline"], scores.scorers[0], numbers["comparisons"]
-    tables = {scorer: ranked(rows, scorer) for scorer in scores.scorers}
+    tables = {name: [row for row in rows if row["scorer"] == name] for name in scores.scorers}
     others = [row["policy"] for row in tables[headline] if row["policy"] != baseline]
-    failed = [
-        (policy, scores.prompts[row], scores.paths[row, scores.column(policy)], names)
-        for row, policy, names in scores.failures()
-    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -203,7 +183,7 @@ def html_page(scores: Scores, numbers: Mapping[str, Any], ksort_chart: bytes | N
         rows_abreast=abreast(scores, headline) if len(others) > 1 else {},
         ksort_ranked=sorted(numbers["ksort"].items(), key=lambda item: -item[1]["score"]),
         ksort_chart=base64.b64encode(ksort_chart).decode() if ksort_chart else None,
-        failed=failed,
+        failed=scores.failures(),
         most_failures=MOST_FAILURES,
         silent=[name for name in scores.scorers if not np.isfinite(scores.values[name]).any()],
         missing=max(row["missing"] for row in rows),
@@ -215,7 +195,7 @@ def as_text(rows: Sequence[Row]) -> str:
     lines = []
     width = max([len("policy"), *(len(printable(row["policy"])) for row in rows)])
     for scorer in dict.fromkeys(row["scorer"] for row in rows):
-        mine = ranked(rows, scorer)
+        mine = [row for row in rows if row["scorer"] == scorer]
         baseline = printable(mine[0]["baseline"])
         lines.append(f"{printable(scorer)}, {max(row['prompts'] for row in mine)} prompts")
         lines.append(f"{'policy':{width}}  {'mean':>9}  {f'wins over {baseline}':>22}  p (Holm)")

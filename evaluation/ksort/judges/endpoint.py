@@ -29,8 +29,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from evaluation.errors import EvaluationError
-from evaluation.judges import Asking, Refused
-from evaluation.judges.asked import SCHEMA, AskedJudge, Message
+from evaluation.ksort.judges import Asking, Refused
+from evaluation.ksort.judges.asked import SCHEMA, AskedJudge, Message
 
 TRIES = 6  # how often a request is sent before the endpoint counts as down
 LONGEST_PAUSE = 60.0

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from evaluation.errors import EvaluationError
-from evaluation.scorers.naming import BUILT_IN, DESCRIPTIVE, offered
+from evaluation.scorers.naming import DESCRIPTIVE, known_names
 
 MEASURES = ("brightness", "saturation")
 
@@ -33,72 +33,61 @@ MEASURES = ("brightness", "saturation")
 class Scores:
     """n images of P policies.
 
-    policies : P names, as they come. prompts : (n,) texts. prompt_of : (n,) number of the prompt,
-    from 0. categories : (n,) names or None. paths : (n, P), None where a policy has no such image.
+    policies : name -> column, in the table's order. prompts : (n,) texts. prompt_of : (n,) number
+    of the prompt, from 0. categories : (n,) names or None. paths : (n, P), None where a policy has
+    no such image.
     values : scorer, a scorer's further number ("hps_v3.sigma") or measure -> (n, P) float64, NaN
-    where there is none.
+    where there is none. further : names of the further numbers.
     embeddings : (n, P, d) or None. weights : of the scorers, as far as the table says.
     """
 
-    policies: list[str]
+    policies: dict[str, int]
     scorers: list[str]
     prompts: list[str]
     prompt_of: np.ndarray
     categories: list[str | None]
     paths: np.ndarray
     values: dict[str, np.ndarray]
+    further: list[str]
     embeddings: np.ndarray | None
     weights: dict[str, str | None]
 
-    def column(self, policy: str) -> int:
-        """A policy's place; raises EvaluationError where there is none of that name."""
-        if policy not in self.policies:
-            raise EvaluationError(
-                f"no image of the policy {policy!r}; the scores hold {', '.join(self.policies)}"
-            )
-        return self.policies.index(policy)
+    def beside(self, values: np.ndarray, baseline: str) -> tuple[np.ndarray, np.ndarray]:
+        """Every policy beside the baseline, prompt by prompt, by the images that both have.
 
-    def paired(self, scorer: str, *policies: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rows where all of some policies have a score, and these scores (m, len(policies))."""
-        columns = self.values[scorer][:, [self.column(policy) for policy in policies]]
-        rows = np.flatnonzero(np.isfinite(columns).all(axis=1))
-        return rows, columns[rows]
+        values : (n, P), NaN where an image has none.
 
-    def per_prompt(self, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Mean of values (m, ...) at some rows over the images of each prompt: (prompts, ...)."""
-        prompts, index = np.unique(self.prompt_of[rows], return_inverse=True)
-        totals = np.zeros((len(prompts), *values.shape[1:]))
-        np.add.at(totals, index, values)
-        return totals / np.bincount(index).reshape(-1, *[1] * (values.ndim - 1))
+        Returns (prompts, P, 3), means over a prompt's images of the policy's value, of its
+        difference from the baseline's and of its wins (1 above the baseline, 1/2 equal), NaN where
+        no image can be compared; and (prompts, P), how many images can.
+        """
+        old = values[:, [self.policies[baseline]]]
+        both = np.isfinite(values) & np.isfinite(old)
+        with np.errstate(invalid="ignore"):
+            wins = (values > old) + 0.5 * (values == old)
+            each = np.stack([values, values - old, wins], axis=2)
+        prompts = self.prompt_of.max(initial=-1) + 1
+        totals, images = np.zeros((prompts, *each.shape[1:])), np.zeros((prompts, both.shape[1]))
+        np.add.at(totals, self.prompt_of, np.where(both[:, :, None], each, 0))
+        np.add.at(images, self.prompt_of, both)
+        with np.errstate(invalid="ignore"):
+            return totals / images[:, :, None], images
 
-    def within(self, category: str) -> "Scores":
-        """The images of one category's prompts."""
-        rows = [i for i, one in enumerate(self.categories) if one == category]
-        return Scores(
-            self.policies,
-            self.scorers,
-            [self.prompts[i] for i in rows],
-            self.prompt_of[rows],
-            [category] * len(rows),
-            self.paths[rows],
-            {name: values[rows] for name, values in self.values.items()},
-            None if self.embeddings is None else self.embeddings[rows],
-            self.weights,
-        )
+    def failures(self) -> list[tuple[str, str, Path, list[str]]]:
+        """(policy, prompt, image, scorers) where an image lacks a score by scorers that gave some.
 
-    def failures(self) -> list[tuple[int, str, tuple[str, ...]]]:
-        """(row, policy, scorers) of every image that lacks a score by a scorer which gave some."""
-        asked = [name for name in self.scorers if np.isfinite(self.values[name]).any()]
-        lost = np.stack([np.isnan(self.values[name]) for name in asked], axis=2) if asked else None
-        if lost is None:
-            return []
-        there = self.paths != None  # noqa: E711  (elementwise)
-        # A prompt that a scorer gives nobody a number for is none that it was asked.
-        answered = np.stack([np.isfinite(self.values[name]).any(axis=1) for name in asked], axis=1)
-        lost &= there[:, :, None] & answered[:, None, :]
+        A prompt that a scorer gives nobody a number for is none that it was asked.
+        """
+        lost: dict[tuple[int, int], list[str]] = {}
+        for scorer in self.scorers:
+            there = np.isfinite(self.values[scorer])
+            gaps = (self.paths != None) & ~there & there.any(axis=1)[:, None]  # noqa: E711
+            for row, column in np.argwhere(gaps).tolist():
+                lost.setdefault((row, column), []).append(scorer)
+        names = list(self.policies)
         return [
-            (int(row), self.policies[column], tuple(np.array(asked)[lost[row, column]]))
-            for row, column in np.argwhere(lost.any(axis=2))
+            (names[column], self.prompts[row], self.paths[row, column], by)
+            for (row, column), by in sorted(lost.items())
         ]
 
 
@@ -117,7 +106,7 @@ def scorers_of(
     named: Any = list(wanted) if wanted else said["scorers"]
     weights: Any = said["weights"]
     if not isinstance(named, list):
-        named = [name for name in columns if name in {*BUILT_IN, *offered()}]
+        named = [name for name in columns if name in known_names()]
     for name in named:
         if name not in columns:
             raise EvaluationError(f"the scores have no column {name!r} (only {', '.join(columns)})")
@@ -145,22 +134,29 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
     for name in ("policy", "prompt"):
         if name not in columns:
             raise EvaluationError(f"the scores have no column {name!r} (only {', '.join(columns)})")
-    nothing = [None] * len(columns["policy"])
-    policies = list(dict.fromkeys(columns["policy"]))
+    nothing = [None] * table.num_rows
     ids = prompt_ids(columns["prompt"], columns.get("prompt_id", nothing))
     rows, places = slots(columns["policy"], ids, columns.get("seed", nothing))
-    shape = (rows.max(initial=-1) + 1, len(policies))
-    own = tuple(f"{name}." for name in named)  # "hps_v3.sigma", "vqa.count"
-    further = [name for name in columns if name in MEASURES or name.startswith(own)]
-    values = {name: np.full(shape, np.nan) for name in dict.fromkeys([*named, *further])}
-    for name, grid in values.items():
+    shape = (rows.max(initial=-1) + 1, places.max(initial=-1) + 1)
+    own = tuple(f"{name}." for name in named)  # "hps_v3.sigma"; hps_v2.1 is no number of hps_v2
+    further = [name for name in columns if name.startswith(own) and name not in named]
+    values = {}
+    for name in dict.fromkeys([*named, *further, *(one for one in MEASURES if one in columns)]):
+        values[name] = np.full(shape, np.nan)
         try:
-            grid[rows, places] = np.array(columns[name], dtype=float)  # None becomes NaN
+            values[name][rows, places] = np.array(columns[name], dtype=float)  # None becomes NaN
         except (TypeError, ValueError) as error:
             raise EvaluationError(f"the column {name!r} holds no scores: {error}") from error
     paths = np.full(shape, None, dtype=object)
-    for row, place, image in zip(rows, places, columns.get("image", [""] * len(ids)), strict=True):
-        paths[row, place] = None if image is None else Path(image)
+    images = columns.get("image", [""] * len(ids))
+    paths[rows, places] = [None if image is None else Path(image) for image in images]
+    seen, embeddings = columns.get("embedding", nothing), None
+    there = [i for i, one in enumerate(seen) if isinstance(one, bytes)]
+    lengths = {len(seen[i]) for i in there}
+    if len(lengths) == 1:  # all of one model
+        halves = np.frombuffer(b"".join(seen[i] for i in there), np.float16)
+        embeddings = np.full((*shape, lengths.pop() // 2), np.nan, dtype=np.float32)
+        embeddings[rows[there], places[there]] = halves.reshape(len(there), -1)
     # A row's prompt: its number, its text as first given, the first category that is given.
     first = [ids[i] for i in np.unique(rows, return_index=True)[1]]
     numbering = {one: number for number, one in enumerate(dict.fromkeys(first))}
@@ -169,14 +165,15 @@ def scores_of(table: Any, scorers: Sequence[str] | None = None) -> Scores:
     for one, category in zip(ids, columns.get("category", nothing), strict=True):
         categories[one] = categories.get(one) or category
     return Scores(
-        policies=policies,
+        policies={name: i for i, name in enumerate(dict.fromkeys(columns["policy"]))},
         scorers=named,
         prompts=[texts[one] for one in first],
         prompt_of=np.array([numbering[one] for one in first], dtype=int),
         categories=[categories[one] for one in first],
         paths=paths,
         values=values,
-        embeddings=embeddings_of(columns.get("embedding"), rows, places, shape),
+        further=further,
+        embeddings=embeddings,
         weights=weights,
     )
 
@@ -230,17 +227,3 @@ def slots(
         taken[place] = None
     places = np.array([*taken], dtype=int).reshape(-1, 2)
     return places[:, 0], places[:, 1]
-
-
-def embeddings_of(
-    column: Sequence[bytes | None] | None, rows: np.ndarray, places: np.ndarray, shape: Any
-) -> np.ndarray | None:
-    """(n, P, d) float32, NaN where an image has none; None where no two have as many numbers."""
-    lengths = {len(one) for one in column or [] if one is not None}
-    if len(lengths) != 1:
-        return None
-    found = np.full((*shape, lengths.pop() // 2), np.nan, dtype=np.float32)
-    for row, place, one in zip(rows, places, column or [], strict=True):
-        if one is not None:
-            found[row, place] = np.frombuffer(one, np.float16)
-    return found

@@ -12,8 +12,8 @@ import torch
 
 from arena.votes.images import decoded
 from evaluation import hub
-from evaluation.judges import Asking
-from evaluation.judges.asked import AskedJudge, Message
+from evaluation.ksort.judges import Asking
+from evaluation.ksort.judges.asked import AskedJudge, Message
 from evaluation.scorers.vqa import VisionLanguageModel
 
 

@@ -1,8 +1,8 @@
 """What a win rate does not see: does a policy darken, turn garish, or draw the same image again?
 
     brightness, saturation   of each image, from 0 to 1 (`pictures.light`)
-    diversity                mean distance between the embeddings of a prompt's images, which take
-                             at least two images for each prompt
+    diversity                mean distance between the embeddings of a prompt's images, of which
+                             there must be two or more
     FD                       Frechet distance between the embeddings of the policy's images and the
                              baseline's, where there are at least as many images as dimensions
 
@@ -13,9 +13,10 @@ interval; preference tuning is known to darken and to collapse (Clark et al. 202
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
-from evaluation.intervals import bootstrap_interval
-from evaluation.scores import MEASURES, Scores
+from evaluation.comparison.intervals import bootstrap_interval
+from evaluation.comparison.scores import MEASURES, Scores
 
 # Below the baseline's by this share, the interval wholly below zero, a measure has fallen.
 FALLEN = 0.1
@@ -42,39 +43,35 @@ class Drift:
 
 def drifts(scores: Scores, baseline: str) -> list[Drift]:
     """Every measure that the table has, for every policy but the baseline."""
+    measures = {name: scores.values[name] for name in MEASURES if name in scores.values}
+    measures["diversity"] = diversity(scores)
+    beside = {name: scores.beside(values, baseline)[0] for name, values in measures.items()}
     found = []
-    for policy in scores.policies:
-        for measure in (*MEASURES, "diversity") if policy != baseline else ():
-            if measure in scores.values:
-                rows, pair = scores.paired(measure, baseline, policy)
-                values = scores.per_prompt(rows, pair)
-            elif measure == "diversity" and scores.embeddings is not None:
-                values = np.stack([diversity(scores, one) for one in (baseline, policy)], axis=1)
-                values = values[np.isfinite(values).all(axis=1)]
-            else:
-                continue
-            if len(values):
-                change = values[:, 1] - values[:, 0]
-                numbers = values[:, 0].mean(), change.mean(), *bootstrap_interval(change)
+    for policy, column in scores.policies.items():
+        for measure, means in beside.items() if policy != baseline else ():
+            own = means[np.isfinite(means[:, column, 1]), column]
+            if len(own):
+                change = own[:, 1]
+                numbers = (own[:, 0] - change).mean(), change.mean(), *bootstrap_interval(change)
                 old, difference, low, high = map(float, numbers)
                 fallen = high < 0 and difference < -FALLEN * old
-                found.append(
-                    Drift(policy, measure, len(values), old, difference, low, high, fallen)
-                )
+                found.append(Drift(policy, measure, len(own), old, difference, low, high, fallen))
     return found
 
 
-def diversity(scores: Scores, policy: str) -> np.ndarray:
-    """Mean distance between the embeddings of each prompt's images (prompts,), NaN below two."""
-    assert scores.embeddings is not None
-    own = scores.embeddings[:, scores.column(policy)].astype(float)
-    found = np.full(scores.prompt_of.max() + 1, np.nan)
-    for prompt in range(len(found)):
-        some = own[scores.prompt_of == prompt]
-        some = some[np.isfinite(some).all(axis=1)]
-        if len(some) > 1:
-            apart = np.sqrt(((some[:, None] - some) ** 2).sum(axis=2))
-            found[prompt] = apart.sum() / (len(some) * (len(some) - 1))
+def diversity(scores: Scores) -> np.ndarray:
+    """(n, P): mean distance of an image's embedding to those of the policy's other images of its
+    prompt; NaN where there is no other."""
+    found = np.full((len(scores.prompts), len(scores.policies)), np.nan)
+    if scores.embeddings is not None:
+        for prompt in np.flatnonzero(np.bincount(scores.prompt_of) > 1):
+            rows = np.flatnonzero(scores.prompt_of == prompt)
+            for column in scores.policies.values():
+                some = scores.embeddings[rows, column].astype(float)
+                known = np.isfinite(some).all(axis=1)
+                if known.sum() > 1:
+                    apart = cdist(some[known], some[known])
+                    found[rows[known], column] = apart.sum(axis=1) / (known.sum() - 1)
     return found
 
 
@@ -95,8 +92,8 @@ def distances(scores: Scores, baseline: str) -> dict[str, float]:
     if scores.embeddings is None:
         return {}
     sets = {}
-    for policy in scores.policies:
-        own = scores.embeddings[:, scores.column(policy)].astype(float)
+    for policy, column in scores.policies.items():
+        own = scores.embeddings[:, column].astype(float)
         own = own[np.isfinite(own).all(axis=1)]
         if len(own) > own.shape[1]:
             sets[policy] = own

@@ -121,12 +121,10 @@ def sign_flip_p(values: np.ndarray) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: the family-wise error stays below the level."""
-    order = np.argsort(p_values)
-    adjusted = np.empty(len(p_values))
-    highest = 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = highest
+    order, count = np.argsort(p_values), len(p_values)
+    steps = np.fmin(1.0, np.asarray(p_values)[order] * np.arange(count, 0, -1))
+    adjusted = np.empty(count)
+    adjusted[order] = np.maximum.accumulate(steps)
     return adjusted.tolist()
 
 

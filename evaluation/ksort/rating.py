@@ -9,7 +9,7 @@ the paper reads otherwise, that reading is a named option:
     score="code"      mu - 3 x (mean sigma of the leaderboard)
     score="paper"     mu - 3 x (the model's own sigma)
 
-Who ranks the images is a `Judge` (`evaluation.judges`). Nothing here reads an image.
+Who ranks the images is a `Judge` (`evaluation.ksort.judges`). Nothing here reads an image.
 """
 
 import math
@@ -24,8 +24,8 @@ import trueskill
 from scipy.stats import rankdata
 
 from evaluation.errors import EvaluationError
-from evaluation.judges import BudgetSpent, Judge, Question, Refused
-from evaluation.ksort_dataset import Dataset, Instance, find_image
+from evaluation.ksort.dataset import Dataset, Instance, find_image
+from evaluation.ksort.judges import BudgetSpent, Judge, Question, Refused
 from evaluation.tables import provenance
 
 Reading = Literal["code", "paper"]

@@ -2,7 +2,7 @@
 
 The published layout is read as it is (arXiv 2602.09411): Image/<instance>/{0,1,2,3}.jpg with
 result.json, and Image_meta/ with the leaderboard and the three arrays that matching needs. The
-algorithm is in `evaluation.ksort`.
+algorithm is in `evaluation.ksort.rating`.
 """
 
 import math

@@ -3,7 +3,7 @@
 Each set of four images that people ranked becomes an instance; the ranks of several people are
 averaged, and of a ranking of more than four images disjoint fours are taken. The leaderboard is
 TrueSkill's free-for-all over every vote in its order, or the ratings that `arena fit` wrote.
-Reading the layout is `evaluation.ksort_dataset`.
+Reading the layout is `evaluation.ksort.dataset`.
 """
 
 import io
@@ -18,13 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from arena.votes.images import ImageFault
-from arena.votes.images import Images as Source
+from arena.votes.images import ImageFault, Images
 from evaluation.errors import EvaluationError
 from evaluation.human_votes import Ranking
-from evaluation.ksort import Environment
-from evaluation.ksort_dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY, model_name
-from evaluation.tables import read_table, write_bytes
+from evaluation.ksort.dataset import LEADERBOARD, MODEL_KEY, SCORE_KEY, model_name
+from evaluation.ksort.rating import Environment
+from evaluation.tables import read_table, write
 
 MOST_INSTANCES = 500  # as many as the published data set keeps
 Ratings = Mapping[str, tuple[float, float]]
@@ -112,7 +111,7 @@ def write_dataset(
     folder: Path,
     rankings: Sequence[Ranking],
     ratings: Ratings,
-    source: Source,
+    source: Images,
     *,
     seed: int = 0,
     most: int = MOST_INSTANCES,
@@ -146,7 +145,7 @@ def write_dataset(
     return len(chosen)
 
 
-def write_instance(folder: Path, four: Four, names: Mapping[str, str], source: Source) -> None:
+def write_instance(folder: Path, four: Four, names: Mapping[str, str], source: Images) -> None:
     """Write result.json and the four images, as JPEG because the published reader asks for it."""
     for k, image in enumerate(four.images):
         sink = io.BytesIO()
@@ -157,14 +156,14 @@ def write_instance(folder: Path, four: Four, names: Mapping[str, str], source: S
                 f"image {image!r}: {error}; give --images where the votes hold ids"
             ) from error
         picture.save(sink, format="JPEG", quality=95, subsampling=0)
-        write_bytes(folder / f"{k}.jpg", sink.getvalue())
+        write(folder / f"{k}.jpg", sink.getvalue())
     content = {
         "prompt": [four.prompt],
         "img_rank": [int(rank) if rank == int(rank) else rank for rank in four.ranks],
         "models_name": [f"{folder.name}_{names[model]}" for model in four.models],
         "votes": four.votes,
     }
-    write_bytes(folder / "result.json", json.dumps(content, ensure_ascii=False).encode())
+    write(folder / "result.json", json.dumps(content, ensure_ascii=False).encode())
 
 
 def write_meta(
@@ -177,7 +176,7 @@ def write_meta(
         for model, (mu, sigma) in ordered
     ]
     text = json.dumps({"sorted_score_list": board}, ensure_ascii=False, indent=1)
-    write_bytes(folder / LEADERBOARD, text.encode())
+    write(folder / LEADERBOARD, text.encode())
     rated = [[ratings[model] for model in four.models] for four in fours]
     arrays = {
         "avg_capacitys": np.array([[mu for mu, _ in four] for four in rated]),
@@ -189,4 +188,4 @@ def write_meta(
     for name, array in arrays.items():
         sink = io.BytesIO()
         np.save(sink, array)
-        write_bytes(folder / f"{name}.npy", sink.getvalue())
+        write(folder / f"{name}.npy", sink.getvalue())

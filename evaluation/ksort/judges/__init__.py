@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from evaluation import pictures
+from arena.votes.images import ImageFault
 from evaluation.errors import EvaluationError
+from evaluation.pictures import FILES
 from evaluation.score import score_batch
 from evaluation.scorers.naming import content, load, parse
 from evaluation.tables import read_jsonl
@@ -82,9 +83,9 @@ KINDS = "recorded:FILE.jsonl, openai:MODEL, local:FOLDER or scorer:NAME[=SOURCE]
 def seen(path: Path) -> Image.Image:
     """An image of a question; Refused where there is none to be seen, which costs that question."""
     try:
-        return pictures.read(path)
-    except EvaluationError as error:
-        raise Refused(str(error)) from error
+        return FILES.read(str(path))
+    except ImageFault as fault:
+        raise Refused(f"{path}: not a readable image: {fault}") from fault
 
 
 class RecordedJudge:
@@ -149,11 +150,11 @@ def load_judge(name: str, cache: Path, asking: Asking | None = None) -> Judge:
         raise EvaluationError(f"unknown judge {name!r}: expected {KINDS}")
     asking = asking or Asking()
     if kind == "openai":
-        from evaluation.judges.endpoint import EndpointJudge
+        from evaluation.ksort.judges.endpoint import EndpointJudge
 
         return EndpointJudge(argument, cache, asking)
     if kind == "local":
-        from evaluation.judges.local import LocalJudge
+        from evaluation.ksort.judges.local import LocalJudge
 
         return LocalJudge(argument, cache, asking)
     if asking.orders != 1:

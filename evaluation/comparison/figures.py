@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,15 +20,25 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from arena.escape import unformatted
-from evaluation import pictures
+from arena.votes.images import ImageFault
 from evaluation.errors import EvaluationError
-from evaluation.tables import read_images
+from evaluation.pictures import FILES
+from evaluation.tables import IMAGES, read_table
 
 INK, GREY, FAINT, WORSE = "#22303c", "#6c757d", "#d8dee4", "#e07a5f"
 VERDICTS = {"better": "#2a6f97", "worse": WORSE, "open": "#8a939c"}
 COLOURS = ("#2a6f97", "#e07a5f", "#5b8e55", "#8d6a9f", "#c9a227", "#6c757d")
 ENOUGH = 0.75  # sigma at which K-Sort Eval stops
 SMALL = 45_000  # bytes that a page's metadata carries easily
+STYLE = {
+    "axes.titlelocation": "left", "axes.titlesize": 11, "axes.titlecolor": INK,
+    "axes.titleweight": "bold", "axes.titlepad": 10, "axes.edgecolor": FAINT,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
+    "axes.grid": True, "axes.grid.axis": "x", "axes.axisbelow": True,
+    "grid.color": FAINT, "grid.linewidth": 0.6,
+    "xtick.color": INK, "xtick.labelsize": 9, "xtick.major.size": 0,
+    "ytick.color": INK, "ytick.labelsize": 9, "ytick.major.size": 0,
+}  # fmt: skip
 
 
 def to_png(figure: Figure, limit: int | None = None) -> bytes:
@@ -45,16 +56,7 @@ def to_png(figure: Figure, limit: int | None = None) -> bytes:
     return sink.getvalue()
 
 
-def furnish(axes: Axes, title: str) -> None:
-    """Give axes the project's style."""
-    axes.set_title(title, loc="left", fontsize=11, color=INK, fontweight="bold", pad=10)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
-    axes.tick_params(colors=INK, labelsize=9, length=0)
-    axes.grid(axis="x", color=FAINT, lw=0.6)
-    axes.set_axisbelow(True)
-
-
+@rc_context(STYLE)
 def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> bytes:
     """Win rates over the baseline with their intervals, best first.
 
@@ -72,7 +74,7 @@ def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> b
     figure = Figure(figsize=(6.4, 1.5 + 0.45 * max(len(rows), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    furnish(axes, unformatted(f"Win rate over {baseline}"))
+    axes.set_title(unformatted(f"Win rate over {baseline}"))
     axes.axvline(0.5, color=INK, lw=1, ls=(0, (4, 3)))
     for place, (_, rate, low, high, verdict) in enumerate(rows):
         colour = VERDICTS[verdict]
@@ -93,6 +95,7 @@ def win_rate_chart(table: Any, baseline: str, *, limit: int | None = SMALL) -> b
     return to_png(figure, limit=limit)
 
 
+@rc_context({**STYLE, "axes.grid.axis": "both"})
 def ksort_chart(results: Mapping[str, Mapping[str, Any]], *, limit: int | None = SMALL) -> bytes:
     """Rating after each round of K-Sort Eval for every policy: mu ± sigma above, sigma below.
 
@@ -101,8 +104,7 @@ def ksort_chart(results: Mapping[str, Mapping[str, Any]], *, limit: int | None =
     figure = Figure(figsize=(6.4, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    furnish(above, "K-Sort Eval: rating after each round")
-    furnish(below, "")
+    above.set_title("K-Sort Eval: rating after each round")
     for i, (policy, result) in enumerate(results.items()):
         mu = np.array([25.0, *(one["mu"] for one in result["rounds"])])
         sigma = np.array([25 / 3, *(one["sigma"] for one in result["rounds"])])
@@ -119,8 +121,6 @@ def ksort_chart(results: Mapping[str, Mapping[str, Any]], *, limit: int | None =
     below.set_xlabel(f"round; settled when sigma is below {ENOUGH}", fontsize=8.5, color=GREY)
     above.set_ylabel("mu ± sigma", fontsize=8.5, color=GREY)
     below.set_ylabel("sigma", fontsize=8.5, color=GREY)
-    for axes in (above, below):
-        axes.grid(axis="both", color=FAINT, lw=0.6)
     return to_png(figure, limit=limit)
 
 
@@ -132,7 +132,7 @@ def image_grid(images: Mapping[str, Path], prompts: int = 6, *, limit: int | Non
     """
     tables: dict[str, dict[str, tuple[str, str]]] = {}
     for policy, path in images.items():
-        found = read_images(path).to_pydict()
+        found = read_table(path, IMAGES).to_pydict()
         ids = found.get("prompt_id", found["prompt"])
         rows = zip(
             ids, found["prompt"], found["image"], found.get("seed", [0] * len(ids)), strict=True
@@ -167,8 +167,8 @@ def show_image(axes: Axes, path: Path) -> None:
     axes.set_yticks([])
     axes.spines[:].set_color(FAINT)
     try:
-        picture = pictures.read(path)
-    except EvaluationError:
+        picture = FILES.read(str(path))
+    except ImageFault:
         axes.plot([0, 1], [0, 1], [0, 1], [1, 0], color=WORSE)
         axes.spines[:].set_color(WORSE)
         return
