@@ -94,6 +94,8 @@ def open_table(path: Path) -> Table:
             table = Json(path, encoding)
         else:
             table = Csv(io.TextIOWrapper(stream, encoding, newline=""))
+    if not table.columns and not table.broken:
+        raise VotesError("it holds no row with named columns; give a file of votes")
     if len(table.columns) > MOST_COLUMNS:
         raise VotesError(f"{len(table.columns):,} columns, more than {MOST_COLUMNS:,}")
     return table

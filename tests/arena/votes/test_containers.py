@@ -149,6 +149,31 @@ def test_a_zip_of_several_files_is_refused(tmp_path):
         read_votes([path])
 
 
+def test_what_a_mac_adds_to_a_zip_is_no_file_of_it(tmp_path):
+    path = tmp_path / "votes.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("export/votes.csv", "export/.DS_Store", "__MACOSX/export/._votes.csv"):
+            archive.writestr(name, CSV)
+    assert read_votes([path]).accepted
+
+
+def test_lists_and_durations_of_any_arrow_type_cost_no_vote(tmp_path):
+    table = pa.table(
+        {
+            "path1": ["1.png"],
+            "path2": ["2.png"],
+            "model1": ["m"],
+            "model2": ["n"],
+            "choice_dist": pa.array([[12, 7]], pa.list_(pa.int32(), 2)),
+            "lead_time": pa.array([90], pa.duration("s")),
+        }
+    )
+    pq.write_table(table, tmp_path / "votes.parquet")
+    how = {"columns": {"created_at": "lead_time"}}
+    votes = read_votes([tmp_path / "votes.parquet"], **how).votes
+    assert votes.select("votes_a", "votes_b").rows() == [(12, 7)]
+
+
 def test_a_parquet_that_is_packed_besides_is_refused(tmp_path, votes_of):
     votes_of().write_parquet(tmp_path / "votes.parquet")
     path = packed("gz", (tmp_path / "votes.parquet").read_bytes(), tmp_path / "votes.parquet.gz")
