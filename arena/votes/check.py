@@ -149,7 +149,7 @@ def _text(given: pl.Series, lost: Faults | None = None) -> pl.Series:
     if not held.is_float():
         text = given.cast(pl.String).str.strip_chars()
         # The words for nothing are short: most texts are told by their length.
-        short = (text.str.len_bytes() <= 4).fill_null(False)
+        short = (text.str.len_bytes() <= max(map(len, NOTHING))).fill_null(False)
         if short.any():
             nothing = short & text.str.to_lowercase().is_in(NOTHING).fill_null(False)
             text = pl.select(pl.when(~nothing).then(text)).to_series()

@@ -86,7 +86,8 @@ class Reading:
         if self.accepted:
             return self
         names = ", ".join(file.name for file in self.files)
-        why = commonest(self.rejected) or "there is no row"
+        skipped = (f"{n:,} {what}" for file in self.files for what, n in file.skipped.items())
+        why = commonest(self.rejected) or "; ".join(skipped) or "there is no row"
         raise VotesError(f"{names}: no vote can be used: {why}")
 
     @property
