@@ -23,6 +23,7 @@ COUNTS = ("votes_a", "votes_b", "votes_tie")
 NONE = pl.DataFrame(schema=REJECTED)
 
 UNCLEAR = "may be a side, and is the other model's name; say which by --outcomes"
+NO_OUTCOME = "not a, b or tie"
 AGAINST = "the counts say otherwise; they are left out"
 NO_COUNT = f"not a whole number from 0 to {MOST_VOTES:,}; one vote then"
 NO_TIME = f"not a time before {LAST_YEAR}; the vote has none then"
@@ -86,7 +87,7 @@ def check(
     columns["outcome"], unclear = outcome_of(rows.schema["outcome"], columns, outcomes or {})
     if unclear is not None:
         faults.append(("outcome", UNCLEAR, unclear))
-    told = "not a, b or tie" + (f", nor one of {', '.join(outcomes)}" if outcomes else "")
+    told = NO_OUTCOME + (f", nor one of {', '.join(outcomes)}" if outcomes else "")
     faults.append(("outcome", told, columns["outcome"].is_null()))
     if not rows.schema.keys().isdisjoint((*COUNTS, "count")):
         columns |= _counts(rows, columns["outcome"], faults, doubts)
