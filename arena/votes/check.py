@@ -128,8 +128,8 @@ def _flat(rows: pl.DataFrame, names: Mapping[str, str], doubts: Faults) -> pl.Da
         elif held.is_nested():
             texts = [as_text(value) for value in rows[name].to_list()]
             rows = rows.with_columns(pl.Series(name, texts, dtype=pl.String))
-    if "outcome" not in rows.columns:
-        rows = rows.with_columns(outcome=pl.lit(None, pl.String))
+    absent = [pl.lit(None, pl.String).alias(n) for n in REQUIRED if n not in rows.columns]
+    rows = rows.with_columns(absent)  # every row is rejected for it
     for name in REQUIRED:
         held = rows.schema[name]
         if not isinstance(held, pl.Enum):

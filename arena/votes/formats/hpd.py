@@ -74,7 +74,7 @@ def _v2(records: Iterator[Record], found: Found) -> Iterator[Record]:
         else:
             chosen = record.get("human_preference")
             shared |= {"model_a": UNNAMED, "model_b": UNNAMED, "rater": record.get("user_hash")}
-            if isinstance(chosen, int) and 0 <= chosen < len(images):
+            if type(chosen) is int and 0 <= chosen < len(images):
                 for other in images[:chosen] + images[chosen + 1 :]:
                     yield (
                         row,

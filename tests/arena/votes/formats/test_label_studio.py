@@ -52,6 +52,13 @@ def test_a_choice_beside_the_pair_may_be_a_tie(read_records):
     assert read_records(task).votes["outcome"].to_list() == ["tie"]
 
 
+def test_a_project_that_names_no_models_says_so_row_by_row(read_records):
+    reading = read_records(
+        TASK | {"data": {"img1": "1.png"}, "annotations": [annotation(1, "left")]}
+    )
+    assert reading.rejected.select("column", "reason").rows() == [("model_a", "empty")]
+
+
 @pytest.mark.parametrize("mark", [",", "\t"], ids=["CSV", "TSV"])
 def test_flat_rows_have_the_answer_under_the_control_tag_s_name(mark, read_text):
     names = ["annotation_id", "annotator", "created_at", "id", "img1", "img2", "lead_time"]
