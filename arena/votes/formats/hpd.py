@@ -32,9 +32,9 @@ def _v3(rows: pl.DataFrame, _: str | None) -> pl.DataFrame:
     counts = pl.col("choice_dist")
     if rows.schema["choice_dist"] == pl.String:
         # As JSON, Python and numpy show a list.
-        two = r"^[\[(]\s*\d+(\.0*)?[\s,]+\d+(\.0*)?\s*[\])]$"
+        form = r"^[\[(]\s*\d+(\.0*)?[\s,]+\d+(\.0*)?\s*[\])]$"
         numbers = counts.str.extract_all(r"\d+(\.0*)?").cast(pl.List(pl.Float64))
-        counts = pl.when(counts.str.contains(two)).then(numbers)
+        counts = pl.when(counts.str.contains(form)).then(numbers)
     one, two = (counts.list.get(k, null_on_oob=True) for k in (0, 1))
     outcome = decided(one > two, one < two, one == two, pl.lit("a"))
     return rows.with_columns(votes_a=one, votes_b=two, outcome=outcome)
