@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-DOCS = Path("docs/evidence/replication")
+DOCS = Path(__file__).parents[1] / "docs" / "evidence" / "replication"
 
 
 def main() -> None:

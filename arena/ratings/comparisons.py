@@ -179,6 +179,8 @@ def checked(votes: Any) -> pl.DataFrame:
         if table[name].null_count():
             row = int(table[name].is_null().arg_true()[0]) + 1
             raise ValueError(f"vote {row}: {name} is null; leave such votes out")
+    numbers = [name for name in REQUIRED if table.schema[name].is_numeric()]
+    table = table.with_columns(pl.col(numbers).cast(pl.String))
     known = table["outcome"].cast(pl.Enum(OUTCOMES), strict=False)
     if known.null_count():
         row = int(known.is_null().arg_true()[0])

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from arena.escape import printable
 from arena.ratings.comparisons import as_frame
 from arena.schema import RATINGS
+from arena.votes.containers import open_table
+from arena.votes.faults import UNREADABLE
 
 if TYPE_CHECKING:  # which reads leaderboards by this module
     from arena.ratings.table import Ratings
@@ -77,11 +78,12 @@ def read_table(path: Path) -> tuple[pl.DataFrame, dict[str, Any] | None]:
             note = (table.schema.metadata or {}).get(METADATA_KEY)
             plain = pl.DataFrame(table.replace_schema_metadata())
             return plain, json.loads(note) if note else None
-        suffix = path.suffix.lower()
-        if suffix == ".json":
-            return pl.read_json(path), None
-        return (pl.read_ndjson if suffix in (".jsonl", ".ndjson") else pl.read_csv)(path), None
-    except (pl.exceptions.PolarsError, UnicodeDecodeError, pa.ArrowException, OSError) as error:
+        rows = open_table(path)  # in any dialect that votes may have
+        plain = pl.concat(rows.frames(rows.columns), how="diagonal_relaxed").drop("row")
+        for row, _, reason, _ in rows.broken:
+            raise ValueError(f"row {row}: {reason}")
+        return plain.rename({name: "_".join(name.lower().split()) for name in rows.columns}), None
+    except UNREADABLE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the system's: the file is not there, or not to be opened
         said = str(error).partition("\n")[0]

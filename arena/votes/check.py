@@ -23,6 +23,7 @@ COUNTS = ("votes_a", "votes_b", "votes_tie")
 NONE = pl.DataFrame(schema=REJECTED)
 
 UNCLEAR = "may be a side, and is the other model's name; say which by --outcomes"
+NO_OUTCOME = "not a, b or tie"
 AGAINST = "the counts say otherwise; they are left out"
 NO_COUNT = f"not a whole number from 0 to {MOST_VOTES:,}; one vote then"
 NO_TIME = f"not a time before {LAST_YEAR}; the vote has none then"
@@ -86,7 +87,7 @@ def check(
     columns["outcome"], unclear = outcome_of(rows.schema["outcome"], columns, outcomes or {})
     if unclear is not None:
         faults.append(("outcome", UNCLEAR, unclear))
-    told = "not a, b or tie" + (f", nor one of {', '.join(outcomes)}" if outcomes else "")
+    told = NO_OUTCOME + (f", nor one of {', '.join(outcomes)}" if outcomes else "")
     faults.append(("outcome", told, columns["outcome"].is_null()))
     if not rows.schema.keys().isdisjoint((*COUNTS, "count")):
         columns |= _counts(rows, columns["outcome"], faults, doubts)
@@ -127,8 +128,8 @@ def _flat(rows: pl.DataFrame, names: Mapping[str, str], doubts: Faults) -> pl.Da
         elif held.is_nested():
             texts = [as_text(value) for value in rows[name].to_list()]
             rows = rows.with_columns(pl.Series(name, texts, dtype=pl.String))
-    if "outcome" not in rows.columns:
-        rows = rows.with_columns(outcome=pl.lit(None, pl.String))
+    absent = [pl.lit(None, pl.String).alias(n) for n in REQUIRED if n not in rows.columns]
+    rows = rows.with_columns(absent)  # every row is rejected for it
     for name in REQUIRED:
         held = rows.schema[name]
         if not isinstance(held, pl.Enum):
@@ -149,7 +150,7 @@ def _text(given: pl.Series, lost: Faults | None = None) -> pl.Series:
     if not held.is_float():
         text = given.cast(pl.String).str.strip_chars()
         # The words for nothing are short: most texts are told by their length.
-        short = (text.str.len_bytes() <= 4).fill_null(False)
+        short = (text.str.len_bytes() <= max(map(len, NOTHING))).fill_null(False)
         if short.any():
             nothing = short & text.str.to_lowercase().is_in(NOTHING).fill_null(False)
             text = pl.select(pl.when(~nothing).then(text)).to_series()

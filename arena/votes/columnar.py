@@ -78,6 +78,10 @@ class Columnar:
                 if pa.types.is_struct(field.type) and field.type.get_field_index("path") >= 0:
                     # The hub's struct of an image's bytes and path.
                     made[field.name] = pl.Series(column.field("path"))
+                elif pa.types.is_fixed_size_list(field.type):
+                    made[field.name] = pl.Series(column.cast(pa.list_(field.type.value_type)))
+                elif pa.types.is_duration(field.type):
+                    made[field.name] = pl.Series(column.cast(pa.int64()))
                 elif not pa.types.is_dictionary(field.type):
                     made[field.name] = pl.Series(column)
                 elif field.name in coded:

@@ -30,6 +30,13 @@ NO_TABLES = {
         "a Python pickle, which can run code; save it as csv or parquet",
     ),
     b"%pdf": "a PDF; export the table as csv or parquet",
+    b"{\\rtf": "a document of a word processor; save it as plain text",
+    b"<?xml": "an XML file; export the table as csv or parquet",
+    b"Obj\x01": "an Avro file; export its table as csv or parquet",
+    b"ORC": "an ORC file; export its table as csv or parquet",
+    b"\x89HDF": "an HDF5 file; export its table as csv or parquet",
+    b"7z\xbc\xaf": "a 7z archive; unpack it and name its files",
+    b"Rar!": "a RAR archive; unpack it and name its files",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the sheet as csv (UTF-8)",
     b"\x89png": "an image, not a file of votes",
     b"\xff\xd8\xff": "an image, not a file of votes",
@@ -94,6 +101,8 @@ def open_table(path: Path) -> Table:
             table = Json(path, encoding)
         else:
             table = Csv(io.TextIOWrapper(stream, encoding, newline=""))
+    if not table.columns and not table.broken:
+        raise VotesError("it holds no row with named columns; give a file of votes")
     if len(table.columns) > MOST_COLUMNS:
         raise VotesError(f"{len(table.columns):,} columns, more than {MOST_COLUMNS:,}")
     return table

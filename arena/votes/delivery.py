@@ -13,7 +13,7 @@ from arena.votes.check import NONE, check
 from arena.votes.containers import Table, open_table
 from arena.votes.faults import UNREADABLE, VotesError, named, rejections, sentence
 from arena.votes.formats import FORMATS
-from arena.votes.layout import Found, Plan, Record, plan_of
+from arena.votes.layout import Found, Plan, Record, Watched, plan_of
 from arena.votes.options import Options
 from arena.votes.rankings import check_rankings
 from arena.votes.sources import File
@@ -67,7 +67,8 @@ def parts_of(
         if lost := {*layout.needs, *options.columns} - there:
             raise _lacks(table.columns, plan, options, lost)
         said.columns = names
-        said.unread = [n for n in table.columns if n not in {*names.values(), *plan.also}]
+        read = {*names.values(), *plan.also}
+        said.unread = [n or "(a column without a name)" for n in table.columns if n not in read]
         if only is not None and "vote_id" not in names:
             few = {*only, *layout.needs, *(["dimension"] if options.dimension else ())}
             names = {n: of for n, of in names.items() if n in few}
@@ -79,8 +80,8 @@ def parts_of(
             if layout.frame is not None:
                 rows = layout.frame(rows, options.dimension)
             elif options.dimension is not None and "dimension" in rows.columns:
-                asked = rows["dimension"].cast(pl.String).str.strip_chars()
-                rows = rows.filter(asked == options.dimension)
+                asked = rows["dimension"].cast(pl.String).str.strip_chars().str.to_lowercase()
+                rows = rows.filter(asked == options.dimension.strip().lower())
                 others = frame.height - rows.height
                 said.skipped[OTHERS] = said.skipped.get(OTHERS, 0) + others
             known = [n for n in rows.columns if n in VOTES or n in ("row", "count")]
@@ -118,13 +119,11 @@ def _gathered(
 ) -> Iterator[Part]:
     """Read a format that gathers votes from whole records."""
     assert plan.format.records is not None
-    found = Found()
-    records: Iterator[Record] = table.records(plan.also)
-    if any(name != short for name, short in plan.spelled.items()):
-        records = (
-            (row, {plan.spelled.get(name, name): value for name, value in record.items()})
-            for row, record in records
-        )
+    found, seen = Found(), set[str]()
+    records: Iterator[Record] = (
+        (row, Watched({plan.spelled.get(n, n): value for n, value in record.items()}, seen))
+        for row, record in table.records(plan.also)
+    )
     for some in batched(plan.format.records(records, found), ROWS):
         pairs = [(row, record) for row, record in some if "ranks" not in record]
         if pairs:
@@ -139,6 +138,7 @@ def _gathered(
         said.rejected += len(broken)
         yield Part(NO_VOTES, rankings, rejections(broken), rejections(doubts))
     said.skipped = found.skipped
+    said.unread = [n for n in table.columns if plan.spelled[n] not in seen]
     broken = found.broken + table.broken
     said.rows += found.repeated + len(broken)
     said.duplicates += found.repeated

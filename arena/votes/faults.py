@@ -91,6 +91,8 @@ def rejections(
 
 def named(columns: Sequence[str], known: Container[str]) -> str:
     """Return a file's column names for a sentence; where none is known, they may be data."""
+    if not columns:
+        return "none"
     if not any(name.lower() in known for name in columns):
         return f"{len(columns)} columns, none of them known; is its header line missing?"
     # A prompt or an address is no name of a column.

@@ -7,6 +7,7 @@ delivery by content, whatever they are called and however packed; only what can 
 file's fingerprint, so the images in it cost nothing.
 """
 
+import codecs
 import hashlib
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -130,7 +131,8 @@ def repeated(files: Sequence[File]) -> dict[int, int]:
 def fingerprint(file: File) -> str:
     """Return a hash of what the arena may read of a file, after a word for what was hashed.
 
-    Raises VotesError where it cannot be opened; a file that is no table is hashed by its bytes.
+    Raises VotesError where it cannot be opened; text is hashed without what Excel and git add to it
+    (a byte order mark, carriage returns), a file that is no table by its bytes.
     """
     from arena.votes import columnar, samples  # see `open_table`
 
@@ -146,7 +148,7 @@ def fingerprint(file: File) -> str:
         try:
             with opened(file.path) as stream:
                 while block := stream.read(1 << 20):
-                    digest.update(block)
+                    digest.update(block.replace(b"\r", b"").removeprefix(codecs.BOM_UTF8))
         except UNREADABLE as error:
             raise sentence(error, file.name) from None
     return f"{kind}:{digest.hexdigest()}"

@@ -38,6 +38,23 @@ class Found:
         self.skipped[reason] = self.skipped.get(reason, 0) + count
 
 
+class Watched(dict[str, Any]):
+    """A record that notes in `seen` which of its keys are asked for."""
+
+    def __init__(self, record: Mapping[str, Any], seen: set[str]) -> None:
+        super().__init__(record)
+        self.seen = seen
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, and note its key."""
+        self.seen.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.seen.add(key)
+        return super().__getitem__(key)
+
+
 @dataclass(frozen=True)
 class Format:
     """One published layout, in whatever container.
@@ -49,7 +66,7 @@ class Format:
     a file must have. frame: completes a frame of the schema's columns and `also`; it is given the
     dimension asked for. records: yields votes (the schema's columns) and K-wise votes (with
     `ranks`) from whole records instead, each with its row. All names are without case, blanks and
-    hyphens: "Model A" is model_a.
+    hyphens: "Model A" and modelA are model_a.
     """
 
     name: str
@@ -90,7 +107,8 @@ def plan_of(
     where none is known, and where a person told the outcome.
     """
     names = [*columns, *given.values()]
-    shorts = {each: re.sub(r"[^\w.]+", "_", each.lower()).strip("_") for each in names}
+    parts = re.compile(r"[^\w.]+|(?<=[a-z])(?=[A-Z])")
+    shorts = {each: parts.sub("_", each).lower().strip("_") for each in names}
     there: dict[str, str] = {}
     for column in columns:
         short = shorts[column]
@@ -149,6 +167,14 @@ def decided(a: Where, b: Where, tie: Where, told: pl.Expr | None = None) -> pl.E
 def first(values: Iterable[Any]) -> Any:
     """Return the first value, None where there is none."""
     return next(iter(values), None)
+
+
+def told(record: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return a record under the schema's names: of a column's names the first that is filled."""
+    return {
+        ours: first(record[name] for name in names if record.get(name) is not None)
+        for ours, names in columns.items()
+    }
 
 
 def is_path(name: str) -> bool:

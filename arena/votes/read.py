@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from arena.schema import OUTCOMES, RANKINGS, VOTES
-from arena.votes.check import NONE
+from arena.votes.check import NO_OUTCOME, NONE
 from arena.votes.delivery import NO_RANKINGS, NO_VOTES, Part, parts_of
 from arena.votes.faults import VotesError, rejections
 from arena.votes.identity import keys_of, repeated, repeats, unclaimed, with_ids
@@ -86,7 +86,10 @@ class Reading:
         if self.accepted:
             return self
         names = ", ".join(file.name for file in self.files)
-        why = commonest(self.rejected) or "there is no row"
+        skipped = (f"{n:,} {what}" for file in self.files for what, n in file.skipped.items())
+        why = commonest(self.rejected) or "; ".join(skipped) or "there is no row"
+        if NO_OUTCOME in why:
+            why += "; tell other words by --outcomes, in a study by votes.outcomes"
         raise VotesError(f"{names}: no vote can be used: {why}")
 
     @property

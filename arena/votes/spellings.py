@@ -13,7 +13,24 @@ import polars as pl
 from arena.schema import OUTCOMES
 
 # How spreadsheets, databases and libraries write that there is no value.
-NOTHING = ("", "nan", "null", "none", "\\n", "na", "n/a", "#n/a", "<na>", "nat")
+NOTHING = (
+    *(
+        "",
+        "nan",
+        "-nan",
+        "null",
+        "(null)",
+        "none",
+        "nil",
+        "\\n",
+        "na",
+        "n/a",
+        "#na",
+        "#n/a",
+        "<na>",
+    ),
+    *("nat", "undefined"),
+)
 
 # As `plain` spells them.
 THINGS = ("", "model", "image", "option", "response", "output")
@@ -24,14 +41,18 @@ WORDS = {
     **dict.fromkeys(("b>a", "b>>a", "a<b", "a<<b"), "b"),
     **dict.fromkeys(
         (
-            *("tie", "tiebothbad", "tiebothgood", "bothbad", "bothgood", "both", "neither"),
-            *("equal", "draw", "same", "tied", "bothequal", "nopreference", "a=b"),
+            *("tie", "tied", "equal", "draw", "same", "aboutthesame", "similar"),
+            *("nopreference", "nodifference", "a=b"),
         ),
         "tie",
     ),
 }
 # What may follow: "A is better", "model_a wins", leftvote.
 ENDING = re.compile(r"(isbetter|better|wins?|won|vote)$")
+# "tie (bothbad)", "both are good", "neither is good", "equally bad", a judge's "inconsistent".
+ALIKE = re.compile(
+    r"(tie)?(both|neither|equally)(are|is|equally)*(good|bad|okay|ok|fine|poor|equal)?|tieinconsistent"
+)
 SIDES = (("model_a", "model_b"), ("image_a", "image_b"))
 
 # Later than this it is a typing error. Nearer futures pass: what is accepted must not depend on
@@ -43,11 +64,20 @@ FIRST, END = datetime(1900, 1, 1, tzinfo=UTC), datetime(LAST_YEAR, 1, 1, tzinfo=
 # years 1973 to 5138 in seconds are below 10^11.
 SECONDS, MILLISECONDS, MICROSECONDS = 1e11, 1e14, 1e17
 
-# One spelling for the patterns: with T, with seconds' point, with a zone as +hhmm.
+# Days since 1900 as spreadsheets count them, from 2000 to 2100; as seconds all are of one day.
+DAYS, DAYS_TO_1970 = (36526, 73050), 25569
+
+# One spelling for the patterns: with T, with seconds' point, with a zone as +hhmm. A name of the
+# zone or the day that stands beside them says nothing more.
 RESPELLED = (
+    (r"\s*(\[[\w/+-]+\]|\([\w ]+\))$", ""),
+    (r"(?i)^(mon|tue|wed|thu|fri|sat|sun),?\s+", ""),
+    (r"(?i)(utc|gmt)([+-]\d)", "${2}"),
+    (r"^([A-Z][a-z]{2}) +(\d\d?) (\d{4}) ", "${2} ${1} ${3} "),  # as JavaScript shows it
+    (r"^([A-Z][a-z]{2}) +(\d\d?) ([\d:]+) (\d{4})$", "${2} ${1} ${4} ${3}Z"),  # and C
     (r"^(\d{4})/(\d\d?)/(\d\d?)", "${1}-${2}-${3}"),
     (r"^(\d{4}-\d\d?-\d\d?)$", "${1}T00:00"),
-    (r"^(\d{4}-\d\d?-\d\d?)\s+", "${1}T"),
+    (r"^(\d{4}-\d\d?-\d\d?)(\s+|t)", "${1}T"),
     (r"(:\d\d),(\d)", "${1}.${2}"),
     (r"(?i)([+-]\d\d:?\d\d)\s*(z|utc|gmt)$", "${1}"),
     (r"(?i)\s*(z|utc|gmt)$", "+0000"),
@@ -58,7 +88,7 @@ RESPELLED = (
 # The last two are ISO 8601 without marks, and RFC 2822 as mail and web servers write it.
 PATTERNS = (
     *("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M%z", "%Y%m%dT%H%M%S%z"),
-    "%a, %d %b %Y %H:%M:%S%z",
+    "%d %b %Y %H:%M:%S%z",
 )
 
 
@@ -70,8 +100,9 @@ def plain(word: str) -> str:
 
 def meaning(word: str) -> str | None:
     """Return a, b or tie for an outcome's word as `plain` spells it, None for an unknown one."""
-    said = word.replace("bothare", "both")
-    return WORDS.get(said) or WORDS.get(ENDING.sub("", said))
+    bare = ENDING.sub("", word)
+    alike = ALIKE.fullmatch(word) or ALIKE.fullmatch(bare)
+    return "tie" if alike else WORDS.get(word) or WORDS.get(bare)
 
 
 def recoded(name: str, texts: Sequence[str | None] | pl.Series, kind: pl.Enum) -> pl.Expr:
@@ -113,8 +144,9 @@ def in_utc(column: pl.Series) -> pl.Series:
     """Return times in UTC, microseconds; null where a value is none, or outside 1900 to 2100.
 
     Takes a date or a time (without a zone it is UTC), numbers since 1970 in seconds, milli-, micro-
-    or nanoseconds, and text: a number, or ISO 8601 with `T` or a blank, with or without seconds,
-    with a zone as `Z`, `UTC`, `+00`, `+0000` or `+00:00`, or without.
+    or nanoseconds, a spreadsheet's days, and text: a number, or ISO 8601 with `T` or a blank, with
+    or without seconds, with a zone as `Z`, `UTC`, `+00`, `+0000` or `+00:00`, or without, and what
+    mail, JavaScript and C write.
     """
     if column.dtype == pl.Date:
         column = column.cast(pl.Datetime("us"))
@@ -126,7 +158,9 @@ def in_utc(column: pl.Series) -> pl.Series:
         number = (column if column.dtype.is_numeric() else text).cast(pl.Float64, strict=False)
         size = number.abs()
         micro = (
-            pl.when(size < SECONDS)
+            pl.when(size.is_between(*DAYS))
+            .then((number - DAYS_TO_1970) * 86_400e6)
+            .when(size < SECONDS)
             .then(number * 1e6)
             .when(size < MILLISECONDS)
             .then(number * 1e3)

@@ -21,11 +21,15 @@ ROWS = 1 << 18  # in one frame
 UNCLOSED = "a quote before it is never closed"
 # JSON can spell half of a character, which is no text.
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
-# How JSON wraps one text: the hub's images, and MongoDB's times and ids.
-WRAPPED = ("path", "src", "$date", "$oid", "$numberLong")
+# How JSON wraps one text: the hub's images, MongoDB's times and ids, an object with a name.
+WRAPPED = ("path", "src", "$date", "$oid", "$numberLong", "name")
 # Under which key people put the list of their votes.
 LISTS = ("votes", "data", "records", "battles", "items")
 DELIMITERS = ",;\t|"
+# A list as numpy shows it, and with it pandas: no commas.
+ITEM = re.compile(r"""'[^'\\]*'|"[^"\\]*"|[-+\w.]+""")
+SPACED = re.compile(rf"\[\s*(?:{ITEM.pattern})(?:\s+(?:{ITEM.pattern}))+\s*\]")
+skip = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]
 END = "\ue000 the file ends here"  # in a letter that no text has
 
 # The longest field is judged by `check`, row by row; the csv module would give up on the file.
@@ -39,8 +43,8 @@ class Csv:
 
     def __init__(self, text: TextIO) -> None:
         self.broken: Broken = []
-        first = text.readline()
-        if first.lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's own line
+        first = next(filter(str.strip, text), "")
+        if re.fullmatch(r"(?i)sep=.", first.strip().strip('"')):  # Excel's own line
             first = text.readline()
         self.mark, most = ",", 0  # the comma where several marks part the header alike
         for mark in DELIMITERS:
@@ -103,11 +107,13 @@ class Csv:
 
 
 def _cell(text: str) -> Any:
-    """Return a csv cell; a list or an object is written as JSON, or as Python shows it."""
+    """Return a csv cell; a list or an object is written as JSON, or as Python or numpy show it."""
     if text[:1] in "[{":
+        # Python would read texts without commas as one.
+        commas = SPACED.fullmatch(text) and f"[{', '.join(ITEM.findall(text))}]"
         for read in (json.loads, ast.literal_eval):
             try:
-                return read(text)
+                return read(commas or text)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
     return text
@@ -159,7 +165,9 @@ class Json:
             else:
                 whole = first if record is not None else first + second + text.read()
                 half = HALF.search(whole) is not None
-                yield from (_judged(each, half) for each in _unnested(json.loads(whole)))
+                documents = list(_documents(whole))
+                rows = documents if len(documents) > 1 else _unnested(documents[0])
+                yield from (_judged(each, half) for each in rows)
 
     def records(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield every object, whole."""
@@ -198,10 +206,18 @@ def _judged(value: Any, half: bool) -> Any:
     return value
 
 
+def _documents(text: str) -> Iterator[Any]:
+    """Yield JSON values that stand one after another, each over several lines: what jq writes."""
+    decoder, place = json.JSONDecoder(), skip(text, 0).end()
+    while place < len(text):
+        value, place = decoder.raw_decode(text, place)
+        yield value
+        place = skip(text, place).end()
+
+
 def _items(text: str) -> Iterator[Any]:
     """Yield the items of a JSON list one after another, so that one at a time is in memory."""
     decoder = json.JSONDecoder()
-    skip = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]
     half = HALF.search(text) is not None
     place = skip(text, text.index("[") + 1).end()
     if text[place : place + 1] == "]":

@@ -2,7 +2,7 @@
 
 Each submitted response is a vote; a discarded one and a record that nobody has answered are none.
 Layout: `data-is-better-together/open-image-preferences-v1` and its results; the question may have
-any name (`preference.responses`).
+any name (`preference.responses`). Nested: argilla-io/argilla, records/_resource.py, `to_dict`.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,24 @@ def _question(record: dict[str, Any]) -> str:
     return str(first(told) or first(asked)).removesuffix(RESPONSES)
 
 
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a nested record, as `dataset.records.to_json` writes it, like one of the hub's."""
+    answers = record.get("responses")
+    if not isinstance(answers, dict):
+        return record
+    flat = {"id": record.get("id")}
+    for inner in (record.get("fields"), record.get("metadata")):
+        flat |= inner if isinstance(inner, dict) else {}
+    for question, given in answers.items():
+        given = [each for each in listed(given) if isinstance(each, dict)]
+        flat[question + RESPONSES] = [each.get("value") for each in given]
+        flat[question + USERS] = [each.get("user_id") for each in given]
+    return flat
+
+
 def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
     for row, record in records:
+        record = _flat(record)
         question = _question(record)
         responses = record.get(question + RESPONSES)
         if not isinstance(responses, list) or not responses:
@@ -54,6 +70,6 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
 ARGILLA = Format(
     "argilla",
     "data-is-better-together/open-image-preferences-v1-results",
-    [f"*{RESPONSES} model_1 model_2"],
+    [f"*{RESPONSES} model_1 model_2", "fields responses metadata"],
     records=_votes,
 )

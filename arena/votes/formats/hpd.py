@@ -4,7 +4,9 @@ v3 (`MizzenAI/HPDv3`): pairs; `path1` is the preferred image, `choice_dist` says
 chose each, and where `model1` is `model2` (Midjourney) the vote trains but tells the arena nothing.
 v2 (`ymhao/HPDv2`): no model names, so all images share one prior. Its `train.json` has pairs
 (`file_path`, `human_preference`), its `test.json` rankings of nine images: one by every annotator
-in `raw_annotations` beside the merged `rank`, which is their sum and not read besides.
+in `raw_annotations` beside the merged `rank`, which is their sum and not read besides. In v1
+(tgxs002/align_sd, `preference_train.json`) `human_preference` is the number of the image that was
+chosen: a vote against each of the others.
 """
 
 from collections.abc import Iterator
@@ -29,8 +31,10 @@ def _v3(rows: pl.DataFrame, _: str | None) -> pl.DataFrame:
         return rows
     counts = pl.col("choice_dist")
     if rows.schema["choice_dist"] == pl.String:
-        numbers = counts.str.extract_all(r"\d+").cast(pl.List(pl.Int64))
-        counts = pl.when(counts.str.contains(r"^\[\s*\d+\s*,\s*\d+\s*\]$")).then(numbers)
+        # As JSON, Python and numpy show a list.
+        form = r"^[\[(]\s*\d+(\.0*)?[\s,]+\d+(\.0*)?\s*[\])]$"
+        numbers = counts.str.extract_all(r"\d+(\.0*)?").cast(pl.List(pl.Float64))
+        counts = pl.when(counts.str.contains(form)).then(numbers)
     one, two = (counts.list.get(k, null_on_oob=True) for k in (0, 1))
     outcome = decided(one > two, one < two, one == two, pl.lit("a"))
     return rows.with_columns(votes_a=one, votes_b=two, outcome=outcome)
@@ -65,18 +69,22 @@ def _v2(records: Iterator[Record], found: Found) -> Iterator[Record]:
                 yield row, shared | said
         elif "rank" in record:
             yield row, shared | {"images": images, "ranks": record["rank"]}
-        elif not isinstance(images, list) or len(images) != 2:
+        elif not isinstance(images, list) or len(images) < 2:
             found.fault(row, "file_path", "not two paths")
         else:
-            said = {
-                "model_a": UNNAMED,
-                "model_b": UNNAMED,
-                "image_a": images[0],
-                "image_b": images[1],
-                "outcome": _outcome(record.get("human_preference")),
-                "rater": record.get("user_hash"),
-            }
-            yield row, shared | said
+            chosen = record.get("human_preference")
+            shared |= {"model_a": UNNAMED, "model_b": UNNAMED, "rater": record.get("user_hash")}
+            if type(chosen) is int and 0 <= chosen < len(images):
+                for other in images[:chosen] + images[chosen + 1 :]:
+                    yield (
+                        row,
+                        shared | {"image_a": images[chosen], "image_b": other, "outcome": "a"},
+                    )
+            elif len(images) > 2:
+                found.fault(row, "human_preference", f"not one of {len(images)} images")
+            else:
+                said = {"image_a": images[0], "image_b": images[1], "outcome": _outcome(chosen)}
+                yield row, shared | said
 
 
 def _outcome(preference: Any) -> Any:
@@ -91,8 +99,9 @@ def _outcome(preference: Any) -> Any:
 
 HPD_V2 = Format(
     "hpd_v2",
-    "ymhao/HPDv2, train.json and test.json",
+    "ymhao/HPDv2, train.json and test.json; tgxs002/align_sd, preference_train.json",
     ["human_preference|raw_annotations|raw_annotation", "image_path rank"],
+    lacks=["prompt_id"],  # ImageRewardDB's table of images, each with its rank
     records=_v2,
 )
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from arena.votes.formats.tables import IMAGES, MODELS
 from arena.votes.layout import Format, Found, Record, first, listed
+from arena.votes.spellings import meaning, plain
 
 SIDES = MODELS | IMAGES
-# What a task is about, which is no answer whatever it says.
-DATA = {"prompt", *(name for names in SIDES.values() for name in names)}
+# What a task is about is no answer whatever it says.
 ANSWERS = ("left", "right", "tie", "both", "neither", "equal")
+DATA = {"prompt", *(name for names in SIDES.values() for name in names)}
 
 
 def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
@@ -24,17 +25,16 @@ def _votes(records: Iterator[Record], found: Found) -> Iterator[Record]:
         if isinstance(task.get("annotations"), list):
             yield from _of_task(row, task, found)
         elif task.get("annotation_id") is not None:
-            answers = (
-                value
-                for name, value in task.items()
-                if name not in DATA and isinstance(value, str) and value.lower() in ANSWERS
-            )
+            said = {n: _answer({"value": v}) or v for n, v in task.items() if n not in DATA}
+            answers = [n for n, v in said.items() if isinstance(v, str) and meaning(plain(v))]
+            # A group may be called A.
+            asked = min(answers, key=lambda n: said[n].lower() not in ANSWERS, default="")
             yield (
                 row,
                 _sides(task, ())
                 | {
                     "vote_id": task["annotation_id"],
-                    "outcome": first(answers),
+                    "outcome": said.get(asked, task.get(asked)),
                     "rater": _user(task.get("annotator")),
                     "created_at": task.get("created_at"),
                     "prompt": task.get("prompt"),

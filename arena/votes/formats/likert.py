@@ -11,19 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from arena.votes.faults import shown
-from arena.votes.layout import Format, Found, Record, first
+from arena.votes.formats.tables import COLUMNS as TABLE
+from arena.votes.layout import Format, Found, Record, told
 from arena.votes.limits import MOST_RANKED
 from arena.votes.rankings import fault_of_name, ranks_of_scores
 
 # The schema's names, and those of TIFA160 and its kin.
 COLUMNS = {
-    "model": ("model", "t2i_model"),
+    "model": ("model", "t2i_model", "model_name"),
     "prompt_id": ("prompt_id", "item_id"),
-    "prompt": ("prompt",),
-    "rater": ("rater", "worker_id"),
+    "prompt": TABLE["prompt"],
+    "rater": TABLE["rater"],
     "score": ("score", "answer", "rating"),
-    "image": ("image",),
+    "rank": ("rank",),
+    "image": ("image", "image_path"),
 }
+ANY = {name: "|".join(names) for name, names in COLUMNS.items()}
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,12 @@ def _scores(records: Iterator[Record], found: Found) -> Iterator[_Score]:
                 row = score.row
                 yield score
             continue
-        said = {
-            ours: first(record[name] for name in names if record.get(name) is not None)
-            for ours, names in COLUMNS.items()
-        }
+        said = told(record, COLUMNS)
         name = {ours: None if v is None else str(v) for ours, v in said.items() if ours != "score"}
+        rank = name.pop("rank")
+        if said["score"] is None and rank is not None:
+            points = _number(rank)
+            said["score"] = rank if points is None else -points  # rank 1 is the best
         yield _Score(at, score=said["score"], **name)
 
 
@@ -123,7 +127,7 @@ LIKERT = Format(
     "likert",
     "TIFA160's tifa160-likert-anns.csv and GenAI-Bench's genai_image.json",
     [
-        "model|t2i_model rater|worker_id score|answer|rating prompt_id|item_id|prompt",
+        f"{ANY['model']} {ANY['rater']} {ANY['score']}|rank {ANY['prompt_id']}|{ANY['prompt']}",
         "prompt_id models",
     ],
     lacks=["outcome"],

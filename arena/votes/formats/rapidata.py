@@ -1,9 +1,10 @@
 """Rapidata: human answers counted per pair of images, in three layouts.
 
 `votes_image1`, `votes_image2` count the raters (`Rapidata/*_t2i_human_preference` and kin); newer
-tables have weighted shares in several dimensions (`weighted_results_image1_preference`, ...), of
-which one is read; the SDK's result of an order names its assets, whose prefix is the model. Raters
-are not named: their country and score are no name.
+tables have weighted shares in several dimensions (`weighted_results_image1_preference`, or
+`weighted_results1_Alignment` in those of videos), of which one is read; the SDK's result of an
+order names its assets, whose prefix is the model. Raters are not named: their country and score are
+no name.
 """
 
 import re
@@ -25,8 +26,8 @@ SIDES = {
     "image_b": ("image2_path", "image2"),
     "prompt": ("prompt",),
 }
-SHARE = re.compile(r"^weighted_results?_image([12])_(\w+)$")
-SHARES_LIKE = "weighted_result*_image[12]_*"
+SHARE = re.compile(r"^weighted_results?(?:_image)?([12])_(\w+)$")
+SHARES_LIKE = "weighted_result*[12]_*"
 # The asset of a model is called after it and a number: flux_001.jpg, dalle-3_155_0.jpg.
 ASSET = re.compile(r"^(.+?)(?:[_/]\d+)+(?:\.\w+)?$")
 TIES = ("both", "neither", "tie", "equal")
@@ -48,7 +49,8 @@ def _of_one_dimension(rows: pl.DataFrame, dimension: str | None) -> pl.DataFrame
     for match in filter(None, map(SHARE.match, rows.columns)):
         sides.setdefault(match[2], {})[match[1]] = match[0]
     there = [name for name, both in sides.items() if len(both) == 2]
-    asked = dimension or ("preference" if "preference" in there else first(there))
+    asked = dimension.lower() if dimension else "preference"
+    asked = asked if dimension or asked in there else first(there)
     if asked not in there:
         known = ", ".join(there) or "none with shares of both images"
         raise VotesError(f"no dimension is called {asked}; there are {known}")

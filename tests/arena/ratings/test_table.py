@@ -8,6 +8,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from arena.gaps.pairwise import pairwise_gaps
 from arena.ratings.comparisons import Comparisons
 from arena.ratings.leaderboards import agreement
 from arena.ratings.table import LEADERBOARD, Ratings, as_ratings, estimator
@@ -105,6 +106,40 @@ def test_a_leaderboard_that_is_none_is_refused_with_the_file(table, said, tmp_pa
     table.write_parquet(tmp_path / "board.parquet")
     with pytest.raises(ValueError, match=rf"board\.parquet: .*{said}"):
         Ratings.read(tmp_path / "board.parquet")
+
+
+@pytest.mark.parametrize("estimator_s", ESTIMATORS)
+def test_models_may_be_numbers(estimator_s):
+    votes = pl.DataFrame([(1, 2, "a"), (2, 3, "b"), (1, 3, "tie")], NAMES, orient="row")
+    ratings = estimator(estimator_s).fit(votes)
+    assert set(ratings.table["model"]) == {"1", "2", "3"}
+    assert pairwise_gaps(votes, ratings)["winner"].to_list() == ["1", "3", "1"]
+    with pytest.raises(ValueError, match="vote 1: outcome '1' is none of a, b, tie"):
+        estimator(estimator_s).fit(votes.with_columns(outcome=pl.lit(1)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Model; Mu ;SIGMA\nx;27.5;1\n",
+        "sep=,\nmodel,mu,sigma\nx,27.5,1\n",
+        "model\tmu\tsigma\nx\t27.5\t1",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_leaderboard_is_read_in_the_dialects_of_votes(text, encoding, tmp_path):
+    (tmp_path / "board.csv").write_text(text, encoding=encoding)
+    table = Ratings.read(tmp_path / "board.csv").table
+    assert table.select("model", "mu", "sigma").rows() == [("x", 27.5, 1.0)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"model,mu,sigma\nx,1,1,9\n", b"\x1f\x8b\x08"]
+)
+def test_a_damaged_leaderboard_is_refused_in_a_sentence(content, tmp_path):
+    (tmp_path / "board.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"board\.csv: no table of ratings"):
+        Ratings.read(tmp_path / "board.csv")
 
 
 def test_a_file_that_is_no_table_is_refused(tmp_path):

@@ -149,6 +149,31 @@ def test_a_zip_of_several_files_is_refused(tmp_path):
         read_votes([path])
 
 
+def test_what_a_mac_adds_to_a_zip_is_no_file_of_it(tmp_path):
+    path = tmp_path / "votes.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("export/votes.csv", "export/.DS_Store", "__MACOSX/export/._votes.csv"):
+            archive.writestr(name, CSV)
+    assert read_votes([path]).accepted
+
+
+def test_lists_and_durations_of_any_arrow_type_cost_no_vote(tmp_path):
+    table = pa.table(
+        {
+            "path1": ["1.png"],
+            "path2": ["2.png"],
+            "model1": ["m"],
+            "model2": ["n"],
+            "choice_dist": pa.array([[12, 7]], pa.list_(pa.int32(), 2)),
+            "lead_time": pa.array([90], pa.duration("s")),
+        }
+    )
+    pq.write_table(table, tmp_path / "votes.parquet")
+    how = {"columns": {"created_at": "lead_time"}}
+    votes = read_votes([tmp_path / "votes.parquet"], **how).votes
+    assert votes.select("votes_a", "votes_b").rows() == [(12, 7)]
+
+
 def test_a_parquet_that_is_packed_besides_is_refused(tmp_path, votes_of):
     votes_of().write_parquet(tmp_path / "votes.parquet")
     path = packed("gz", (tmp_path / "votes.parquet").read_bytes(), tmp_path / "votes.parquet.gz")
@@ -163,6 +188,13 @@ NO_TABLES = {
     b"\x80\x02]q\x00.": "a Python pickle, which can run code",
     b"\x80\x05\x95.": "a Python pickle, which can run code",
     b"%PDF-1.7": "a PDF",
+    b"{\\rtf1\\ansi}": "a document of a word processor",
+    b'<?xml version="1.0"?>': "an XML file",
+    b"Obj\x01\x04\x14avro.codec": "an Avro file",
+    b"ORC\x11\x00": "an ORC file",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a RAR archive",
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Excel workbook",
     b"\x89PNG\r\n": "an image",
     b"model\0_a": "neither text nor a known table",

@@ -55,6 +55,14 @@ def test_a_file_that_comes_twice_under_any_name_counts_once(kind, tmp_path):
     assert "the same content as" in notes(reading)[0]
 
 
+def test_a_text_that_excel_or_git_has_written_again_is_the_same_delivery(tmp_path):
+    text = "model_a,model_b,outcome\nx,y,a\nx,y,a\n"
+    (tmp_path / "1.csv").write_text(text)
+    (tmp_path / "2.csv").write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    reading = adds_up(read_votes([tmp_path]))
+    assert (reading.accepted, reading.duplicates) == (2, 2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_daily_export_of_everything_so_far_counts_each_vote_once(kind, tmp_path):
     votes = without(make_votes(30))

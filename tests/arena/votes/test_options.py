@@ -47,6 +47,11 @@ def test_unknown_outcomes_name_what_was_told(read_text):
     assert reading.rejected["reason"].to_list() == ["not a, b or tie, nor one of l"]
 
 
+def test_where_no_outcome_is_known_it_says_how_to_tell_them(read_text):
+    with pytest.raises(VotesError, match=r"3 x vote not a, b or tie .*; tell other words by --o"):
+        read_text("model_a,model_b,vote\nm,n,1\nm,n,2\nm,n,0\n").require()
+
+
 def test_a_told_column_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "votes.csv"
     path.write_text("model_a,model_b,outcome\nm,n,a\n")

@@ -164,6 +164,17 @@ def test_a_table_of_scores_loses_no_row(tmp_path):
     assert reading.votes.select("model_a", "model_b", "outcome").rows() == [("x", "y", "a")]
 
 
+def test_a_table_of_ranks_and_one_of_scores_say_the_same(tmp_path):
+    path = tmp_path / "one.csv"
+    for table in (
+        "prompt,user,model,rank\np,u,x,2\np,u,y,1\np,u,z,2\n",
+        "prompt,user,model_name,rating\np,u,x,3\np,u,y,5\np,u,z,3\n",
+    ):
+        path.write_text(table)
+        ranking = read_votes([path]).rankings.row(0, named=True)
+        assert (ranking["models"], ranking["ranks"]) == (["x", "y", "z"], [2, 1, 2])
+
+
 def test_a_file_without_ranks_has_no_ranking(write_json):
     reading = read_votes([write_json([{"models": ["x", "y"]}])], format="rankings")
     assert reading.rejected["column"].to_list() == ["ranks"]

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from arena.votes.faults import VotesError
 from arena.votes.options import Options
-from arena.votes.read import read_ballots
+from arena.votes.read import read_ballots, read_votes
 
 HEADER = "model_a,model_b,outcome"
 WORDS = {
@@ -17,7 +18,8 @@ WORDS = {
     "b": ("B is better", "RIGHT", "model b won", "output_b", "B>A", "A << B", "right-vote"),
     "tie": (
         *("both-bad", "both_are_bad", "Both are good", "Tie (both bad)", "no preference"),
-        *("A=B", "tied", "BOTH", "bothbad_vote", "tie-vote"),
+        *("A=B", "tied", "BOTH", "bothbad_vote", "tie-vote", "both_ok", "Neither is good"),
+        *("Both equally good", "Equally bad", "tie (inconsistent)", "No difference"),
     ),
 }
 
@@ -49,8 +51,21 @@ def test_a_moment_with_its_half_second(spelled, read_text):
     assert reading.votes["created_at"].item() == datetime(2024, 4, 24, 18, 36, 59, 500_000, UTC)
 
 
-@pytest.mark.parametrize("spelled", ["Wed, 24 Apr 2024 18:36:59 GMT", "20240424T183659Z"])
-def test_a_moment_as_mail_and_file_names_have_it(spelled, read_text):
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "Wed, 24 Apr 2024 18:36:59 GMT",
+        "24 Apr 2024 20:36:59 +0200",
+        "20240424T183659Z",
+        "2024-04-24t18:36:59z",
+        "2024-04-24T20:36:59+02:00[Europe/Berlin]",  # Java's ZonedDateTime
+        "2024-04-24 20:36:59 UTC+02:00",
+        "Wed Apr 24 2024 20:36:59 GMT+0200 (Central European Summer Time)",  # JavaScript's Date
+        "Wed Apr 24 18:36:59 2024",  # C's asctime
+        45406 + 67019 / 86400,  # a spreadsheet's days
+    ],
+)
+def test_a_moment_as_other_programs_show_it(spelled, read_text):
     reading = read_text(f'{HEADER},created_at\nx,y,a,"{spelled}"\n')
     assert reading.votes["created_at"].item() == datetime(2024, 4, 24, 18, 36, 59, tzinfo=UTC)
 
@@ -66,6 +81,8 @@ def test_a_day_that_may_be_a_month_is_no_time(spelled, read_text):
     [
         "generator_a,generator_b,preferred_model",
         "Model A ID,Model B ID,Result",
+        "modelA,modelB,winner",
+        "leftModel,rightModel,preferredModel",
         "system_a,system_b,verdict",
     ],
 )
@@ -86,7 +103,9 @@ def test_of_several_dimensions_one_is_read_when_it_is_named(read_text, tmp_path)
     assert reading.votes["outcome"].to_list() == ["a", "b"]
     assert reading.files[0].skipped == {"votes in other dimensions": 1}
     path = tmp_path / "votes.csv"
-    assert read_ballots([path], Options(dimension="quality"))[0].height == 2
+    assert read_ballots([path], Options(dimension="Quality"))[0].height == 2
+    with pytest.raises(VotesError, match="no vote can be used: 3 votes in other dimensions"):
+        read_votes([path], dimension="colour").require()
 
 
 VOTE = {"model_a": "x", "model_b": "y", "outcome": "a"}

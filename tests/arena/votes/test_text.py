@@ -1,5 +1,7 @@
 """Delimited text and JSON as people write them, and as files arrive damaged."""
 
+import json
+
 import pytest
 
 from arena.votes.faults import VotesError
@@ -25,8 +27,9 @@ def test_a_quote_that_is_never_closed_takes_no_votes_with_it_unsaid(read_text):
     assert reading.rejected["row"].to_list() == [2, 3, 4, 5, 6, 7]
 
 
-def test_excel_s_own_first_line_is_no_header(read_text):
-    assert read_text("sep=;\r\nmodel_a;model_b;outcome\r\nm;n;a\r\n").accepted == 1
+@pytest.mark.parametrize("before", ["sep=;\r\n", '"sep=;"\r\n', "\r\n \r\n"])
+def test_what_excel_writes_before_the_header_is_none(before, read_text):
+    assert read_text(f"{before}model_a;model_b;outcome\r\nm;n;a\r\n").accepted == 1
 
 
 def test_a_header_without_a_known_name_shows_nothing_of_the_file(tmp_path):
@@ -83,6 +86,9 @@ def test_a_key_that_comes_late_is_read(read_text):
         f'{{"schema": {{"fields": []}}, "data": [{GOOD}]}}',
         '{"columns": ["model_a", "model_b", "outcome"], "data": [["x", "y", "a"]]}',
         '{"model_a": {"0": "x"}, "model_b": {"0": "y"}, "outcome": {"0": "a"}}',
+        f"{GOOD}{GOOD}",
+        "\n".join([json.dumps(json.loads(GOOD), indent=2)] * 2),  # jq
+        '[{"model_a": {"id": 7, "name": "x"}, "model_b": {"name": "y"}, "outcome": "a"}]',
     ],
 )
 def test_rows_may_be_nested_as_pandas_and_others_do(text, read_text):
@@ -105,6 +111,22 @@ def test_json_nested_without_end_is_a_sentence(opening, tmp_path):
         read_votes([path])
 
 
-def test_a_list_in_a_csv_may_be_python_s(read_text):
-    reading = read_text("models,ranks\n\"['x', 'y']\",\"[2, 1]\"\n")
-    assert reading.votes["outcome"].to_list() == ["b"]
+@pytest.mark.parametrize(
+    "row", ["\"['x', 'y']\",\"[2, 1]\"", "['x' 'y'],[2 1]", "['x'\t'y'],[2. 1.]"]
+)
+def test_a_list_in_a_csv_may_be_python_s_or_numpy_s(row, read_text):
+    reading = read_text(f"models,ranks\n{row}\n")
+    assert reading.votes.select("model_a", "model_b", "outcome").rows() == [("x", "y", "b")]
+
+
+def test_a_prompt_in_brackets_stays_as_it_is(read_text):
+    text = "model,rater,prompt,score\nx,r,[a red fox],1\ny,r,[a red fox],2\n"
+    assert read_text(text).votes["prompt"].to_list() == ["[a red fox]"]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '[["model_a"], ["x"]]'])
+def test_json_without_a_named_column_says_so(text, tmp_path):
+    path = tmp_path / "votes.json"
+    path.write_text(text)
+    with pytest.raises(VotesError, match="it holds no row with named columns"):
+        read_votes([path])

@@ -33,6 +33,19 @@ def test_every_submitted_response_is_a_vote(read_records):
     }
 
 
+# argilla-io/argilla, records/_resource.py, Record.to_dict: what records.to_json writes.
+def test_nested_records_hold_the_same_votes(read_records):
+    answers = [{"value": "image_2", "user_id": "u"}, {"value": "both_good", "user_id": "v"}]
+    nested = {"id": "7", "fields": {"prompt": "a cat", "image_1": "1.jpg", "image_2": "2.jpg"}}
+    nested |= {"metadata": {"model_1": "dev", "model_2": "sd"}, "suggestions": {}, "vectors": {}}
+    reading = read_records(nested | {"responses": {"preference": answers}})
+    assert reading.votes.select("model_a", "image_b", "outcome", "rater", "prompt").rows() == [
+        ("dev", "2.jpg", "b", "u", "a cat"),
+        ("dev", "2.jpg", "tie", "v", "a cat"),
+    ]
+    assert reading.files[0].unread == ["suggestions", "vectors"]
+
+
 def test_of_several_questions_the_one_about_the_better_image_is_read(read_records):
     first = {"style.responses": ["photo"], "style.responses.users": ["u"]}
     reading = read_records(first | {"style.responses.status": ["submitted"]} | RECORD)

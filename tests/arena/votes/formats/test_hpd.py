@@ -29,6 +29,23 @@ def test_v3_prefers_path1_and_keeps_what_tells_the_arena_nothing(read_records):
     assert reading.votes["model_a"][1] == reading.votes["model_b"][1] == "midjourney"
 
 
+@pytest.mark.parametrize("counts", ["[12, 7]", "[12  7]", "(12, 7)", "[12.0, 7.0]"])
+def test_counts_in_a_csv_as_json_python_and_numpy_show_them(counts, read_text):
+    text = f'path1,path2,model1,model2,choice_dist\n1.jpg,2.jpg,m,n,"{counts}"\n'
+    assert read_text(text).votes.select("votes_a", "votes_b").rows() == [(12, 7)]
+
+
+# tgxs002/align_sd, README.md: human_preference int, prompt, id, file_path list[str], user_hash.
+def test_v1_s_choice_of_several_is_a_vote_against_each_of_the_others(read_records):
+    chosen = {"prompt": "p", "id": 3, "file_path": ["0.jpg", "1.jpg", "2.jpg"], "user_hash": "u"}
+    reading = read_records(chosen | {"human_preference": 1}, chosen | {"human_preference": 3})
+    assert reading.votes.select("image_a", "image_b", "outcome", "rater").rows() == [
+        ("1.jpg", "0.jpg", "a", "u"),
+        ("1.jpg", "2.jpg", "a", "u"),
+    ]
+    assert reading.rejected["column"].to_list() == ["human_preference"]
+
+
 @pytest.mark.parametrize("counts", [[12], ["many", 7], "12 to 7", {"a": 1}])
 def test_counts_of_another_form_cost_no_vote(counts, read_records):
     reading = read_records(PAIR, PAIR | {"choice_dist": counts})

@@ -52,6 +52,13 @@ def test_a_choice_beside_the_pair_may_be_a_tie(read_records):
     assert read_records(task).votes["outcome"].to_list() == ["tie"]
 
 
+def test_a_project_that_names_no_models_says_so_row_by_row(read_records):
+    reading = read_records(
+        TASK | {"data": {"img1": "1.png"}, "annotations": [annotation(1, "left")]}
+    )
+    assert reading.rejected.select("column", "reason").rows() == [("model_a", "empty")]
+
+
 @pytest.mark.parametrize("mark", [",", "\t"], ids=["CSV", "TSV"])
 def test_flat_rows_have_the_answer_under_the_control_tag_s_name(mark, read_text):
     names = ["annotation_id", "annotator", "created_at", "id", "img1", "img2", "lead_time"]
@@ -61,3 +68,13 @@ def test_flat_rows_have_the_answer_under_the_control_tag_s_name(mark, read_text)
     lines = [mark.join(f'"{cell}"' for cell in cells) for cells in (names, row)]
     vote = read_text("\n".join(lines)).votes.row(0, named=True)
     assert (vote["outcome"], vote["vote_id"], vote["prompt"]) == ("b", "100", "left")
+
+
+@pytest.mark.parametrize("answer", ["Left", {"choices": ["Image 1"]}, "Left is better", "model_a"])
+def test_a_flat_answer_may_be_a_choice_in_the_project_s_own_words(answer, read_records):
+    flat = {"annotation_id": 1, "annotator": 4, "batch": "B", "model_1": "m", "model_2": "n"}
+    if answer == "Left":
+        flat |= {"choice": answer}
+    else:
+        flat = {"choice": answer} | flat
+    assert read_records(flat).votes["outcome"].to_list() == ["a"]

@@ -90,3 +90,15 @@ def test_shares_are_read_by_dimension_and_images_by_path(tmp_path):
     }
     assert [vote["outcome"] for vote in told.values()] == ["a", "b", "tie"]
     assert told["preference"]["image_b"] == "2.jpg"
+
+
+# Rapidata/text-2-video-human-preferences-* and datapointai/text-2-video-human-preferences-motion.
+def test_shares_of_videos_have_no_image_in_their_name(read_records):
+    row = {"prompt": "p", "model1": "sora", "model2": "veo"}
+    row |= {"weighted_results1_Coherence": 0.7, "weighted_results2_Coherence": 0.3}
+    row |= {"weighted_results1_Aesthetic": 0.2, "weighted_results2_Aesthetic": 0.8}
+    told = [read_records(row, dimension=each).votes for each in (None, "Aesthetic")]
+    assert [votes.select("outcome", "dimension").row(0) for votes in told] == [
+        ("a", "coherence"),
+        ("b", "aesthetic"),
+    ]
