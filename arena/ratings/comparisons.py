@@ -197,7 +197,8 @@ def _coded(table: pl.DataFrame) -> tuple[list[str], list[np.ndarray]]:
     if not known:
         met = (table[side].unique().cast(pl.String) for side in ("model_a", "model_b"))
         kind = pl.Enum(pl.concat(met).unique().sort())
-    made = table.select(
+    made = table.select(REQUIRED).rechunk()
+    made = made.select(
         pl.col("model_a", "model_b").cast(kind).to_physical().cast(pl.Int32),
         pl.col("outcome").cast(pl.Enum(OUTCOMES)).to_physical().cast(pl.Int8),
     )

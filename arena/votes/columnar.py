@@ -22,7 +22,7 @@ from arena.votes.limits import (
 )
 
 ROWS = 1 << 20  # in one frame
-AHEAD = 8  # batches are decoded while one is checked, or while a command is still loading
+AHEAD = 20  # batches: they are decoded while one is checked, and while a command is loading
 SHORT = 64  # bytes of a text that may stand in every row
 ARROW_FILE = b"ARROW1"
 STRINGS = (pa.string(), pa.large_string())
@@ -221,4 +221,4 @@ def _enum(column: pa.DictionaryArray) -> pl.Series:
     if None in names or len(set(names)) < len(names):
         return pl.Series(column.cast(pa.large_string()))
     kind = pl.UInt8 if len(names) < 256 else pl.UInt16 if len(names) < 65536 else pl.UInt32
-    return pl.Series(column.indices).cast(kind).cat.to(pl.Enum(names))
+    return pl.Series(column.indices).cast(kind, wrap_numerical=True).cat.to(pl.Enum(names))

@@ -197,8 +197,8 @@ class Gathering:
         if only is None:
             votes = pl.concat([NO_VOTES.select(*TEXTS), *found], how="diagonal")
             # A column that no file has takes no memory as long as it is one null for all rows.
-            absent = NO_VOTES.drop(votes.columns, strict=False).schema
-            absent = {name: pl.lit(None, kind) for name, kind in absent.items()}
+            others = NO_VOTES.drop(votes.columns, strict=False).schema
+            absent = {name: pl.lit(None, kind) for name, kind in others.items()}
             votes = self._finished(votes.with_columns(**absent), folder)
         else:
             votes = stacked(found, pl.Enum(sorted(models)))
