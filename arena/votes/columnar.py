@@ -22,7 +22,7 @@ from arena.votes.limits import (
 )
 
 ROWS = 1 << 20  # in one frame
-AHEAD = 20  # batches: they are decoded while one is checked, and while a command is loading
+AHEAD = 20  # batches without texts: decoded while one is checked, and while a command is loading
 SHORT = 64  # bytes of a text that may stand in every row
 ARROW_FILE = b"ARROW1"
 STRINGS = (pa.string(), pa.large_string())
@@ -59,7 +59,10 @@ class Columnar:
         few = [name for name in coded if self.fields.get(name) in STRINGS]
         with ThreadPoolExecutor(1) as ahead:
             batches = self._batches(there, few)
-            coming = deque(ahead.submit(_validated, batches) for _ in range(AHEAD))
+            # Twenty batches of long texts, or of an Arrow file's images, would not fit in memory.
+            narrow = all(n in few or pa.types.is_primitive(self.fields[n]) for n in there)
+            depth = AHEAD if narrow and self.kind == "parquet" else 1
+            coming = deque(ahead.submit(_validated, batches) for _ in range(depth))
             left = self.bound
             while (batch := coming.popleft().result()) is not None:
                 coming.append(ahead.submit(_validated, batches))
