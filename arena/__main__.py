@@ -7,9 +7,13 @@ error of the input ends in one sentence and exit code 1.
 """
 
 import argparse
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +21,7 @@ from arena.escape import printable
 
 if TYPE_CHECKING:
     from arena.ratings.comparisons import Comparisons
+    from arena.ratings.table import Estimator
     from arena.votes.options import Options
     from arena.votes.read import Reading
 
@@ -197,13 +202,23 @@ def _votes(options: argparse.Namespace) -> "Reading":
     return _said(read_votes(options.votes, _options(options)))
 
 
-def _comparisons(options: argparse.Namespace) -> "Comparisons":
-    """Read what an estimator needs of the votes, as `_votes` does."""
-    from arena.ratings.comparisons import Comparisons
+def _comparisons(
+    options: argparse.Namespace, load: Callable[[argparse.Namespace], Any]
+) -> "tuple[Comparisons, Any]":
+    """Return (what an estimator needs of the votes, what `load` returns).
+
+    load: takes the options and may refuse them. numba loads there while the votes are read: half of
+    the time of a command is spent on either, and neither waits for the other.
+    """
     from arena.votes.read import read_ballots
 
-    ballots, reading = read_ballots(options.votes, _options(options))
-    return Comparisons.of(ballots, _said(reading).rankings)
+    with ThreadPoolExecutor(1) as beside:
+        coming = beside.submit(read_ballots, options.votes, _options(options))
+        loaded = load(options)
+        ballots, reading = coming.result()
+    from arena.ratings.comparisons import Comparisons
+
+    return Comparisons.of(ballots, _said(reading).rankings), loaded
 
 
 def _said(reading: "Reading") -> "Reading":
@@ -215,11 +230,10 @@ def _said(reading: "Reading") -> "Reading":
     return reading
 
 
-def run_fit(options: argparse.Namespace) -> None:
-    """Fit, write the ratings and print the leaderboard."""
+def _estimator(options: argparse.Namespace) -> "tuple[Estimator, dict[str, Any]]":
+    """Return the estimator that the options name, ready to fit, and what it goes on from."""
     from arena.ratings.table import Ratings, estimator
-    from arena.ratings.trueskill import order_note
-    from arena.report.tables import leaderboard
+    from arena.ratings.trueskill import warmed_up
 
     given = {name: getattr(options, name) for name in PARAMETERS}
     given = {name: value for name, value in given.items() if value is not None}
@@ -230,8 +244,15 @@ def run_fit(options: argparse.Namespace) -> None:
         more["prior"] = Ratings.read(options.prior)
         if more["prior"].estimator == "trueskill":  # others are refused, or a leaderboard
             given = {**more["prior"].estimate_as().__dict__, **given}
-    chosen = estimator(options.estimator, **given)
-    comparisons = _comparisons(options)
+    return warmed_up(estimator(options.estimator, **given)), more
+
+
+def run_fit(options: argparse.Namespace) -> None:
+    """Fit, write the ratings and print the leaderboard."""
+    comparisons, (chosen, more) = _comparisons(options, _estimator)
+    from arena.ratings.trueskill import order_note
+    from arena.report.tables import leaderboard
+
     ratings = chosen.fit(comparisons, **more)
     ratings.write(options.out)
     print(leaderboard(ratings))
@@ -292,10 +313,10 @@ def run_report(options: argparse.Namespace) -> None:
 
 def run_tune(options: argparse.Namespace) -> None:
     """Print the parameters that the evidence prefers, and how later votes agree."""
+    comparisons, _ = _comparisons(options, lambda _: import_module("arena.prediction.tune"))
     from arena.prediction.tune import later_votes, tune
     from arena.report.tables import held_out
 
-    comparisons = _comparisons(options)
     found = tune(comparisons, options.estimator)
     print(found)
     print(f"\n{held_out(later_votes(comparisons, options.estimator))}")
@@ -317,4 +338,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    # Python would take half a second to give back gigabytes and take numba apart, piece by piece.
+    os._exit(code)

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from arena.votes.faults import VotesError
-from arena.votes.placing import hashed_raters
+from arena.votes.options import hashed_raters
 from assets.lake import Lake, table_name
 
 TABLES = ("votes", "rankings")

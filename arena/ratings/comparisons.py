@@ -18,6 +18,7 @@ import polars as pl
 
 from arena.compiled import compiled
 from arena.schema import OUTCOMES, PAIRS, REQUIRED
+from arena.votes.rankings import pairs_of
 
 A_WINS, B_WINS, TIE = 0, 1, 2
 SINGLE = -1  # the ranking of a vote that belongs to none
@@ -74,7 +75,7 @@ class Comparisons:
             return votes
         table = checked(votes) if votes is not None else pl.DataFrame(schema=_NAMES)
         # Joined even with no rows, the names of all votes would turn from codes to texts and back.
-        if rankings is not None and len(pairs := pairs_of(as_frame(rankings))):
+        if rankings is not None and len(pairs := checked_pairs(as_frame(rankings))):
             if "ranking" in table.columns:
                 again = pl.col("ranking").is_in(pairs["ranking"].unique().implode())
                 table = table.filter(~again.fill_null(False))
@@ -89,8 +90,7 @@ class Comparisons:
             table = table.with_row_index("row").sort(first, maintain_order=True).drop("row")
             number = pl.when(known).then(pl.col("ranking").rle_id()).otherwise(SINGLE)
             ranking = table.select(number.cast(pl.Int32)).to_series().to_numpy()
-        models, a, b = _coded(table["model_a"], table["model_b"])
-        outcome = table["outcome"].cast(pl.Enum(OUTCOMES)).to_physical().cast(pl.Int8).to_numpy()
+        models, (a, b, outcome) = _coded(table)
         return Comparisons(
             models=models,
             a=a,
@@ -189,24 +189,31 @@ def checked(votes: Any) -> pl.DataFrame:
     return table
 
 
-def _coded(a: pl.Series, b: pl.Series) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the names in use, sorted, and both columns as int32 positions among them.
+def _coded(table: pl.DataFrame) -> tuple[list[str], list[np.ndarray]]:
+    """Return the names in use, sorted, and (a, b, outcome): int32 positions among them, and int8.
 
     Columns of one Enum are codes already: to find a hundred million names again takes seconds.
     """
-    kind = a.dtype
-    if not isinstance(kind, pl.Enum) or b.dtype != kind:
-        kind = pl.Enum(pl.concat([x.unique().cast(pl.String) for x in (a, b)]).unique().sort())
-    codes = [x.cast(kind).to_physical().cast(pl.Int32).to_numpy() for x in (a, b)]
-    names = kind.categories.to_list()
-    if a.dtype != kind:
-        return names, codes[0], codes[1]
-    used = sorted(name for name, met in zip(names, _used(len(names), *codes), strict=True) if met)
+    kind, other = (table.schema[side] for side in ("model_a", "model_b"))
+    known = isinstance(kind, pl.Enum) and other == kind
+    if not known:
+        met = (table[side].unique().cast(pl.String) for side in ("model_a", "model_b"))
+        kind = pl.Enum(pl.concat(met).unique().sort())
+    made = table.select(REQUIRED).rechunk()
+    made = made.select(
+        pl.col("model_a", "model_b").cast(kind).to_physical().cast(pl.Int32),
+        pl.col("outcome").cast(pl.Enum(OUTCOMES)).to_physical().cast(pl.Int8),
+    )
+    a, b, outcome = (made[name].to_numpy() for name in made.columns)
+    names = kind.categories.to_list()  # type: ignore[attr-defined]
+    if not known:
+        return names, [a, b, outcome]
+    used = sorted(name for name, met in zip(names, _used(len(names), a, b), strict=True) if met)
     if used != names:
         place = {name: k for k, name in enumerate(used)}
         moved = np.array([place.get(name, -1) for name in names], np.int32)
-        codes = [moved[code] for code in codes]
-    return used, codes[0], codes[1]
+        a, b = moved[a], moved[b]
+    return used, [a, b, outcome]
 
 
 def tallied(table: pl.DataFrame, outcome: np.ndarray) -> np.ndarray | None:
@@ -276,7 +283,7 @@ def pairs_table(votes: Any) -> pl.DataFrame:
     ).sort("model_a", "model_b")
 
 
-def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
+def checked_pairs(rankings: pl.DataFrame) -> pl.DataFrame:
     """Return every pair of every K-wise vote: model_a, model_b, outcome, ranking and created_at.
 
     rankings: the lists models and ranks; vote_id and created_at where there are. Raises ValueError
@@ -290,28 +297,13 @@ def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
     if len(wrong):
         m, r = sizes.row(wrong[0])
         raise ValueError(f"K-wise vote {wrong[0] + 1}: {m} models but {r} ranks; give one each")
+    for name in ("models", "ranks"):
+        items = rankings[name]
+        null = items.list.eval(pl.element().is_null()).list.any() | (items.list.len() == 0)
+        if (lacks := null.fill_null(True).arg_true()).len():
+            raise ValueError(f"K-wise vote {lacks[0] + 1}: a model or a rank is null")
     number = pl.int_range(pl.len()).cast(pl.String)
     named = pl.coalesce("vote_id", number) if "vote_id" in rankings.columns else number
     when = ["created_at"] if "created_at" in rankings.columns else []
-    images = (
-        rankings.select(*when, "models", "ranks", ranking=named, vote=pl.int_range(pl.len()))
-        .explode("models", "ranks")
-        .with_columns(place=pl.int_range(pl.len()).over("vote"))
-    )
-    nulls = images.filter(pl.col("models").is_null() | pl.col("ranks").is_null())
-    if len(nulls):
-        raise ValueError(f"K-wise vote {nulls['vote'][0] + 1}: a model or a rank is null")
-    pairs = images.join(images.select("vote", "models", "ranks", "place"), on="vote", suffix="_b")
-    rank, other = pl.col("ranks"), pl.col("ranks_b")
-    won = pl.when(rank < other).then(pl.lit("a")).when(rank > other).then(pl.lit("b"))
-    return (
-        pairs.filter(pl.col("place") < pl.col("place_b"))
-        .sort("vote", "place", "place_b")
-        .select(
-            *when,
-            "ranking",
-            model_a="models",
-            model_b="models_b",
-            outcome=won.otherwise(pl.lit("tie")),
-        )
-    )
+    lists = rankings.select(*when, "models", "ranks", vote_id=named, images="models")
+    return pairs_of(lists).select(*when, "ranking", "model_a", "model_b", "outcome")

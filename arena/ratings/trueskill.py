@@ -219,6 +219,13 @@ class TrueSkill:
                 )
 
 
+def warmed_up(chosen: Estimator) -> Estimator:
+    """Return the estimator after a fit of a few votes: what it compiles or loads is there then."""
+    few = np.arange(LEAST_VOTES, dtype=np.int32) % 2
+    chosen.fit(Comparisons(["a", "b"], few, 1 - few, np.zeros(LEAST_VOTES, np.int8)))
+    return chosen
+
+
 def _with_earlier(
     table: pl.DataFrame, wins: np.ndarray, ties: np.ndarray, models: list[str], before: Ratings
 ) -> pl.DataFrame:

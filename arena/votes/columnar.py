@@ -1,6 +1,7 @@
 """Typed columns: parquet, and Arrow's files and streams. Only the columns asked for are read."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from arena.votes.arrow_sizes import stated_size
@@ -22,6 +22,7 @@ from arena.votes.limits import (
 )
 
 ROWS = 1 << 20  # in one frame
+AHEAD = 20  # batches without texts: decoded while one is checked, and while a command is loading
 SHORT = 64  # bytes of a text that may stand in every row
 ARROW_FILE = b"ARROW1"
 STRINGS = (pa.string(), pa.large_string())
@@ -57,13 +58,14 @@ class Columnar:
         there = [name for name in columns if name in self.fields]
         few = [name for name in coded if self.fields.get(name) in STRINGS]
         with ThreadPoolExecutor(1) as ahead:
-            # The next batch is decoded while this one is checked.
             batches = self._batches(there, few)
-            coming = ahead.submit(next, batches, None)
+            # Twenty batches of long texts, or of an Arrow file's images, would not fit in memory.
+            narrow = all(n in few or pa.types.is_primitive(self.fields[n]) for n in there)
+            depth = AHEAD if narrow and self.kind == "parquet" else 1
+            coming = deque(ahead.submit(_validated, batches) for _ in range(depth))
             left = self.bound
-            while (batch := coming.result()) is not None:
-                coming = ahead.submit(next, batches, None)
-                batch.validate(full=True)
+            while (batch := coming.popleft().result()) is not None:
+                coming.append(ahead.submit(_validated, batches))
                 left -= sum(map(_decoded_size, batch.columns))
                 if left < 0:
                     raise VotesError(self.too_much)
@@ -188,12 +190,20 @@ class Arrow(Columnar):
                 yield batch.select(columns)
 
 
+def _validated(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
+    """Return the next batch, None after the last. Raises pa.ArrowInvalid for a spoiled one."""
+    batch = next(batches, None)
+    if batch is not None:
+        batch.validate(full=True)
+    return batch
+
+
 def _decoded_size(column: pa.Array) -> int:
     """Return how many bytes a column holds once every text is written out."""
     if isinstance(column, pa.DictionaryArray) and column.type.value_type in STRINGS:
-        sizes = pc.binary_length(column.dictionary)
-        if (pc.max(sizes).as_py() or 0) > SHORT:
-            return int(pc.sum(sizes.take(column.indices)).as_py() or 0)
+        sizes = pl.Series(column.dictionary).str.len_bytes()
+        if int(sizes.max() or 0) > SHORT:  # type: ignore[arg-type]
+            return int(sizes.gather(pl.Series(column.indices)).sum())
     return int(column.nbytes)
 
 
@@ -218,4 +228,4 @@ def _enum(column: pa.DictionaryArray) -> pl.Series:
     if None in names or len(set(names)) < len(names):
         return pl.Series(column.cast(pa.large_string()))
     kind = pl.UInt8 if len(names) < 256 else pl.UInt16 if len(names) < 65536 else pl.UInt32
-    return pl.Series(column.indices).cast(kind).cat.to(pl.Enum(names))
+    return pl.Series(column.indices).cast(kind, wrap_numerical=True).cat.to(pl.Enum(names))

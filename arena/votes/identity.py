@@ -9,11 +9,14 @@ file's fingerprint, so the images in it cost nothing.
 
 import codecs
 import hashlib
+from binascii import hexlify
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import count
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from arena.votes.containers import open_table
 from arena.votes.faults import UNREADABLE, sentence
@@ -26,6 +29,7 @@ CONTENT = (
     *("rater", "created_at", "split", "dimension", "votes_a", "votes_b", "votes_tie"),
     *("models", "images", "ranks"),
 )
+SLICE = 1 << 18  # rows whose content is in memory as texts at once
 ABSENT, BETWEEN = "\0", "\x1f"
 
 
@@ -37,8 +41,8 @@ def content(table: pl.DataFrame, every: bool = False) -> pl.Series:
     texts = []
     for name in CONTENT:
         kind = table.schema.get(name)
-        if kind is None:
-            texts += [pl.lit("")] if every else []
+        if kind is None or table[name].null_count() == table.height:
+            texts += [pl.lit("")] if every or kind is not None else []
             continue
         column = pl.col(name)
         if isinstance(kind, pl.List):
@@ -59,16 +63,28 @@ def with_ids(table: pl.DataFrame) -> pl.DataFrame:
     nameless = table["vote_id"].is_null()
     if not nameless.any():
         return table
-    text = content(table.filter(nameless)).alias("text")
-    unlike = text.unique()
-    digest = [blake2b(each.encode(), digest_size=8).hexdigest() for each in unlike]
-    known = pl.DataFrame({"text": unlike, "digest": pl.Series(digest, dtype=pl.String)})
-    named = text.to_frame().join(known, on="text", how="left", maintain_order="left")
-    number = pl.int_range(1, pl.len() + 1).over("text")
-    again = pl.when(number > 1).then(pl.format(".{}", number)).otherwise(pl.lit(""))
-    made = named.select(pl.concat_str("digest", again)).to_series()
+    few, digests = table if nameless.all() else table.filter(nameless), []
+    for some in few.iter_slices(SLICE):
+        texts = content(some).cast(pl.Binary).to_list()
+        digests.append(b"".join([blake2b(text, digest_size=8).digest() for text in texts]))
+    joined = b"".join(digests)
+    ends = pa.py_buffer(np.arange(0, 2 * len(joined) + 1, 16))
+    spelled = pa.LargeStringArray.from_buffers(few.height, ends, pa.py_buffer(hexlify(joined)))
+    made, digest = pl.Series(spelled), np.frombuffer(joined, np.uint64)
+    ordered = np.sort(digest)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        rows = np.flatnonzero(np.isin(digest, twice))
+        same = pl.DataFrame({"digest": digest[rows]})
+        number = np.ones(len(digest), np.int64)
+        number[rows] = same.select(pl.int_range(1, pl.len() + 1).over("digest")).to_series()
+        again, plain = pl.lit(pl.Series(number)), pl.lit(made)
+        named = pl.when(again > 1).then(pl.format("{}.{}", plain, again)).otherwise(plain)
+        made = pl.select(named).to_series()
+    if len(made) == table.height:
+        return table.with_columns(vote_id=made)
     place = (nameless.cum_sum().cast(pl.Int64) - 1).clip(0)
-    given = unclaimed(table["vote_id"], made) if len(made) < table.height else table["vote_id"]
+    given = unclaimed(table["vote_id"], made)
     return table.with_columns(vote_id=pl.when(nameless).then(made.gather(place)).otherwise(given))
 
 

@@ -17,6 +17,7 @@ import polars as pl
 from arena.schema import RANKINGS, UNNAMED, VOTES
 from arena.votes.check import CONTROL
 from arena.votes.faults import Broken, shown
+from arena.votes.identity import unclaimed
 from arena.votes.layout import Record, decided
 from arena.votes.limits import LONGEST_NAME, MOST_RANKED
 from arena.votes.spellings import LAST_YEAR, NOTHING, in_utc
@@ -81,6 +82,19 @@ def pairs_of(rankings: pl.DataFrame) -> pl.DataFrame:
         name: pl.lit(None, kind) for name, kind in VOTES.items() if name not in rankings.columns
     }
     return pairs.with_columns(**(absent | made)).select(*VOTES)
+
+
+def with_pairs(votes: pl.DataFrame, rankings: pl.DataFrame) -> pl.DataFrame:
+    """Return the votes and the pairs of the rankings, a file's after its votes.
+
+    Both have `file`, the number of their file.
+    """
+    sizes = rankings["ranks"].list.len()
+    of_pairs = rankings.select(pl.col("file").repeat_by(sizes * (sizes - 1) // 2).explode())
+    pairs = pairs_of(rankings.drop("file", "row")).with_columns(of_pairs.to_series())
+    votes = votes.with_columns(unclaimed(votes["vote_id"], pairs["vote_id"]))
+    both = pl.concat([votes.select(*VOTES, "file"), pairs])
+    return both.sort("file", maintain_order=True)
 
 
 def ranks_of_scores(scores: Sequence[float]) -> list[int]:

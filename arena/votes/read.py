@@ -22,11 +22,10 @@ from arena.schema import OUTCOMES, RANKINGS, VOTES
 from arena.votes.check import NO_OUTCOME, NONE
 from arena.votes.delivery import NO_RANKINGS, NO_VOTES, Part, parts_of
 from arena.votes.faults import VotesError, rejections
-from arena.votes.identity import keys_of, repeated, repeats, unclaimed, with_ids
+from arena.votes.identity import keys_of, repeated, repeats, with_ids
 from arena.votes.limits import MOST_MODELS
-from arena.votes.options import AS_THEY_ARE, Options
-from arena.votes.placing import hashed_raters, with_images_placed
-from arena.votes.rankings import pairs_of
+from arena.votes.options import AS_THEY_ARE, Options, hashed_raters, with_images_placed
+from arena.votes.rankings import with_pairs
 from arena.votes.sources import File, staged
 from arena.votes.spellings import recoded
 
@@ -168,6 +167,7 @@ class Gathering:
         several = len(self.sources) > 1
         again = repeated(self.sources) if several else {}
         found, ranked, keys = [], [NO_RANKINGS], []
+        models: set[str] = set()
         for number, source in enumerate(self.sources):
             said = FileReading(source.name)
             self.files.append(said)
@@ -184,6 +184,8 @@ class Gathering:
                 votes = part.votes
                 if votes.is_empty():
                     continue
+                kinds: Any = (votes.schema["model_a"], votes.schema["model_b"])
+                models.update(*(kind.categories for kind in kinds))
                 if only is None:
                     votes = votes.cast(TEXTS).with_columns(of_file)
                 elif several or "vote_id" in votes.columns:
@@ -196,13 +198,16 @@ class Gathering:
         folder = Path(os.path.commonpath(parents)) if parents else Path()
         rankings = self._finished(pl.concat(ranked, how="diagonal"), folder)
         if only is None:
-            votes = self._finished(pl.concat([NO_VOTES, *found], how="diagonal"), folder)
-            named = pl.concat([votes["model_a"], votes["model_b"]]).n_unique()
+            votes = pl.concat([NO_VOTES.select(*TEXTS), *found], how="diagonal")
+            # A column that no file has takes no memory as long as it is one null for all rows.
+            others = NO_VOTES.drop(votes.columns, strict=False).schema
+            absent = {name: pl.lit(None, kind) for name, kind in others.items()}
+            votes = self._finished(votes.with_columns(**absent), folder)
         else:
-            votes, named = stacked(found)
+            votes = stacked(found, pl.Enum(sorted(models)))
             votes = self._kept(votes, pl.concat(keys)) if keys else votes
-        if named > MOST_MODELS:
-            raise VotesError(f"{named:,} models, more than {MOST_MODELS:,}")
+        if len(models) > MOST_MODELS:
+            raise VotesError(f"{len(models):,} models, more than {MOST_MODELS:,}")
         if rankings.height and only is None:
             votes = with_pairs(votes, rankings)
         rejected, doubts = (merged(x) if x else NONE for x in (self.rejected, self.doubts))
@@ -285,33 +290,15 @@ class Gathering:
         return table.filter(~(same | clash))
 
 
-def with_pairs(votes: pl.DataFrame, rankings: pl.DataFrame) -> pl.DataFrame:
-    """Return the votes and the pairs of the rankings, a file's after its votes.
-
-    Both have `file`, the number of their file.
-    """
-    sizes = rankings["ranks"].list.len()
-    of_pairs = rankings.select(pl.col("file").repeat_by(sizes * (sizes - 1) // 2).explode())
-    pairs = pairs_of(rankings.drop("file", "row")).with_columns(of_pairs.to_series())
-    votes = votes.with_columns(unclaimed(votes["vote_id"], pairs["vote_id"]))
-    both = pl.concat([votes.select(*VOTES, "file"), pairs])
-    return both.sort("file", maintain_order=True)
-
-
-def stacked(parts: Sequence[pl.DataFrame]) -> tuple[pl.DataFrame, int]:
-    """Return (ballots in one frame, how many models they have); the models are one pl.Enum."""
-    kinds: Any = [(part.schema["model_a"], part.schema["model_b"]) for part in parts]
-    models = pl.Enum(sorted({name for pair in kinds for kind in pair for name in kind.categories}))
+def stacked(parts: Sequence[pl.DataFrame], models: pl.Enum) -> pl.DataFrame:
+    """Return ballots in one frame, whose models are positions among all of them."""
     schema = {"model_a": models, "model_b": models, "outcome": pl.Enum(OUTCOMES)}
-    alike = [
-        part.with_columns(
-            recoded(side, kind.categories, models).alias(side)
-            for side, kind in zip(("model_a", "model_b"), pair, strict=True)
-        )
-        for part, pair in zip(parts, kinds, strict=True)
-    ]
-    whole = pl.concat([pl.DataFrame(schema=schema), *alike], how="diagonal")
-    return whole, len(models.categories)
+    alike = []
+    for part in parts:
+        kinds: Any = {side: part.schema[side] for side in ("model_a", "model_b")}
+        codes = {side: recoded(side, kind.categories, models) for side, kind in kinds.items()}
+        alike.append(part.with_columns(**codes))
+    return pl.concat([pl.DataFrame(schema=schema), *alike], how="diagonal")
 
 
 def merged(parts: Sequence[tuple[str, pl.DataFrame]]) -> pl.DataFrame:

@@ -112,7 +112,7 @@ def test_a_ranking_leaves_with_its_pairs_and_another_rater_is_left_alone(tmp_pat
 
 
 def test_a_rater_is_found_by_name_where_the_lake_holds_hashes():
-    from arena.votes.placing import hashed_raters
+    from arena.votes.options import hashed_raters
 
     stored = hashed_raters(pl.DataFrame({"rater": ["Anna"]}), "salt")["rater"][0]
     assert as_stored("salt", "Anna") == ["Anna", stored]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from arena.ratings.comparisons import Comparisons, pairs_of
+from arena.ratings.comparisons import Comparisons, checked_pairs
 from arena.ratings.free_for_all import free_for_all
 from arena.ratings.gaussian import draw_margin
 from arena.ratings.table import Ratings, estimator
@@ -259,7 +259,7 @@ def test_k_wise_votes_are_rated_one_way_however_they_are_given(name):
     rows = [(names[rng.choice(6, 4, replace=False)].tolist(), [1, 2, 2, 3]) for _ in range(12)]
     rankings = table(rows, vote_id=pl.Series([f"r{k}" for k in range(12)]))
     others = votes_of([("m0", "m1", "a"), ("m2", "m1", "tie")])
-    pairs = pl.concat([others, pairs_of(rankings)], how="diagonal")
+    pairs = pl.concat([others, checked_pairs(rankings)], how="diagonal")
     fit = estimator(name).fit
     expected = fit(others, rankings=rankings).table
     assert expected["votes"].sum() == 2 * (2 + 12 * 6)
