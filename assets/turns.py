@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import dagster as dg
 
@@ -44,22 +44,34 @@ def turn(
             return
         own_history(lake, instance)
         pool = Pool(instance, f"{name} of {lake.name}", copy_id(lake))
-        over = threading.Event()
+        try:
+            with signing(pool):
+                wait_for(pool, f"another machine holds {name} of {lake.name}", say)
+                yield
+        finally:
+            pool.leave()
 
-        def sign() -> None:
-            while not over.wait(SIGN_SECONDS):
+
+@contextmanager
+def signing(pool: Pool) -> Iterator[None]:
+    """Say every `SIGN_SECONDS`, in a thread, that this machine lives."""
+    over = threading.Event()
+
+    def sign() -> None:
+        while not over.wait(SIGN_SECONDS):
+            # A database that is away costs these signs and no more: when it is back they go on,
+            # and a step that needs it says what is wrong.
+            with suppress(Exception):
                 pool.sign()
 
-        signing = threading.Thread(target=sign, daemon=True)
-        pool.sign()
-        signing.start()
-        try:
-            wait_for(pool, f"another machine holds {name} of {lake.name}", say)
-            yield
-        finally:
-            over.set()
-            signing.join()
-            pool.leave()
+    thread = threading.Thread(target=sign, daemon=True)
+    pool.sign()
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def wait_for(pool: Pool, said: str, say: Callable[[str], object]) -> None:

@@ -147,6 +147,28 @@ def test_a_machine_that_fell_silent_loses_its_turn(s3, instance, tmp_path, monke
         pass
 
 
+def test_a_database_that_is_away_for_a_moment_costs_a_turn_no_more_than_a_sign(
+    s3, instance, tmp_path, monkeypatch, capfd
+):
+    lake, signed = Lake(s3.url(f"{tmp_path.name}/lake")), []
+    sign = turns.Pool.sign
+
+    def away(pool: turns.Pool) -> None:
+        signed.append(pool)
+        if len(signed) in (2, 3):
+            raise ConnectionError("connection refused")
+        sign(pool)
+
+    monkeypatch.setattr(turns, "SIGN_SECONDS", 0.01)
+    monkeypatch.setattr(turns.Pool, "sign", away)
+    with turn(lake, instance, "chain", print):
+        until = time.monotonic() + 60
+        while len(signed) < 6:  # it went on after the two that failed
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_check_and_every_command_say_in_one_sentence_what_is_wrong_with_the_store(
     remote,
     s3,
