@@ -3,7 +3,9 @@
 `containers` gives the rows, `formats` says what they mean, `check` parts votes from rejections.
 """
 
+import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -61,6 +63,7 @@ def parts_of(
         words = dict(zip(map(plain, options.outcomes), options.outcomes.values(), strict=True))
         if plan.format.records is not None:
             yield from _gathered(table, plan, said, words)
+            said.unread += in_folders(file)
             return
         layout, names = plan.format, plan.names
         there = {*names, *map(plan.spelled.get, plan.also)}
@@ -69,6 +72,7 @@ def parts_of(
         said.columns = names
         read = {*names.values(), *plan.also}
         said.unread = [n or "(a column without a name)" for n in table.columns if n not in read]
+        said.unread += in_folders(file)
         if only is not None and "vote_id" not in names:
             few = {*only, *layout.needs, *(["dimension"] if options.dimension else ())}
             names = {n: of for n, of in names.items() if n in few}
@@ -97,6 +101,12 @@ def parts_of(
             yield Part(NO_VOTES, NO_RANKINGS, rejections(table.broken))
     except UNREADABLE as error:
         raise sentence(error, file.name) from None
+
+
+def in_folders(file: File) -> list[str]:
+    """Name the columns that folders hold (`date=2026-11-01/part.parquet`): they are not read."""
+    folders = Path(file.name).parts[:-1]
+    return [f"{name} (a folder's name)" for name in folders if re.fullmatch(r"\w+=.*", name)]
 
 
 def _lacks(columns: Sequence[str], plan: Plan, options: Options, lost: set[str]) -> VotesError:

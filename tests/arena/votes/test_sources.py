@@ -184,3 +184,14 @@ def test_of_a_local_table_the_images_are_never_read(tmp_path):
     before = read_so_far()
     assert read_votes([path]).votes.height == 400
     assert read_so_far() - before < 1_000_000 < path.stat().st_size / 30
+
+
+def test_columns_that_stand_in_folders_names_are_said_to_be_unread(tmp_path):
+    """As DuckDB's `COPY ... (PARTITION_BY (dimension, date))` writes them."""
+    folder = tmp_path / "votes" / "dimension=style" / "date=2026-11-01"
+    folder.mkdir(parents=True)
+    (folder / "part-0.csv").write_text("model_a,model_b,outcome\nx,y,a\n")
+    (file,) = read_votes([tmp_path / "votes"]).files
+    assert file.accepted == 1
+    told = ["dimension=style (a folder's name)", "date=2026-11-01 (a folder's name)"]
+    assert file.unread == told
