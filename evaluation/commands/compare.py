@@ -48,6 +48,12 @@ def run(args: argparse.Namespace) -> Done:
     rows = numbers["comparisons"]
     print(as_text(rows))
     print(f"page: {args.out / 'comparison.html'}")
-    others = [row for row in rows if row["policy"] != args.baseline and row["images"]]
+    policies = [row for row in rows if row["policy"] != args.baseline]
+    others = [row for row in policies if row["images"]]
+    if policies and not others:
+        raise EvaluationError(
+            f"{args.scores}: no policy has a score where {args.baseline} has one; images are paired "
+            "by prompt (prompt_id where it is there) and seed, so draw the same ones for all"
+        )
     report = {f"win_rate_{row['policy']}_{row['scorer']}": row["win_rate"] for row in others}
     return {"prompts": max(row["prompts"] for row in rows), **report}, files

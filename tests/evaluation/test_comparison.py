@@ -310,3 +310,13 @@ def test_under_pipes_the_command_reports_a_materialization(scores, tmp_path):
     assert event.metadata["prompts"].value == PROMPTS
     assert event.metadata["win_rate_better_clip"].value > 0.5
     assert len(event.tags["dagster/data_version"]) == 64
+
+
+def test_policies_that_were_drawn_for_other_prompts_cannot_be_compared(tmp_path, capsys) -> None:
+    path = tmp_path / "scores.csv"
+    path.write_text("policy,prompt,image,mark\nbase,a cat,1.png,1\nnew,a dog,2.png,2\n")
+    arguments = ["compare", str(path), "--baseline=base", "--scorer=mark", f"--out={tmp_path}"]
+    assert main(arguments) == 1
+    assert "no policy has a score where base has one; images are paired" in capsys.readouterr().err
+    path.write_text(path.read_text() + "new,a cat,3.png,3\n")
+    assert main(arguments) == 0
