@@ -8,8 +8,10 @@ key stands in the pod's specification. Deleted, a pod gets SIGTERM and `[jobs] g
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -22,6 +24,21 @@ from assets.sections import Jobs
 
 LABEL = "arenapo/job"
 POLL_SECONDS = 2.0
+GONE_SECONDS = 10.0  # a pod that ran and is not listed for so long was deleted
+
+
+class Pods(PipesK8sClient):
+    """Dagster's client, which does not wait a day for a pod that was deleted."""
+
+    @contextmanager
+    def consume_pod_logs(
+        self, context: Any, client: Any, namespace: str, pod_name: str, *more: Any, **further: Any
+    ) -> Iterator[None]:
+        """Read the pod's log to its end, before which the pod may wait long for a place."""
+        with super().consume_pod_logs(context, client, namespace, pod_name, *more, **further):
+            # It ran: if it is not listed any more, it will not be.
+            client.wait_for_pod = partial(client.wait_for_pod, pod_launch_timeout=GONE_SECONDS)
+            yield
 
 
 def run(
@@ -36,7 +53,7 @@ def run(
     try:
         delete_pods(jobs.namespace, f"{LABEL}={label}")
         python = ["python", "-P", "-m", "assets.child", str(job.folder), *command]
-        done = PipesK8sClient(poll_interval=POLL_SECONDS).run(
+        done = Pods(poll_interval=POLL_SECONDS).run(
             context=context,
             image=jobs.image,
             command=behind(jobs.launch, python),
@@ -46,7 +63,7 @@ def run(
             pod_wait_timeout=0,
         )
     except DagsterK8sError as error:
-        return [], f"with its pod: {error}".splitlines()[0]
+        return [], f"with its pod, which somebody may have deleted: {error}".splitlines()[0]
     except kubernetes.client.ApiException as error:
         if error.status != 404:
             said = (error.body or error.reason or "").strip().splitlines()

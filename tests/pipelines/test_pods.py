@@ -21,6 +21,7 @@ from pipelines.launch import Launcher, StageFailed
 
 kubernetes = pytest.importorskip("kubernetes")
 pytest.importorskip("dagster_k8s")
+from assets import pods  # noqa: E402
 
 JOBS = """
 image = "registry.example/arenapo-job:0.1.0"
@@ -63,6 +64,7 @@ class Cluster:
     def __init__(self):
         self.pods, self.made, self.deleted, self.terminating = {}, [], [], set()
         self.after_start = lambda name: None
+        self.forgetful = False  # a pod that is being deleted is listed no more once it ended
 
     def create_namespaced_pod(self, namespace, body):
         assert namespace == "arena"
@@ -81,8 +83,10 @@ class Cluster:
         if label_selector:
             return SimpleNamespace(items=[])
         name = field_selector.removeprefix("metadata.name=")
-        found = SimpleNamespace(items=[self.status(name)] if name in self.pods else [])
-        if name in self.terminating and self.pods[name].poll() is not None:
+        gone = name in self.terminating and self.pods[name].poll() is not None
+        seen = name in self.pods and not (gone and self.forgetful)
+        found = SimpleNamespace(items=[self.status(name)] if seen else [])
+        if gone:
             self.terminating.remove(name)
             del self.pods[name]
         return found
@@ -165,7 +169,12 @@ def test_a_job_runs_as_the_pod_that_the_study_describes(cluster, launcher, insta
     assert cluster.deleted == [pod["metadata"]["name"]]
 
 
-def test_a_pod_that_somebody_deletes_saves_and_the_next_one_goes_on(cluster, launcher, instance):
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_a_pod_that_somebody_deletes_saves_and_the_next_one_goes_on(
+    forgetful, cluster, launcher, instance, monkeypatch
+):
+    monkeypatch.setattr(pods, "GONE_SECONDS", 1.0)
+    cluster.forgetful = forgetful
     made = launcher(steps=60, pause=0.1)
     log = made.study.path.parent / "steps.log"
 
