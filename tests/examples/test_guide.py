@@ -61,6 +61,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def run(words: list[str]) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", words[1:])
+        monkeypatch.setattr(os, "_exit", sys.exit)  # `arena` ends its process so
         with pytest.raises(SystemExit) as ended:
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         said = capsys.readouterr()

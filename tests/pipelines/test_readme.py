@@ -1,5 +1,6 @@
 """What README shows can be typed: its lines run, and its commands know their options."""
 
+import os
 import re
 import runpy
 import shlex
@@ -23,6 +24,7 @@ COMMANDS = sorted({" ".join(re.match(r"-m ([\w.]+)(?: ([a-z]+)(?= |$))?", each).
 def typed(monkeypatch, *words):
     """Run `python -m WORDS` here and return its exit status."""
     monkeypatch.setattr(sys, "argv", list(words))
+    monkeypatch.setattr(os, "_exit", sys.exit)  # `arena` ends its process so
     for name in [each for each in sys.modules if each == f"{words[0]}.__main__"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit) as ended:
