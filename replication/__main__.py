@@ -119,7 +119,8 @@ def _rates(options: argparse.Namespace) -> None:
     how = (Scale(), options.cache, options.workers, _say)
     tuning = run_all(rates.tuning_runs(), *how)
     _keep(options.docs, tuning)
-    _keep(options.docs, run_all(rates.main_runs(tuning, seeds=rates.SEEDS[: options.seeds]), *how))
+    for runs in (rates.main_runs, rates.other_beta_runs):
+        _keep(options.docs, run_all(runs(tuning, seeds=rates.SEEDS[: options.seeds]), *how))
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -34,17 +34,15 @@ POLICIES = (
 )
 
 DEALT, WEIGHTS, FAVOURITES = POLICIES[-3:]
-ASKED: tuple[Pair, ...] = (
-    (PAIRWISE, DPO),
-    (PAIRWISE, FIXED),
-    (FIXED, DPO),
-    (JOINT, FIXED),
-    (CAPABILITY, FIXED),
-    (DEALT, FIXED),
+QUESTION: tuple[Pair, ...] = ((PAIRWISE, DPO), (JOINT, DPO), (FIXED, DPO), (PAIRWISE, FIXED))
+QUESTION += ((JOINT, FIXED), (JOINT, PAIRWISE))
+ASKED = (
+    *QUESTION,
+    (CAPABILITY, DPO),
     (WEIGHTS, DPO),
     (FAVOURITES, DPO),
+    (PAIRWISE, DEALT),
     (PAIRWISE, WEIGHTS),
-    (PAIRWISE, FAVOURITES),
 )
 
 
@@ -86,11 +84,18 @@ def main_runs(
 
 def own_rates(results: pl.DataFrame) -> str:
     """Tabulate contrasts on fresh seeds, each policy at its own learning rate and beta_dpo."""
-    runs = results.filter(split="rate")
-    return (
-        f"Over all of them:\n\n{both(compare.pooled, runs, ASKED)}\n\n"
-        f"World by world:\n\n{both(compare.contrasts, runs, ASKED)}"
-    )
+    own = results.filter(split="rate")
+    both_betas = results.filter(pl.col("split").is_in(["rate", "rate beta"]))
+    parts = {"Each at its own setting": both(compare.pooled, own, ASKED)}
+    for beta in BETAS:
+        same = both_betas.filter(beta_dpo=beta)
+        parts[f"All at beta_dpo {beta:g}"] = both(compare.pooled, same, QUESTION)
+    return "\n\n".join(f"{how}:\n\n{made}" for how, made in parts.items())
+
+
+def by_world(results: pl.DataFrame) -> str:
+    """Tabulate the same world by world, each policy at its own setting."""
+    return both(compare.contrasts, results.filter(split="rate"), ASKED)
 
 
 def rate_settings(results: pl.DataFrame) -> str:
@@ -104,6 +109,26 @@ def rate_settings(results: pl.DataFrame) -> str:
         cells = [f"{each[rate]:.3f}" for rate in RATES]
         rows.append((policy.name, f"{best['learning_rate']:g}", f"{best['beta_dpo']:g}", *cells))
     return table(("policy", "learning rate", "beta_dpo", *(f"at {rate:g}" for rate in RATES)), rows)
+
+
+def other_beta_runs(
+    results: pl.DataFrame, worlds: Iterable[str] = WORLDS, seeds: Sequence[int] = SEEDS
+) -> list[Run]:
+    """Return the first four policies at the beta_dpo that was not theirs, at its best rate.
+
+    So that what a choice by few tuning seeds does can be told from what an objective does.
+    """
+    settings = {}
+    for policy in POLICIES[:4]:
+        found = tried(results, policy)
+        others = found.filter(pl.col("beta_dpo") != found["beta_dpo"][0])
+        settings[policy] = others.row(0, named=True)
+    return [
+        _run(world, policy, at["beta_dpo"], at["learning_rate"], seed, "rate beta")
+        for seed in seeds
+        for world in worlds
+        for policy, at in settings.items()
+    ]
 
 
 def _run(world: str, policy: Policy, beta: float, rate: float, seed: int, split: str) -> Run:

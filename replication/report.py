@@ -221,6 +221,7 @@ TABLES: dict[str, Callable[[pl.DataFrame], str]] = {
     "curve": curve,
     "own rates": rates.own_rates,
     "rate settings": rates.rate_settings,
+    "own rates by world": rates.by_world,
     "others": others,
     "settings": settings,
     "means": means,

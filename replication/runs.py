@@ -86,8 +86,9 @@ class Run:
     seed: int
     # "tuning" or "main": their seeds never meet (`FIRST_SEED`). Main seeds too: "equal", at one
     # setting that was given and not tuned, "spread", with `spread` as well; "curve", tuned, at
-    # other numbers of steps; "trained", judged by the prompts that were voted about; "rate tuning"
-    # and "rate", each judged by a half of the held-out prompts (`replication.rates`).
+    # other numbers of steps; "trained", judged by the prompts that were voted about; "rate tuning",
+    # and "rate" and "rate beta", judged by one and the other half of the held-out prompts
+    # (`replication.rates`).
     split: str
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
@@ -184,8 +185,9 @@ def prepared(
 def prompts_of(run: Run, cache: Path) -> tuple[str, ...]:
     """Return the prompts whose images make a run's reward."""
     if run.split != "trained":
-        halves = {"rate tuning": HELD_OUT[::2], "rate": HELD_OUT[1::2]}
-        return halves.get(run.split, HELD_OUT)
+        if run.split == "rate tuning":
+            return HELD_OUT[::2]
+        return HELD_OUT[1::2] if run.split in ("rate", "rate beta") else HELD_OUT
     voted = pl.read_parquet(pairs_of(WORLDS[run.world], run.seed, cache), columns=["prompt"])
     return tuple(voted["prompt"].unique().sort())
 
