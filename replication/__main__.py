@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
+
 DOCS = Path(__file__).parents[1] / "docs" / "evidence" / "replication"
 
 
@@ -55,6 +57,13 @@ def main() -> None:
                 "--trained-prompts", action="store_true",
                 help="with --at: judge by the prompts that were voted about",
             )  # fmt: skip
+    about = "the comparison again, every objective at a learning rate of its own"
+    command = commands.add_parser("rates", help=about, description=about)
+    command.add_argument("--seeds", type=int, default=20, help="fresh ones (%(default)s)")
+    command.add_argument("--workers", type=int, default=2, help="(%(default)s)")
+    about = "keep and look at images: where mean quality and win rate part"
+    command = commands.add_parser("images", help=about, description=about)
+    command.add_argument("--seeds", type=int, default=5, help="(%(default)s)")
     about = "how true every gap is, in every world, without training"
     command = commands.add_parser("gaps", help=about, description=about)
     command.add_argument("--seeds", type=int, default=20, help="drawings of a world (%(default)s)")
@@ -90,22 +99,38 @@ def _do(options: argparse.Namespace) -> None:
 
         every_cost(options.turns, options.cache).write_parquet(options.docs / "cost.parquet")
         print(options.docs / "cost.parquet")
+    elif options.command == "images":
+        from replication.images import every_image
+
+        found = every_image(range(options.seeds), options.cache, options.docs / "images.png")
+        found.write_parquet(options.docs / "images.parquet")
+        print(options.docs / "images.parquet")
+    elif options.command == "rates":
+        _rates(options)
     else:
         _run(options)
 
 
-def _run(options: argparse.Namespace) -> None:
-    import polars as pl
+def _rates(options: argparse.Namespace) -> None:
+    from replication import rates
+    from replication.matrix import run_all
+    from replication.runs import Scale
 
+    how = (Scale(), options.cache, options.workers, _say)
+    tuning = run_all(rates.tuning_runs(), *how)
+    _keep(options.docs, tuning)
+    for runs in (rates.main_runs, rates.other_beta_runs):
+        _keep(options.docs, run_all(runs(tuning, seeds=rates.SEEDS[: options.seeds]), *how))
+
+
+def _run(options: argparse.Namespace) -> None:
     from replication.matrix import (
         BETWEEN,
         MAIN,
         MORE,
-        SCHEMA,
         equal_runs,
         finalists,
         main_runs,
-        merge,
         run_all,
         tuning_runs,
     )
@@ -119,8 +144,7 @@ def _run(options: argparse.Namespace) -> None:
     if strangers:
         raise ValueError(f"no policy is called {strangers[0]!r}; there are {', '.join(groups)}")
     policies = [policy for name in options.policies for policy in groups[name]]
-    path = options.docs / "results.parquet"
-    results = pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=SCHEMA)
+    results = _kept(options.docs)
     if options.spreads and not options.at:
         raise ValueError("--spreads says how a setting's margins are spread: say --at as well")
     trained = options.command == "run" and options.trained_prompts
@@ -153,9 +177,22 @@ def _run(options: argparse.Namespace) -> None:
                 results, world, policies, seeds, options.tuned_in or world, options.steps
             )
         ]
-    found = run_all(runs, scale, options.cache, options.workers, _say)
-    options.docs.mkdir(parents=True, exist_ok=True)
-    merge(results, found).write_parquet(path)
+    _keep(options.docs, run_all(runs, scale, options.cache, options.workers, _say))
+
+
+def _kept(docs: Path) -> pl.DataFrame:
+    from replication.matrix import SCHEMA
+
+    path = docs / "results.parquet"
+    return pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=SCHEMA)
+
+
+def _keep(docs: Path, found: pl.DataFrame) -> None:
+    from replication.matrix import merge
+
+    docs.mkdir(parents=True, exist_ok=True)
+    path = docs / "results.parquet"
+    merge(_kept(docs), found).write_parquet(path)
     print(path)
 
 

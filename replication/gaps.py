@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from scipy.special import expit
 
 from arena.gaps.joint import joint_gaps
 from arena.gaps.pairwise import capability_gaps, pairwise_gaps
@@ -32,7 +33,9 @@ PAIRS = "pairs.parquet"
 def all_gaps(arena: Arena) -> pl.DataFrame:
     """Return the columns of `schema.GAPS` for the pairwise gap, and each of `GAPS`.
 
-    Also KIND-SHARE for each of `KINDS` and `SHARES`. Every gap NAME has columns NAME_gap,
+    Also KIND-SHARE for each of `KINDS` and `SHARES`, and two that are weights and not gaps: of
+    `weights` those that pairwise margins of mean 1 give at the start, sigmoid(g / mean), of
+    `favourites` 1 where the better rated model won, else 0. Every gap NAME has columns NAME_gap,
     NAME_gap_sd and NAME_probability.
     """
     ratings = estimator("trueskill", draw_probability=0.0).fit(arena.votes)
@@ -54,6 +57,9 @@ def all_gaps(arena: Arena) -> pl.DataFrame:
             f"{kind}-{share}": _given(posterior, low + share / 100 * (high - low))
             for share in SHARES
         }
+    pairwise, capability = (found[name]["gap"].to_numpy() for name in ("pairwise", "capability"))
+    found["weights"] = _given(posterior, expit(pairwise / pairwise.mean()))
+    found["favourites"] = _given(posterior, (capability > 0) * 1.0)
     numbers = pl.col("gap", "gap_sd", "probability")
     return pl.concat(
         [posterior, *(gaps.select(numbers.name.prefix(f"{n}_")) for n, gaps in found.items())],

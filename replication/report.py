@@ -5,7 +5,7 @@ around it are a person's. A table without a place, or with two, is an error: non
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import polars as pl
 
 from arena.report.figures import png
 from replication import contrasts as compare
-from replication import figures
+from replication import figures, images, rates
 from replication.contrasts import (
     CAPABILITY,
     DPO,
@@ -25,11 +25,20 @@ from replication.contrasts import (
     PAIRWISE,
     QUESTIONS,
     SIGNED,
-    Contrast,
     Pair,
     new_world,
 )
 from replication.cost import POLICIES
+from replication.markdown import (
+    both,
+    cell_name,
+    outcome_name,
+    pair_name,
+    span,
+    table,
+    two,
+    with_interval,
+)
 from replication.matrix import MAIN, MORE, Policy, best
 from replication.runs import LEARNING_RATE, STEPS
 
@@ -49,13 +58,13 @@ def write_report(docs: Path) -> list[Path]:
     Returns what was written. Raises FileNotFoundError for a missing page or parquet, ValueError for
     a marker that neither page has or both have.
     """
-    results, gaps, costs = (
-        pl.read_parquet(docs / f"{name}.parquet") for name in ("results", "gaps", "cost")
+    results, gaps, costs, seen = (
+        pl.read_parquet(docs / f"{name}.parquet") for name in ("results", "gaps", "cost", "images")
     )
     pages = {page: page.read_text() for page in (docs.with_suffix(".md"), docs / "tables.md")}
     made = {name: partial(make, results) for name, make in TABLES.items()}
     made |= {"truth": partial(truth, gaps), "spreads": partial(spreads, gaps)}
-    made |= {"cost": partial(cost, costs)}
+    made |= {"cost": partial(cost, costs), "images": partial(images.tabulated, seen)}
     places = {name: _place(pages, name) for name in made}
     for name, make in made.items():
         page = places[name]
@@ -83,12 +92,12 @@ def headline(results: pl.DataFrame) -> str:
                 each = [c for c in compare.contrasts(runs, outcome, [pair]) if c.seeds > 1]
                 above, below = sum(c.low > 0 for c in each), sum(c.high < 0 for c in each)
                 rows.append(
-                    (_pair(pair), _outcome(outcome), found.worlds, above, below,
-                     _range(outcome, found.mean, found.low, found.high),
-                     _span(outcome, found.next_low, found.next_high))
+                    (pair_name(pair), outcome_name(outcome), found.worlds, above, below,
+                     with_interval(outcome, found.mean, found.low, found.high),
+                     span(outcome, found.next_low, found.next_high))
                 )  # fmt: skip
     head = ("difference", "outcome", "worlds", "above 0", "below 0", "mean (95%)", "a new world's")
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def close_worlds(results: pl.DataFrame) -> str:
@@ -101,19 +110,19 @@ def close_worlds(results: pl.DataFrame) -> str:
         ("All at one setting, every gap with a spread of three means",
          compare.spread(results).filter(close)),
     ):  # fmt: skip
-        tables.append(f"{how}:\n\n{_both(compare.pooled, runs, QUESTIONS)}")
+        tables.append(f"{how}:\n\n{both(compare.pooled, runs, QUESTIONS)}")
     return "\n\n".join(tables)
 
 
 def by_world(results: pl.DataFrame) -> str:
     """Tabulate the main contrasts world by world at one setting, by both outcomes."""
-    return _both(compare.contrasts, compare.equal(results), BY_WORLD)
+    return both(compare.contrasts, compare.equal(results), BY_WORLD)
 
 
 def spread_gains(results: pl.DataFrame) -> str:
     """Tabulate what a wide spread gains the pairwise gap over its own spread, in every world."""
     wide, own = compare.spread(results), compare.equal(results)
-    return _two([compare.gains(wide, own, PAIRWISE, outcome) for outcome in OUTCOMES])
+    return two([compare.gains(wide, own, PAIRWISE, outcome) for outcome in OUTCOMES])
 
 
 def trained_prompts(results: pl.DataFrame) -> str:
@@ -121,7 +130,7 @@ def trained_prompts(results: pl.DataFrame) -> str:
     spreads = results.filter(split="trained", objective="arenapo")["spread"].unique().sort()
     return "\n\n".join(
         f"Spread of margins: {f'{spread:g} means' if spread else 'its own'}\n\n"
-        + _both(compare.contrasts, compare.trained(results, spread), TRAINED)
+        + both(compare.contrasts, compare.trained(results, spread), TRAINED)
         for spread in spreads
     )
 
@@ -132,17 +141,17 @@ def curve(results: pl.DataFrame) -> str:
     wide = points.pivot("steps", index=["world", "objective", "gap", "spread", "seeds"])
     steps = sorted(wide.columns[5:], key=int)
     rows = [
-        (row["world"], _cell_name(row), row["seeds"],
+        (row["world"], cell_name(row), row["seeds"],
          *("-" if row[n] is None else f"{row[n]:.3f}" for n in steps))
         for row in wide.rows(named=True)
     ]  # fmt: skip
-    return _table(("world", "policy", "seeds", *(f"{n} steps" for n in steps)), rows)
+    return table(("world", "policy", "seeds", *(f"{n} steps" for n in steps)), rows)
 
 
 def others(results: pl.DataFrame) -> str:
     """Tabulate the other objectives and gaps beside dpo and the pairwise margin, each tuned."""
     asked = [(policy, other) for policy in MORE for other in (DPO, PAIRWISE)]
-    return _both(compare.contrasts, compare.tuned(results), asked)
+    return both(compare.contrasts, compare.tuned(results), asked)
 
 
 def settings(results: pl.DataFrame) -> str:
@@ -157,7 +166,7 @@ def settings(results: pl.DataFrame) -> str:
                 count = here.group_by("gamma", "beta_dpo").len().height
                 seeds = here["seed"].n_unique()
                 rows.append((world, policy.name, count, seeds, f"{gamma:g}", f"{beta:g}"))
-    return _table(("tuned in", "policy", "settings tried", "seeds", "gamma", "beta_dpo"), rows)
+    return table(("tuned in", "policy", "settings tried", "seeds", "gamma", "beta_dpo"), rows)
 
 
 def means(results: pl.DataFrame) -> str:
@@ -182,11 +191,11 @@ def means(results: pl.DataFrame) -> str:
         ):
             error = "-" if row["error"] is None else f"{row['error']:.3f}"
             rows.append(
-                (how, row["world"], _cell_name(row), row["seeds"], f"{row['reward']:.3f}", error,
+                (how, row["world"], cell_name(row), row["seeds"], f"{row['reward']:.3f}", error,
                  f"{row['gain']:+.3f}", f"{row['wins']:.1%}")
             )  # fmt: skip
     head = ("setting", "world", "policy", "seeds", "reward", "its error", "over the base")
-    return _table((*head, "win rate"), rows)
+    return table((*head, "win rate"), rows)
 
 
 def everything(results: pl.DataFrame) -> str:
@@ -198,7 +207,7 @@ def everything(results: pl.DataFrame) -> str:
     }
     questions = (*QUESTIONS, (SIGNED, JOINT), (CAPABILITY, ORACLE), (WEIGHTED, PAIRWISE))
     return "\n\n".join(
-        f"### {how.capitalize()}\n\n{_both(compare.contrasts, runs, questions)}"
+        f"### {how.capitalize()}\n\n{both(compare.contrasts, runs, questions)}"
         for how, runs in parts.items()
     )
 
@@ -210,6 +219,9 @@ TABLES: dict[str, Callable[[pl.DataFrame], str]] = {
     "spread gains": spread_gains,
     "trained prompts": trained_prompts,
     "curve": curve,
+    "own rates": rates.own_rates,
+    "rate settings": rates.rate_settings,
+    "own rates by world": rates.by_world,
     "others": others,
     "settings": settings,
     "means": means,
@@ -226,7 +238,7 @@ def truth(gaps: pl.DataFrame) -> str:
         mean = dict(here.group_by("gap").agg(pl.col("correlation").mean()).iter_rows())
         right, seeds = here.select(pl.col("right").mean(), pl.col("seed").n_unique()).row(0)
         rows.append((world, seeds, f"{right:.1%}", *(f"{mean[name]:.3f}" for name in names)))
-    return _table(("world", "seeds", "votes right", *names), rows)
+    return table(("world", "seeds", "votes right", *names), rows)
 
 
 def spreads(gaps: pl.DataFrame) -> str:
@@ -237,7 +249,7 @@ def spreads(gaps: pl.DataFrame) -> str:
         here = gaps.filter(world=world)
         mean = dict(here.group_by("gap").agg(pl.col("spread").mean()).iter_rows())
         rows.append((world, here["seed"].n_unique(), *(f"{mean[name]:.1f}" for name in names)))
-    return _table(("world", "seeds", *names), rows)
+    return table(("world", "seeds", *names), rows)
 
 
 def cost(costs: pl.DataFrame) -> str:
@@ -255,61 +267,7 @@ def cost(costs: pl.DataFrame) -> str:
                 (pl.col("peak_memory_gib") / pl.col("memory")).median(),
             ).row(0)
             rows.append((policy.name, len(mine), f"{step:.0f}", f"{ratio:.2f}", f"{memory:.3f}"))
-    return _table(("policy", "turns", "ms a step", "times dpo's", "memory, times dpo's"), rows)
-
-
-Asked = Callable[[pl.DataFrame, str, Sequence[Pair]], list[Contrast]]
-
-
-def _both(ask: Asked, runs: pl.DataFrame, questions: Sequence[Pair]) -> str:
-    return _two([ask(runs, outcome, questions) for outcome in OUTCOMES])
-
-
-def _two(found: Sequence[Sequence[Contrast]]) -> str:
-    """Tabulate the same contrasts by each outcome, side by side."""
-    rows = []
-    for each in zip(*found, strict=True):
-        first = each[0]
-        same = first.policy == first.other
-        name = first.policy.name if same else _pair((first.policy, first.other))
-        cells = [
-            cell
-            for outcome, c in zip(OUTCOMES, each, strict=True)
-            for cell in (_range(outcome, c.mean, c.low, c.high), f"{c.p_holm:.4f}")
-        ]
-        rows.append((first.over, name, first.seeds, *cells))
-    head = [text for outcome in OUTCOMES for text in (_outcome(outcome), "p (Holm)")]
-    return _table(("world", "difference", "seeds", *head), rows)
-
-
-def _outcome(outcome: str) -> str:
-    return "win rate, points" if outcome == "win_rate" else outcome
-
-
-def _number(outcome: str, value: float) -> str:
-    return f"{100 * value:+.1f}" if outcome == "win_rate" else f"{value:+.3f}"
-
-
-def _span(outcome: str, low: float, high: float) -> str:
-    return f"{_number(outcome, low)} to {_number(outcome, high)}"
-
-
-def _range(outcome: str, mean: float, low: float, high: float) -> str:
-    return f"{_number(outcome, mean)} ({_span(outcome, low, high)})"
-
-
-def _pair(pair: Pair) -> str:
-    return " - ".join(policy.name.removeprefix("arenapo ") for policy in pair)
-
-
-def _cell_name(row: dict) -> str:
-    spread = f", spread {row['spread']:g}" if row.get("spread") else ""
-    return Policy(row["objective"], row["gap"]).name + spread
-
-
-def _table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    lines: list[Iterable[object]] = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return table(("policy", "turns", "ms a step", "times dpo's", "memory, times dpo's"), rows)
 
 
 def _place(pages: dict[Path, str], name: str) -> Path:

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from PIL.Image import Image
 
 from examples.miniature.judge import Judge
 from replication.base import MINIATURE, base_model, judge
@@ -30,7 +31,7 @@ from training.pairs import TrainingSet, open_pairs
 Gap = Literal[
     "none", "one", "shuffled", "pairwise", "predictive", "capability", "clipped", "joint", "signed",
     "models", "oracle", "estimate-25", "estimate-50", "estimate-75",
-    "truth-25", "truth-50", "truth-75",
+    "truth-25", "truth-50", "truth-75", "dealt", "weights", "favourites",
 ]  # fmt: skip
 
 FIRST_SEED = {"run": 0, "tune": 1000}  # by command
@@ -85,7 +86,9 @@ class Run:
     seed: int
     # "tuning" or "main": their seeds never meet (`FIRST_SEED`). Main seeds too: "equal", at one
     # setting that was given and not tuned, "spread", with `spread` as well; "curve", tuned, at
-    # other numbers of steps; "trained", judged by the prompts that were voted about.
+    # other numbers of steps; "trained", judged by the prompts that were voted about; "rate tuning",
+    # and "rate" and "rate beta", judged by one and the other half of the held-out prompts
+    # (`replication.rates`).
     split: str
     steps: int = STEPS
     learning_rate: float = LEARNING_RATE
@@ -116,33 +119,41 @@ class Result:
 def execute(run: Run, scale: Scale, cache: Path) -> Result:
     """Train, draw and judge one policy."""
     begun = time.monotonic()
-    say = lambda text: None  # noqa: E731
-    base = base_model(cache, say, scale.pretraining_steps)
-    asked = prompts_of(run, cache)
-    pairs, config, data = prepared(run, scale, cache, base)
-    work = Path(tempfile.mkdtemp(dir=cache))
-    try:
-        trained = train(config, data, pairs, work / "run")
-        after = qualities(base, work / "run" / "policy", asked, scale, cache)
-    finally:
-        shutil.rmtree(work)
-    before = _base_qualities(base, asked, scale, cache)
+    base = base_model(cache, _silent, scale.pretraining_steps)
+    images, train_seconds = trained_images(run, scale, cache)
+    after = qualities(images, scale, cache)
+    before = _base_qualities(base, prompts_of(run, cache), scale, cache)
     wins = (after > before) + 0.5 * (after == before)
     return Result(
         reward=float(after.mean()),
         base_reward=float(before.mean()),
         win_rate=float(wins.mean()),
-        train_seconds=trained["seconds"],
+        train_seconds=train_seconds,
         seconds=time.monotonic() - begun,
     )
+
+
+def trained_images(run: Run, scale: Scale, cache: Path) -> tuple[list[tuple[str, Image]], float]:
+    """Train a policy; return what it draws for the run's prompts, and the loop's seconds."""
+    base = base_model(cache, _silent, scale.pretraining_steps)
+    pairs, config, data = prepared(run, scale, cache, base)
+    work = Path(tempfile.mkdtemp(dir=cache))
+    try:
+        trained = train(config, data, pairs, work / "run")
+        return drawn(base, work / "run" / "policy", prompts_of(run, cache), scale), trained[
+            "seconds"
+        ]
+    finally:
+        shutil.rmtree(work)
 
 
 def prepared(
     run: Run, scale: Scale, cache: Path, base: Path
 ) -> tuple[TrainingSet, PolicyConfig, DataConfig]:
     """Return what `training.loop.train` takes: the pairs with the run's gap, and the settings."""
-    # The control keeps the joint gap's distribution and takes away what it says of its own pair.
-    column = {"none": "pairwise", "one": "pairwise", "shuffled": "joint"}.get(run.gap, run.gap)
+    # The two controls keep a gap's distribution and take away what it says of its own pair.
+    dealt = {"shuffled": "joint", "dealt": "pairwise"}
+    column = ({"none": "pairwise", "one": "pairwise"} | dealt).get(run.gap, run.gap)
     pairs = open_pairs(pairs_of(WORLDS[run.world], run.seed, cache), f"{column}_gap")
     whole = not scale.pretraining_steps
     config = PolicyConfig(
@@ -160,7 +171,7 @@ def prepared(
         gamma=run.gamma,
         reference_draws=REFERENCE_DRAWS,
         margin_spread=run.spread,
-        shuffle_gaps=run.gap == "shuffled",
+        shuffle_gaps=run.gap in dealt,
         seed=run.seed,
         checkpoint_every=run.steps,
         log_every=run.steps,
@@ -174,15 +185,17 @@ def prepared(
 def prompts_of(run: Run, cache: Path) -> tuple[str, ...]:
     """Return the prompts whose images make a run's reward."""
     if run.split != "trained":
-        return HELD_OUT
+        if run.split == "rate tuning":
+            return HELD_OUT[::2]
+        return HELD_OUT[1::2] if run.split in ("rate", "rate beta") else HELD_OUT
     voted = pl.read_parquet(pairs_of(WORLDS[run.world], run.seed, cache), columns=["prompt"])
     return tuple(voted["prompt"].unique().sort())
 
 
-def qualities(
-    base: Path, policy: Path | None, prompts: Sequence[str], scale: Scale, cache: Path
-) -> np.ndarray:
-    """Return the latent quality of a policy's images for the prompts, (n,)."""
+def drawn(
+    base: Path, policy: Path | None, prompts: Sequence[str], scale: Scale
+) -> list[tuple[str, Image]]:
+    """Return prompt and image of a policy, or of the base itself, `images_per_prompt` of each."""
     from evaluation.generate import Settings, draw, prompt_targets
     from evaluation.policies import find_policy, load_pipeline
 
@@ -194,15 +207,24 @@ def qualities(
         for start in range(0, len(targets), 64)
         for image in draw(pipeline, targets[start : start + 64], settings, 32)
     ]
-    texts = [target.prompt for target in targets]
-    return np.array(_judge(cache, scale.judge_steps).quality(texts, images)["quality"])
+    return [(target.prompt, image) for target, image in zip(targets, images, strict=True)]
+
+
+def qualities(images: Sequence[tuple[str, Image]], scale: Scale, cache: Path) -> np.ndarray:
+    """Return the latent quality of what was `drawn`, (n,)."""
+    judge = _judge(cache, scale.judge_steps)
+    return np.array(judge.quality(*map(list, zip(*images, strict=True)))["quality"])
 
 
 @lru_cache(1)
 def _base_qualities(base: Path, prompts: tuple[str, ...], scale: Scale, cache: Path) -> np.ndarray:
-    return qualities(base, None, prompts, scale, cache)
+    return qualities(drawn(base, None, prompts, scale), scale, cache)
 
 
 @lru_cache(1)
 def _judge(cache: Path, steps: int) -> Judge:
-    return judge(cache, lambda text: None, steps)
+    return judge(cache, _silent, steps)
+
+
+def _silent(_: str) -> None:
+    """Say nothing: what is shared was made before."""

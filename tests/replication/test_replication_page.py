@@ -36,6 +36,21 @@ def test_the_headline_has_both_outcomes(written: Path) -> None:
     assert "| -1.1 (-1.7 to -0." in row
 
 
+def test_readme_claims_what_the_table_says(written: Path) -> None:
+    """The first claim of the README is the study's, whichever way it went."""
+    claim = (DOCS.parents[2] / "README.md").read_text().split("Does the gap help?")[1][:500]
+    table = TABLES["own rates"](pl.read_parquet(written / "results.parquet"))
+    own = {line.split(" | ")[1]: line for line in table.split("All at")[0].splitlines()[4:] if line}
+    assert "0.070 of mean quality" in claim
+    assert "2.7 points" in claim
+    assert "| +0.070 (" in own["pairwise - fixed_margin"]
+    assert "| +2.7 (" in own["pairwise - fixed_margin"]
+    assert "0.019 (-0.011 to +0.048)" in claim
+    assert "| +0.019 (-0.011 to +0.048) |" in own["pairwise - dpo"]
+    assert "1.7\npoints less" in claim
+    assert "| -1.7 (" in own["pairwise - dpo"]
+
+
 @pytest.mark.parametrize(("other", "wrong"), [("", "no place"), (None, "two places")])
 def test_a_table_without_a_place_or_with_two_is_an_error(
     tmp_path: Path, other: str | None, wrong: str
