@@ -8,9 +8,11 @@ the base's of the same prompt and noise, and each image's difference from the ba
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL.Image import Image
 
 from arena.report.figures import INK, png
 from replication.base import base_model
@@ -26,6 +28,8 @@ POLICIES = (
     Policy("arenapo", "oracle"),
 )
 SHOWN = 14  # images a policy in the picture: the largest differences between the last and the first
+Drawn = list[tuple[str, Image]]
+Judged = tuple[Drawn, np.ndarray]
 SCHEMA = {
     "objective": pl.String,
     "gap": pl.String,
@@ -42,7 +46,8 @@ def every_image(seeds: Sequence[int], cache: Path, picture: Path) -> pl.DataFram
     base = base_model(cache, print)
     before = drawn(base, None, HELD_OUT, scale)
     base_quality = qualities(before, scale, cache)
-    rows, first = [], {}
+    rows: list[tuple[object, ...]] = []
+    first: dict[str, Judged] = {}
     for run in equal_runs(WORLD, POLICIES, seeds, GAMMA, BETA_DPO):
         images, _ = trained_images(run, scale, cache)
         quality = qualities(images, scale, cache)
@@ -88,7 +93,7 @@ def tabulated(images: pl.DataFrame) -> str:
     return table((*head, "fall of those", "the base's there"), rows)
 
 
-def _side_by_side(before: list, base_quality, policies: dict) -> Figure:
+def _side_by_side(before: Drawn, base_quality: np.ndarray, policies: dict[str, Judged]) -> Figure:
     """Draw the base's images and each policy's, a row each, with their qualities."""
     names = list(policies)
     spread = policies[names[-1]][1] - policies[names[0]][1]
