@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> Done:
     others = [row for row in policies if row["images"]]
     if policies and not others:
         raise EvaluationError(
-            f"{args.scores}: no policy has a score where {args.baseline} has one; images are paired "
-            "by prompt (prompt_id where it is there) and seed, so draw the same ones for all"
+            f"{args.scores}: no policy has a score where {args.baseline} has one; images are "
+            "paired by prompt (prompt_id where it is there) and seed, so draw the same ones for all"
         )
     report = {f"win_rate_{row['policy']}_{row['scorer']}": row["win_rate"] for row in others}
     return {"prompts": max(row["prompts"] for row in rows), **report}, files
