@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KNOWN = {
     name for one in FORMATS.values() for names in one.columns.values() for name in names
 } | VOTES.keys()
+HIVE = re.compile(r"\w+=.*")
 OTHERS = "votes in other dimensions"
 FILE: dict[str, Any] = {"row": pl.Int64, "file": pl.Int32}
 NO_VOTES = pl.DataFrame(schema=FILE | VOTES)
@@ -56,6 +57,9 @@ def parts_of(
     only: the schema's columns that are needed, None for all. Raises VotesError, naming the file,
     where it cannot be read.
     """
+    # `date=2026-11-01/part.parquet`: columns that folders hold are not read.
+    folders = [name for name in Path(file.name).parts[:-1] if HIVE.fullmatch(name)]
+    in_folders = [f"{name} (a folder's name)" for name in folders]
     try:
         table = open_table(file.path)
         plan = plan_of(table.columns, FORMATS, options.columns, options.format)
@@ -63,7 +67,7 @@ def parts_of(
         words = dict(zip(map(plain, options.outcomes), options.outcomes.values(), strict=True))
         if plan.format.records is not None:
             yield from _gathered(table, plan, said, words)
-            said.unread += in_folders(file)
+            said.unread += in_folders
             return
         layout, names = plan.format, plan.names
         there = {*names, *map(plan.spelled.get, plan.also)}
@@ -72,7 +76,7 @@ def parts_of(
         said.columns = names
         read = {*names.values(), *plan.also}
         said.unread = [n or "(a column without a name)" for n in table.columns if n not in read]
-        said.unread += in_folders(file)
+        said.unread += in_folders
         if only is not None and "vote_id" not in names:
             few = {*only, *layout.needs, *(["dimension"] if options.dimension else ())}
             names = {n: of for n, of in names.items() if n in few}
@@ -101,12 +105,6 @@ def parts_of(
             yield Part(NO_VOTES, NO_RANKINGS, rejections(table.broken))
     except UNREADABLE as error:
         raise sentence(error, file.name) from None
-
-
-def in_folders(file: File) -> list[str]:
-    """Name the columns that folders hold (`date=2026-11-01/part.parquet`): they are not read."""
-    folders = Path(file.name).parts[:-1]
-    return [f"{name} (a folder's name)" for name in folders if re.fullmatch(r"\w+=.*", name)]
 
 
 def _lacks(columns: Sequence[str], plan: Plan, options: Options, lost: set[str]) -> VotesError:
