@@ -84,7 +84,7 @@ def _only_member(stream: io.BufferedReader) -> Any:
     """Open the one file of a zip archive."""
     archive = zipfile.ZipFile(stream)
     names = [one.filename for one in archive.infolist() if not one.is_dir()]
-    names = [n for n in names if not n.startswith("__MACOSX/") and f"/{n}".find("/.") < 0]
+    names = [n for n in names if not n.startswith("__MACOSX/") and "/." not in f"/{n}"]
     if "[Content_Types].xml" in names:
         raise VotesError("this is an Excel workbook; save the sheet as csv (UTF-8)")
     if len(names) != 1:

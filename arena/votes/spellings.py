@@ -14,23 +14,9 @@ from arena.schema import OUTCOMES
 
 # How spreadsheets, databases and libraries write that there is no value.
 NOTHING = (
-    *(
-        "",
-        "nan",
-        "-nan",
-        "null",
-        "(null)",
-        "none",
-        "nil",
-        "\\n",
-        "na",
-        "n/a",
-        "#na",
-        "#n/a",
-        "<na>",
-    ),
-    *("nat", "undefined"),
-)
+    "", "nan", "-nan", "null", "(null)", "none", "nil", "\\n", "na", "n/a", "#na", "#n/a", "<na>",
+    "nat", "undefined",
+)  # fmt: skip
 
 # As `plain` spells them.
 THINGS = ("", "model", "image", "option", "response", "output")
