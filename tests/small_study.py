@@ -15,7 +15,6 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
-from kept_engines import keep_engines
 from made_once import made_once
 
 from assets.lineage import DATA_VERSION, latest
@@ -94,7 +93,6 @@ ARTIFACTS = [
 HOME = Path(tempfile.mkdtemp(prefix="arenapo-home-"))
 shutil.copy(Path(__file__).parents[1] / "dagster.yaml", HOME)
 os.environ["DAGSTER_HOME"] = str(HOME)
-keep_engines()
 
 
 def make_votes(n: int, seed: int = 0) -> pl.DataFrame:
